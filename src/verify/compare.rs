@@ -4,7 +4,7 @@
 //!
 //! 1. the topic's id, and the hour before which all hours are rolled up;
 //! 2. the claims of the consumers (the progress items and the group's commits), before which all records are stored;
-//! 3. the rows, which contain at least the claimed records; their fences show which other records they contain;
+//! 3. the rows, which contain at least the claimed records; the fences show which other records the rows contain;
 //! 4. the end of the log, which is at or after every fence;
 //! 5. the log;
 //! 6. the rows that an index may not show yet, each read by its key.
@@ -41,9 +41,10 @@ use crate::telemetry::{Metrics, unix_ms};
 use crate::verify::key_pages::KeyPages;
 use crate::verify::report::VerifyReport;
 
-/// Maximum wait for the next record before the end of the log.
+/// Maximum wait for the next record while the log still has unread records.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
-/// Maximum number of times that a slice is read. Another read is needed if the log names rows that the listing missed.
+/// Maximum number of times that a slice is read. A slice is read again if the log contains events of rows that the
+/// listing of the tables missed.
 const AGAIN_MAX: u32 = 3;
 
 /// The log and the tables that a comparison reads.
@@ -273,8 +274,8 @@ impl Facts {
         let log = |(partition, (start, end)): (i32, (Offset, Offset))| {
             let own = points.iter().filter(|(p, _, _)| *p == partition);
             let claim = own.clone().map(|(_, next, _)| *next).max();
-            // Every record that the log no longer contains is before each restart point whose offset the log still
-            // contains.
+            // If the log still contains the offset of a restart point, all records that the log has lost are before
+            // this restart point.
             let bounds = own.filter(|(_, next, _)| *next >= start);
             let before_max_ms = bounds.map(|(_, _, max)| max.unwrap_or(UnixMs::MIN)).min();
             let log = Log {
@@ -342,8 +343,8 @@ impl Facts {
                 extra.extend(self.audit.rows(missing, &view).await?.into_keys());
             }
             if extra.len() > known && passes < AGAIN_MAX {
-                // The listing missed rows that the log names, because an index lags behind its table or totals are
-                // missing.
+                // The listing of the tables missed rows whose events are in the log. Either an index lags behind its
+                // table, or totals rows are missing.
                 limit = slice.hi().cloned();
                 continue;
             }
@@ -358,7 +359,8 @@ impl Facts {
         }
     }
 
-    /// Rereads, by key, the rows that seem to differ. The function also looks for reasons why rows may be missing.
+    /// Rereads the rows that seem to differ, each by its key. The function also looks for reasons why rows may be
+    /// missing.
     async fn look_again(&self, slice: &mut Slice, now_ms: UnixMs) -> anyhow::Result<()> {
         let mut pages = KeyPages::default();
         while let Some(keys) = pages.next(|after, max| slice.suspects(after, max)) {
@@ -393,8 +395,8 @@ impl Facts {
         Ok(())
     }
 
-    /// Checks that the topic has not been recreated since the log was read. Then drops from the slice the records that
-    /// Kafka has deleted since.
+    /// Checks that the topic was not recreated during or after the read of the log. Then removes from the slice the
+    /// records that Kafka has deleted in the meantime.
     async fn check_log(&self, slice: &mut Slice) -> anyhow::Result<()> {
         let (survey, partitions) = (Arc::clone(&self.survey), self.partitions);
         let (topic, ends) = run_blocking(move || (survey.topic(), survey.ends(partitions))).await;
@@ -430,8 +432,8 @@ impl Facts {
         .await
     }
 
-    /// Passes each record of the log to `take`, together with `state`. Returns `state` after the last record, or `None`
-    /// if `shutdown` is triggered.
+    /// Calls the function `take` with each record of the log and with `state`. Returns `state` after the last record,
+    /// or `None` if `shutdown` is triggered.
     pub(super) async fn each_record<T: Send + 'static>(
         &self,
         shutdown: &Shutdown,
@@ -481,7 +483,7 @@ impl Facts {
     }
 }
 
-/// Returns the timestamp of a record, and whether the broker set the timestamp.
+/// Returns the timestamp of a record. A flag in the result is true if the broker set the timestamp.
 pub(super) fn stamp(record: &LogRecord) -> Stamp {
     Stamp {
         ms: record.record_ms,

@@ -22,7 +22,7 @@ use crate::telemetry::Metrics;
 use crate::verify::compare::{CompareSource, Facts, stamp};
 use crate::verify::report::printable;
 
-/// Maximum number of series names that are kept for suggesting another window.
+/// Maximum number of series names that are kept, to suggest another window if the requested window does not exist.
 const SERIES_MAX: usize = 1_000;
 
 /// Follows the records of one window through the log, and counts them.
@@ -32,7 +32,7 @@ struct Trace {
     topic: String,
     found: FoundRow,
     logs: BTreeMap<i32, (Log, Watermark)>,
-    /// The offset of the record that last moved the watermark, for each partition.
+    /// For each partition: the offset of the record that last moved the watermark.
     moved_by: BTreeMap<i32, Offset>,
     counts: Counts,
     late: u64,
@@ -119,8 +119,8 @@ pub async fn explain_window(
     })
 }
 
-/// Turns the error of an output pipe that the reader has closed into `Some(None)`. Wraps a value in `Some`, and returns
-/// other errors unchanged.
+/// Returns `Some(None)` instead of an error if the reader of the output has closed the pipe. Wraps a value in `Some`,
+/// and returns other errors unchanged.
 fn ignore_closed_pipe<T>(result: anyhow::Result<Option<T>>) -> anyhow::Result<Option<Option<T>>> {
     match result {
         Ok(value) => Ok(value.map(Some)),
@@ -140,10 +140,10 @@ enum WindowVerdict {
     Nowhere,
 }
 
-/// What happened to a record of the window.
+/// The outcome of one record of the window, such as `late` or `rejected`.
 struct Fate {
     name: &'static str,
-    /// The reason for what happened to the record, or an empty string if there is none.
+    /// The reason for the outcome, or an empty string if the outcome needs no reason.
     why: String,
 }
 
@@ -231,8 +231,8 @@ impl Trace {
             && self.rules.window_start(event.time_ms) == self.window.start_ms
     }
 
-    /// Returns what happened to an event that is not late, and counts the event if the row should contain it. Consumers
-    /// claim that all records before the offset `claim` are stored.
+    /// Returns the outcome of an event that is not late, and counts the event if the row should contain it. `claim` is
+    /// the offset before which, according to the consumers, all records are stored.
     fn count_in_time(
         &mut self,
         partition: i32,

@@ -1,4 +1,5 @@
-//! `verify --incidents`: compares the rows of incidents with a second fold of the log.
+//! `verify --incidents`: evaluates the rules on the log again, and compares the resulting incidents with the stored
+//! rows.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -31,14 +32,14 @@ use crate::verify::compare::{CompareSource, Facts};
 pub struct IncidentReport {
     /// The result of comparing the rows.
     pub outcome: Outcome,
-    /// The number of records that were folded.
+    /// The number of records that the comparison evaluated.
     pub records: u64,
     /// The partitions that cannot be compared, each with the reason.
     pub incomparable: BTreeMap<i32, &'static str>,
 }
 
 impl IncidentReport {
-    /// Returns true if no row that was compared differs from the log.
+    /// Returns true if every compared row agrees with the log.
     pub fn agrees(&self) -> bool {
         self.outcome.difference_count == 0
     }
@@ -86,17 +87,17 @@ impl IncidentReport {
     }
 }
 
-/// The comparisons of all partitions, and the number of records that they took.
+/// The comparisons of all partitions, and the number of records that were read.
 struct Audits {
     partitions: BTreeMap<i32, Audit>,
     records: u64,
 }
 
-/// Compares the rows of incidents with the log. `path` is the file with the rules. Returns `None` if `shutdown` is
+/// Compares the rows of incidents with the log. `path` is the path of the rules file. Returns `None` if `shutdown` is
 /// triggered.
 ///
 /// # Errors
-/// Returns an error if the log or the tables cannot be read, or if the file is wrong.
+/// Returns an error if the log or the tables cannot be read, or if the rules file contains a mistake.
 pub(crate) async fn compare_incidents(
     source: &CompareSource,
     path: &Path,
@@ -106,7 +107,7 @@ pub(crate) async fn compare_incidents(
     let config = NotifyConfig::load(path, SecretReading::Skip).map_err(SettingsError)?;
     let facts = Facts::find(source, metrics).await?;
     let table = IncidentTable::new(source.client.clone(), &source.names.incidents);
-    // The checkpoints come first: the rows that are read afterwards contain all changes below them.
+    // The checkpoints are read before the rows, so the rows contain all changes before the checkpoints.
     let explain = |error| explain(error, source);
     let stored = table.checkpoints(&facts.topic_id).await.map_err(explain)?;
     let begins = begins(&facts).await?;
@@ -165,7 +166,8 @@ async fn begins(facts: &Facts) -> anyhow::Result<BTreeMap<i32, Offset>> {
     Ok(ends.into_iter().map(|(p, (begin, _))| (p, begin)).collect())
 }
 
-/// Returns the oldest base whose records the log still has, and the offset below which the rows contain all changes.
+/// Returns the oldest kept checkpoint (base) from which on the log still has all records. Also returns the offset below
+/// which the rows contain all changes.
 fn find_base(
     stored: Option<&StoredCheckpoint>,
     print: &str,
@@ -181,7 +183,7 @@ fn find_base(
     Ok((base, stored.checkpoint.next))
 }
 
-/// Returns the rows that the comparisons need, by partition.
+/// Reads the incidents that the comparisons need, grouped by partition.
 async fn read_rows(
     table: &IncidentTable,
     rules: &[Rule],
@@ -204,7 +206,7 @@ async fn read_rows(
     Ok(out)
 }
 
-/// Returns the partition of an incident of this topic.
+/// Returns the partition of an incident, or `None` if the incident belongs to another topic.
 fn partition_of(incident: &Incident, topic_id: &str) -> Option<i32> {
     let rest = incident.id.strip_prefix(topic_id)?.strip_prefix('#')?;
     rest.split_once('#')?.0.parse().ok()

@@ -12,15 +12,15 @@ use crate::core::time::format_millis;
 /// The result of a comparison.
 #[derive(Clone, Debug, Default)]
 pub struct VerifyReport {
-    /// True if the comparison was limited to a range.
+    /// True if the comparison was limited to a range of event times.
     pub ranged: bool,
-    /// The range of event times and window starts that was compared, including its start but not its end.
+    /// The compared range of event times and window starts. The range includes its start and excludes its end.
     pub range: (UnixMs, UnixMs),
     /// The result of comparing the rows.
     pub outcome: AuditOutcome,
     /// The counts of the records in the log.
     pub seen: LogCounts,
-    /// How often the comparison read the log.
+    /// The number of times that the comparison read the log.
     pub passes: u32,
     /// Peak memory of all rows during the comparison, in bytes.
     pub bytes_peak: usize,
@@ -46,8 +46,8 @@ impl VerifyReport {
         }
     }
 
-    /// Returns true if at least one row of counts was compared. The result is also true if no row was incomparable,
-    /// even if the tables contain no counts.
+    /// Returns true if at least one row of counts was compared, or if no row was incomparable. For empty tables, the
+    /// result is therefore true.
     pub fn has_counts(&self) -> bool {
         let compared = |kind| {
             self.outcome
@@ -198,7 +198,7 @@ impl VerifyReport {
     }
 }
 
-/// Returns a number of rows together with how they differ, such as `2 raw events missing`.
+/// Returns a text that describes a number of differing rows, such as `2 raw events missing`.
 fn describe_rows(row: &str, how: Kind, count: u64) -> String {
     let rows = match (row, count) {
         ("totals", 1) => "totals row".to_owned(),
@@ -215,8 +215,8 @@ fn describe_rows(row: &str, how: Kind, count: u64) -> String {
     format!("{} {rows} {how}", HumanCount(count))
 }
 
-/// Returns the text with control characters replaced by escapes. A terminal must not interpret control characters,
-/// because any producer can put them into keys and values.
+/// Returns the text with control characters replaced by escapes. Any producer can put control characters into keys and
+/// values, but a terminal must not interpret them.
 pub(super) fn printable(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {

@@ -13,8 +13,8 @@ use crate::verify::compare::{Claims, Facts};
 use crate::verify::key_pages::KeyPages;
 
 impl Facts {
-    /// Reads the mark of the rollups. The caller must read the mark before the claims of the consumers. The claims then
-    /// cover all events of the hours before the mark.
+    /// Reads the mark, which says which hours are rolled up. The caller must read the mark before the claims of the
+    /// consumers. The claims then cover all events of the hours before the mark.
     pub(super) async fn mark(&self) -> anyhow::Result<Option<RollupMark>> {
         let mark = self.audit.mark(&self.config.tables_id, &self.topic_id);
         mark.await.context("failed to read the mark of the rollups")
@@ -60,8 +60,7 @@ impl Facts {
         }
         let is_whole = |mark: &RollupMark| mark.until_ms >= view.rollups.until_ms;
         if !self.mark().await?.as_ref().is_some_and(is_whole) {
-            // A partition that was idle has counted an event since the mark was read, so hours before the mark may have
-            // changed.
+            // An idle partition counted an event after the mark was read, so hours before the mark may have changed.
             slice.forget_rollups();
             return Ok(());
         }

@@ -6,8 +6,8 @@
 //! | `citystream_verify_not_comparable_rows` | rows that could not be compared |
 //! | `citystream_verify_events{side}` | events counted, by `log` and by `tables` |
 //! | `citystream_verify_runs_total{outcome}` | comparisons by outcome: `agree`, `differ`, `failed` |
-//! | `citystream_verify_last_run_timestamp_seconds` | when a comparison was last completed, whatever it found |
-//! | `citystream_verify_last_success_timestamp_seconds` | when a comparison last found no difference; before the first one, the start of the role |
+//! | `citystream_verify_last_run_timestamp_seconds` | when a comparison was last completed, with or without differences |
+//! | `citystream_verify_last_success_timestamp_seconds` | when a comparison last found no difference; before the first such comparison, the start of the role |
 
 use std::io;
 use std::sync::atomic::AtomicU64;
@@ -26,7 +26,7 @@ use crate::telemetry::{Metrics, unix_ms};
 use crate::verify::compare::{CompareSource, compare};
 use crate::verify::{VerifyReport, options, print_report};
 
-/// The metrics that only `verify --watch` has.
+/// The metrics that only `verify --watch` exports.
 pub(super) struct VerifyMetrics {
     difference_rows: IntGauge,
     not_comparable_rows: IntGauge,
