@@ -200,7 +200,7 @@ async fn check_rights(table: &mut CheckTable, client: &Client, names: &TableName
             Err(error) if is_optional(grant) && error.kind() == StoreErrorKind::NotFound => {
                 skipped += 1;
             }
-            // Without the right, IAM does not say whether the table exists.
+            // If the role lacks the right, the error does not show whether the table exists.
             Err(error) if is_optional(grant) && error.kind() == StoreErrorKind::Denied => {
                 skipped += 1;
                 let found = "missing; the API cannot list incidents";

@@ -82,8 +82,8 @@ async fn check_members(table: &mut CheckTable, admin: &Admin, group: &str) {
     }
 }
 
-/// Resolves the host name of every bootstrap server. librdkafka resolves a name only when it connects to that server,
-/// one server at a time.
+/// Resolves the host name of every bootstrap server. librdkafka itself would resolve the name of a server only before
+/// it connects to this server, one server after another.
 async fn check_names(table: &mut CheckTable, args: &KafkaArgs) {
     for server in args.brokers.split(',').map(str::trim) {
         match tokio::net::lookup_host(server).await {
