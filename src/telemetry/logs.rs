@@ -62,7 +62,7 @@ pub fn start_logging(format: Option<LogFormat>) -> Result<(), Failure> {
         }
     };
     if started.is_err() {
-        // Tests that run in one process start logging several times.
+        // If several tests run in one process, each of these tests may start logging.
         tracing::debug!("logging was already started");
     }
     Ok(())
@@ -95,7 +95,7 @@ pub fn write_stderr(line: &[u8]) {
             held.push_back(line.to_vec());
         }
         None => {
-            // If standard error fails, there is no other place to report the failure.
+            // If writing to standard error fails, there is no other place to report the failure.
             drop(io::stderr().write_all(line));
         }
     }

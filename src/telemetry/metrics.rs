@@ -17,12 +17,12 @@ use prometheus::{
 use crate::core::ledger::Ledger;
 use crate::core::parse::Reason;
 
-/// Histogram buckets for one request to DynamoDB or to the API, in seconds.
+/// Histogram buckets for the duration of one request to DynamoDB or to the API, in seconds.
 const REQUEST_S: &[f64] = &[
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
 ];
-/// Histogram buckets for an acknowledgement by Kafka, in seconds. An acknowledgement can take as long as the delivery
-/// timeout.
+/// Histogram buckets for the time until Kafka acknowledges an event, in seconds. An acknowledgement can take as long as
+/// the delivery timeout.
 const ACK_S: &[f64] = &[
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
 ];
@@ -52,7 +52,7 @@ macro_rules! metrics {
         }
 
         impl Metrics {
-            /// Returns a new set of metrics, all of which are registered.
+            /// Creates and registers all metrics.
             pub fn new() -> Metrics {
                 let registry = Registry::new();
                 let metrics = Metrics {
