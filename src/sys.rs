@@ -6,7 +6,8 @@
 //! | OpenSSL | process exit without clean-up, and a test for thread support |
 //! | librdkafka | topic ids, rights, group members, property names, log ends, commit metadata, tokens |
 //!
-//! The public functions take and return safe types. Every code path destroys the librdkafka objects that it creates.
+//! The parameters and results of the public functions have safe types. Every code path destroys the librdkafka objects
+//! that it creates.
 #![allow(unsafe_code)]
 
 mod brokers;
@@ -41,14 +42,14 @@ pub fn use_static_name_service() {
         unsafe extern "C" {
             fn __nss_configure_lookup(database: *const c_char, services: *const c_char) -> c_int;
         }
-        // SAFETY: both arguments are NUL-terminated constants, which glibc parses and does not keep. `main` calls this
-        // function before it starts a thread.
+        // SAFETY: both arguments are NUL-terminated constants. glibc parses them and keeps no pointer to them. `main`
+        // calls this function before it starts a thread.
         let failed = unsafe { __nss_configure_lookup(c"hosts".as_ptr(), c"files dns".as_ptr()) };
         debug_assert_eq!(failed, 0);
     }
 }
 
-/// Returns the time since the host started. On Linux, the result includes the time for which the host was asleep.
+/// Returns the time since the host started. On Linux, the result includes the time during which the host was suspended.
 pub fn boot_ms() -> BootMs {
     #[cfg(target_os = "linux")]
     const CLOCK: libc::clockid_t = libc::CLOCK_BOOTTIME;
@@ -58,8 +59,8 @@ pub fn boot_ms() -> BootMs {
         tv_sec: 0,
         tv_nsec: 0,
     };
-    // SAFETY: the call writes one value, which outlives the call. The chosen clock exists on the system for which the
-    // program is built.
+    // SAFETY: the call writes one value, which outlives the call. The operating system for which the program is built
+    // has the chosen clock.
     let failed = unsafe { libc::clock_gettime(CLOCK, &raw mut time) };
     debug_assert_eq!(failed, 0);
     BootMs(time.tv_sec * 1_000 + time.tv_nsec / 1_000_000)
@@ -74,7 +75,8 @@ pub fn keep_openssl_at_exit() {
     unsafe extern "C" {
         fn OPENSSL_init_crypto(options: u64, settings: *const std::ffi::c_void) -> c_int;
     }
-    // SAFETY: OpenSSL allows this function as its first call, and allows a null pointer instead of settings.
+    // SAFETY: OpenSSL allows this function to be called before any other function, with a null pointer instead of
+    // settings.
     let done = unsafe { OPENSSL_init_crypto(OPENSSL_INIT_NO_ATEXIT, std::ptr::null()) };
     debug_assert_eq!(done, 1);
 }
@@ -94,7 +96,7 @@ pub fn openssl_knows_threads() -> bool {
 /// Raises the limit of open files to the maximum that the host allows.
 ///
 /// The usual limit of 1,024 files is lower than the number of connections that the server accepts. With a limit of
-/// 1,024 files, stalled clients could use up all files.
+/// 1,024 files, stalled clients could use up all file descriptors.
 pub fn raise_open_files() {
     let mut limit = libc::rlimit {
         rlim_cur: 0,
@@ -128,7 +130,8 @@ pub fn open_files() -> Option<(u64, u64)> {
 pub fn kafka_properties() -> Vec<String> {
     let mut out = Vec::new();
     // SAFETY: this block creates, reads and destroys both configuration objects. Each dump is an array of `count`
-    // NUL-terminated strings, in which names and values alternate. Each dump is freed with the same `count`.
+    // NUL-terminated strings, in which names and values alternate. Each dump is freed with the `count` that librdkafka
+    // returned for it.
     unsafe {
         let global = rdsys::rd_kafka_conf_new();
         let topic = rdsys::rd_kafka_topic_conf_new();
@@ -156,7 +159,7 @@ unsafe fn copy_names(dump: *mut *const c_char, count: usize, out: &mut Vec<Strin
     }
 }
 
-/// Returns the end of a partition's log as the last fetch reported it, or `None` before the first fetch.
+/// Returns the end of a partition's log that the last fetch reported, or `None` before the first fetch.
 ///
 /// The function sends no request. rdkafka's safe API can get the end of a log only by sending a request.
 pub fn known_log_end<C: ClientContext>(
@@ -181,11 +184,11 @@ pub fn known_log_end<C: ClientContext>(
     known.then_some(high)
 }
 
-/// Suspends this process like Ctrl-Z. Returns when the process continues.
+/// Suspends this process, as Ctrl-Z does. Returns when the process is continued.
 ///
-/// The live screen handles SIGTSTP, the signal of Ctrl-Z, because the screen must first restore the terminal. This
-/// function raises SIGTSTP again with its default effect, after the screen has restored the terminal. If no shell could
-/// continue the process, the operating system ignores the signal.
+/// The live screen handles SIGTSTP, the signal of Ctrl-Z, because it must restore the terminal before the process
+/// stops. This function raises SIGTSTP again with its default effect, after the screen has restored the terminal. If no
+/// shell could continue the process, the operating system ignores the signal.
 pub fn stop_here() {
     // SAFETY: both structs are plain data and outlive the calls. The previous signal handler is restored.
     unsafe {
@@ -224,8 +227,8 @@ pub fn set_token<C: ClientContext>(
 ) -> Result<(), String> {
     let token = CString::new(token).map_err(|e| e.to_string())?;
     let mut text: [c_char; 256] = [0; 256];
-    // SAFETY: the client is live. librdkafka copies the NUL-terminated strings. The call passes no SASL extensions.
-    // `text` is writable for the given length.
+    // SAFETY: the client is live. librdkafka copies the NUL-terminated strings. The call passes no SASL extensions. The
+    // buffer `text` has the length that the call receives.
     let error = unsafe {
         rdsys::rd_kafka_oauthbearer_set_token(
             client.native_ptr(),

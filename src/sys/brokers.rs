@@ -1,8 +1,8 @@
 //! Finds a broker that answers, and finds out whether the cluster has a controller. Only the controller of a cluster
 //! creates topics.
 //!
-//! librdkafka sends requests about topics to the controller, and waits until the cluster has one. However, every broker
-//! can answer requests about topics, and a mock cluster never has a controller.
+//! librdkafka sends requests about topics to the controller, and waits until the cluster has a controller. However,
+//! every broker can answer requests about topics, and a mock cluster never has a controller.
 
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ pub struct Brokers {
 pub fn brokers<C: ClientContext>(client: &Client<C>, timeout: Duration) -> Result<Brokers, String> {
     let rk = client.native_ptr();
     let mut metadata: *const rdsys::rd_kafka_metadata = std::ptr::null();
-    // SAFETY: the client is live while it is borrowed. `metadata` is set unless the call returns an error. The
+    // SAFETY: the client is live while it is borrowed. The call sets `metadata` unless it returns an error. The
     // arguments zero and null make the request name only topics that this client already uses. A request that named
     // another topic could make the brokers create that topic.
     let error = unsafe {

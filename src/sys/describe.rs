@@ -128,8 +128,8 @@ pub enum Rights {
 
 /// Requests the id and the partition count of a topic. Returns `Ok(None)` if the topic does not exist.
 ///
-/// The call sends two small requests, and blocks for at most twice `timeout` plus a second. `client` may belong to a
-/// consumer, a producer or an admin client.
+/// The call sends two small requests, and blocks for at most one second plus two times `timeout`. `client` may belong
+/// to a consumer, a producer or an admin client.
 ///
 /// # Errors
 /// See [`TopicError`].
@@ -142,7 +142,7 @@ pub fn topic_facts<C: ClientContext>(
     Ok(described.map(|(facts, _)| facts))
 }
 
-/// Requests the same facts as [`topic_facts`] and, in the same request, the rights of this client on the topic.
+/// Requests the facts that [`topic_facts`] returns, together with the rights of this client on the topic.
 ///
 /// # Errors
 /// See [`TopicError`].
@@ -200,12 +200,13 @@ fn describe_topic<C: ClientContext>(
         rights,
     };
     let send = |rk, options, queue| {
-        // SAFETY: `ask` passes live objects. The call copies the collection and the options.
+        // SAFETY: all objects that the function `ask` passes to this closure are live. The call copies the collection
+        // and the options.
         unsafe { rdsys::rd_kafka_DescribeTopics(rk, collection.0, options, queue) };
     };
     let read = |event| {
-        // SAFETY: `event` is a valid event of librdkafka while this closure runs. If the event has another type, the
-        // result is null. The description lives as long as `event`.
+        // SAFETY: `event` is a valid event of librdkafka while this closure runs. For an event of another type,
+        // librdkafka returns null. The description lives as long as `event`.
         unsafe {
             let result = rdsys::rd_kafka_event_DescribeTopics_result(event);
             let description = single(result, rdsys::rd_kafka_DescribeTopics_result_topics)?;
@@ -228,8 +229,8 @@ pub(super) struct Question {
 /// Sends a request and waits for its answer. Returns the result of `read`.
 ///
 /// `send` receives the client, the options and the queue, which are live while `send` runs. The librdkafka function
-/// that `send` calls keeps its own reference to the queue until it has put exactly one event into the queue. `read`
-/// receives that event, which is live while `read` runs.
+/// that `send` calls puts exactly one event into the queue. Until then, librdkafka keeps its own reference to the
+/// queue. `read` receives that event, which is live while `read` runs.
 pub(super) fn ask<C: ClientContext, T>(
     client: &Client<C>,
     question: &Question,
@@ -283,7 +284,7 @@ fn make_options<C: ClientContext>(
         return Err("librdkafka is out of memory".to_owned());
     }
     let mut text: [c_char; 256] = [0; 256];
-    // SAFETY: `options` is live. `text` is writable for the given length.
+    // SAFETY: `options` is live. The buffer `text` has the length that the call receives.
     let error = unsafe {
         rdsys::rd_kafka_AdminOptions_set_request_timeout(
             options.0,
@@ -296,7 +297,7 @@ fn make_options<C: ClientContext>(
         return Err("librdkafka refuses the timeout".to_owned());
     }
     if let Some(broker) = question.broker {
-        // SAFETY: `options` is live. `text` is writable for the given length.
+        // SAFETY: `options` is live. The buffer `text` has the length that the call receives.
         let error = unsafe {
             rdsys::rd_kafka_AdminOptions_set_broker(
                 options.0,
@@ -322,7 +323,7 @@ fn make_options<C: ClientContext>(
     Ok(options)
 }
 
-/// Returns the single description in an answer.
+/// Returns the only description in an answer of the brokers.
 ///
 /// # Safety
 /// `result` must be null or a valid argument of `list`.
@@ -334,7 +335,7 @@ pub(super) unsafe fn single<R, T>(
         return Err("the answer is for another request".to_owned());
     }
     let mut count = 0;
-    // SAFETY: the caller guarantees that `result` is valid. `count` is set to the length of the array.
+    // SAFETY: the caller guarantees that `result` is valid. The call sets `count` to the length of the array.
     let found = unsafe { list(result, &raw mut count) };
     if found.is_null() || count != 1 {
         return Err(format!(

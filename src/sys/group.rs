@@ -1,7 +1,7 @@
 //! Reads facts about a consumer group from the brokers: its members, and the rights of this client.
 //!
 //! The request for the members works with both group protocols. rdkafka's safe API sends the older request
-//! DescribeGroups instead, whose answer reports a group of the newer protocol as empty.
+//! DescribeGroups instead. For a group of the newer protocol, the answer to DescribeGroups contains no members.
 
 use std::ffi::{CStr, CString};
 use std::time::{Duration, Instant};
@@ -34,19 +34,19 @@ pub enum MembersError {
     Failed(String),
 }
 
-/// A pointer to the description of a group in an answer.
+/// A pointer to librdkafka's description of a consumer group.
 type Description = *const rdsys::rd_kafka_ConsumerGroupDescription_t;
 
-/// Requests this client's rights on a group from the coordinator of the group. The group need not exist yet.
+/// Requests this client's rights on a consumer group from the group's coordinator. The group need not exist yet.
 ///
-/// The call blocks for at most twice `timeout` plus a second. In a new cluster, the first request for a coordinator
-/// makes Kafka create the internal topic in which it stores the groups.
+/// The call blocks for at most one second plus two times `timeout`. In a new cluster, the first request for a
+/// coordinator makes Kafka create the internal topic that stores all consumer groups.
 pub fn group_rights<C: ClientContext>(
     client: &Client<C>,
     group: &str,
     timeout: Duration,
 ) -> Rights {
-    // SAFETY: `describe` passes a live description. `count` is set to the length of the array.
+    // SAFETY: `describe` passes a live description. The call sets `count` to the length of the array.
     let read = |description: Description| unsafe {
         let mut count = 0;
         let codes = rdsys::rd_kafka_ConsumerGroupDescription_authorized_operations(
@@ -64,9 +64,9 @@ pub fn group_rights<C: ClientContext>(
     }
 }
 
-/// Requests the members of a group from the coordinator of the group. The group need not exist yet.
+/// Requests the members of a consumer group from the group's coordinator. The group need not exist yet.
 ///
-/// The call blocks for at most twice `timeout` plus a second.
+/// The call blocks for at most one second plus two times `timeout`.
 ///
 /// # Errors
 /// See [`MembersError`].
@@ -109,7 +109,7 @@ fn message_of(code: Code) -> String {
     unsafe { copy_text(rdsys::rd_kafka_err2str(code)) }
 }
 
-/// Repeats the request for a group until its coordinator answers. Gives up after `timeout`.
+/// Repeats the request for the description of a group until the group's coordinator answers. Gives up after `timeout`.
 fn describe_group<C: ClientContext, T>(
     client: &Client<C>,
     group: &str,
@@ -139,7 +139,7 @@ fn is_transient(code: Code) -> bool {
     )
 }
 
-/// Sends one request for a group. Returns the answer, or the coordinator's error code.
+/// Sends one request for the description of a group. Returns the answer, or the coordinator's error code.
 fn describe_group_once<C: ClientContext, T>(
     client: &Client<C>,
     name: &CStr,
@@ -155,7 +155,8 @@ fn describe_group_once<C: ClientContext, T>(
     };
     let send = |rk, options, queue| {
         let mut names = [name.as_ptr()];
-        // SAFETY: `ask` passes live objects. `names` contains one NUL-terminated string, which librdkafka copies.
+        // SAFETY: all objects that the function `ask` passes to this closure are live. `names` contains one
+        // NUL-terminated string, which librdkafka copies.
         unsafe {
             rdsys::rd_kafka_DescribeConsumerGroups(
                 rk,
@@ -167,7 +168,7 @@ fn describe_group_once<C: ClientContext, T>(
         }
     };
     let read_event = |event| {
-        // SAFETY: `event` is live while this closure runs. If the event has another type, the result is null. The
+        // SAFETY: `event` is live while this closure runs. For an event of another type, librdkafka returns null. The
         // description and its error live as long as `event`.
         unsafe {
             let result = rdsys::rd_kafka_event_DescribeConsumerGroups_result(event);

@@ -1,4 +1,4 @@
-//! The id that Kafka assigns to a topic when it creates the topic.
+//! The id that Kafka assigns to each new topic.
 
 use base64::Engine as _;
 
@@ -9,7 +9,8 @@ use base64::Engine as _;
 pub struct TopicId(String);
 
 impl TopicId {
-    /// Returns the topic id with the given 128 bits. Returns `None` for zero, which means that the topic has no id.
+    /// Returns the topic id with the given 128 bits. If all bits are zero, the topic has no id, and the function
+    /// returns `None`.
     pub fn from_bits(most_significant: i64, least_significant: i64) -> Option<TopicId> {
         if most_significant == 0 && least_significant == 0 {
             return None;
