@@ -1,8 +1,8 @@
 //! The rules file of `notify`: a TOML file with rules and receivers.
 //!
-//! [`NotifyConfig::load`] reports up to [`SHOWN_MAX`] mistakes at once, each with line, column and a correction. The
-//! rules file names files with secrets by paths relative to its own folder. If systemd provides a credential of the
-//! same name (`LoadCredential=`), the credential is used instead.
+//! [`NotifyConfig::load`] reports up to [`SHOWN_MAX`] mistakes at once, each with line, column and a correction. In the
+//! rules file, the path of a file with secrets is relative to the folder of the rules file. If systemd provides a
+//! credential with the same name (`LoadCredential=`), the credential is used instead of the file.
 
 mod receivers;
 mod rules;

@@ -16,7 +16,7 @@ use crate::notify::send::{Delivery, Receiver};
 use crate::store::incidents::{IncidentTable, StoredIncident};
 use crate::telemetry::{Metrics, steady_ms, unix_ms};
 
-/// Maximum number of messages that are being sent to one receiver at the same time.
+/// Maximum number of messages that are sent to one receiver at the same time.
 const UNDER_WAY_MAX: usize = 32;
 /// Pause after the first failure to send a message. The pause doubles with each further failure.
 const PAUSE_FIRST_MS: i64 = 1_000;
@@ -32,7 +32,7 @@ struct Live {
     pauses: BTreeMap<usize, (u32, SteadyMs)>,
 }
 
-/// The messages about incidents of the partitions that this process owns.
+/// The deliveries of messages about the incidents in the partitions of this process.
 pub(super) struct Deliveries {
     receivers: Vec<Arc<Receiver>>,
     under_way: Vec<usize>,
@@ -73,7 +73,7 @@ impl Deliveries {
         self.live.len()
     }
 
-    /// Returns the names of the ended incidents of a partition about which a receiver may still lack a message.
+    /// Returns the names of a partition's ended incidents for which a message may not have reached a receiver yet.
     pub(super) fn owed(&self, partition: i32) -> Vec<Name> {
         let of_partition = self
             .live
@@ -88,7 +88,7 @@ impl Deliveries {
         self.live.retain(|_, live| live.partition != partition);
     }
 
-    /// Takes the stored row of an incident, and sends the messages that are due.
+    /// Processes the stored row of an incident, and sends the messages that are due.
     pub(super) fn take_row(&mut self, partition: i32, row: StoredIncident) {
         let name = name_of(&row.incident);
         let live = self.live.entry(name.clone()).or_insert_with(|| Live {
@@ -101,7 +101,7 @@ impl Deliveries {
         self.send_due(&name);
     }
 
-    /// Takes the result of an attempt to send a message, and sends the next messages that are due.
+    /// Processes the result of an attempt to send a message, and sends the next messages that are due.
     pub(super) fn take_attempt(&mut self, attempt: Attempt) {
         let Attempt {
             name,
@@ -241,8 +241,8 @@ fn pause_ms(failures: u32) -> i64 {
 }
 
 impl Live {
-    /// Copies the newer parts of `row`: a newer incident, by its fence, and newer messages, by their number and
-    /// outcome.
+    /// Copies the parts of `row` that are newer: the incident if its fence is higher, and each message with a newer
+    /// number or outcome.
     fn merge(&mut self, row: StoredIncident) {
         if row.incident.next > self.row.incident.next {
             self.row.incident = row.incident;
@@ -273,7 +273,7 @@ struct Errand {
     row: StoredIncident,
     last: Option<Sent>,
     sent: Sent,
-    /// True if no message is sent and only the row is updated.
+    /// True if the attempt only updates the row and sends no message.
     skips: bool,
     table: IncidentTable,
     link: Option<Arc<str>>,
@@ -299,12 +299,12 @@ impl Errand {
         if self.skips {
             return self.note(last.as_ref(), &self.sent).await.map(Some);
         }
-        // The row records a message with a number above 1 before the message is sent, so that no other message gets
-        // this number.
+        // A message with a number above 1 is recorded in the row before the message is sent, so that no other message
+        // gets this number.
         if self.sent.n > 1 && last.as_ref() != Some(&self.sent) {
             let row = self.note(last.as_ref(), &self.sent).await?;
             if sent_to(&row, &self.receiver.config().name) != Some(&self.sent) {
-                // Another process has recorded its message first.
+                // Another process has already recorded a different message in the row.
                 return Ok(Some(row));
             }
             last = Some(self.sent.clone());

@@ -35,7 +35,7 @@ pub(super) enum Done {
 pub(super) struct Attempt {
     pub(super) name: Name,
     pub(super) receiver: usize,
-    /// The row as it is stored after the attempt, if known.
+    /// The stored row after the attempt, or `None` if the row is unknown.
     pub(super) row: Option<StoredIncident>,
     /// If the attempt failed: the reason, and the pause that the receiver requested.
     pub(super) failure: Option<(String, Option<Duration>)>,

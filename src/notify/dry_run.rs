@@ -76,14 +76,14 @@ fn start_of(from: From) -> ReadStart {
     }
 }
 
-/// The state of a dry run: the fold of each partition, and the incidents that were found.
+/// The state of a dry run: the state of the rules in each partition, and the number of incidents that were found.
 struct DryRun<'a> {
     topic: Arc<str>,
     rules: &'a [Rule],
     folds: BTreeMap<i32, Fold>,
     changes: Vec<Change>,
     records: u64,
-    /// For each rule: the number of incidents that were opened, and the number that were resolved.
+    /// For each rule: the number of opened incidents, and the number of resolved incidents.
     found: Vec<[u64; 2]>,
 }
 
@@ -122,7 +122,8 @@ impl<'a> DryRun<'a> {
             let (kind, at) = match change.what {
                 What::Opened => (Kind::Opened, 0),
                 What::Resolved => (Kind::Resolved, 1),
-                // A dry run omits updates, because the number of updates depends on when messages are sent.
+                // A dry run prints no messages about updates, because their number depends on when earlier messages
+                // were sent.
                 What::Updated => continue,
             };
             self.found[change.rule][at] += 1;
@@ -155,7 +156,8 @@ fn print(change: &Change, kind: Kind, output: NotifyOutput, out: &mut dyn Write)
     match output {
         NotifyOutput::Json => writeln!(out, "{}", message.body()),
         NotifyOutput::Text => {
-            // The text shows event times, because the timestamps of records say little if events were sent again.
+            // The text shows event times, because the timestamps of resent records do not show when the events
+            // happened.
             let at_ms = match kind {
                 Kind::Resolved => incident.last_event_ms,
                 Kind::Opened | Kind::Updated => incident.first_event_ms,

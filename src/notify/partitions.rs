@@ -1,5 +1,5 @@
-//! The partitions that the group has assigned to this process. Writes the rows and publishes the checkpoints of each
-//! partition.
+//! The partitions that the group has assigned to this process. This module writes the rows and publishes the
+//! checkpoints of each partition.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,9 +16,9 @@ use crate::telemetry::unix_ms;
 
 /// Minimum time between two checkpoints of a partition, in ticks of the role.
 const CHECKPOINT_TICKS: u32 = 50;
-/// Time between two checkpoints that are kept as bases, in milliseconds.
+/// Time between two bases, in milliseconds. A base is a checkpoint that is kept for `verify --incidents`.
 const BASE_EVERY_MS: i64 = 86_400_000;
-/// Maximum number of bases. A base before the oldest record of the log is of no use.
+/// Maximum number of bases. A base is useless if the log no longer has the records after the base.
 const BASES_MAX: usize = 40;
 /// Maximum number of rows that are written at the same time.
 const WRITES_MAX: usize = 64;
@@ -31,7 +31,7 @@ struct Assigned {
     /// The next checkpoint, which is published as soon as all rows that it depends on are written.
     checkpoint: Option<StoredCheckpoint>,
     is_publishing: bool,
-    /// The number of ticks since the last checkpoint.
+    /// The number of ticks since the last checkpoint was published.
     ticks: u32,
     /// The offset of the last published checkpoint.
     published: i64,
@@ -39,7 +39,7 @@ struct Assigned {
     bases: Vec<StoredBase>,
 }
 
-/// Keeps a checkpoint as a base from time to time.
+/// Keeps the checkpoint as a base if the previous base is old enough.
 fn keep_base(bases: &mut Vec<StoredBase>, checkpoint: &Checkpoint, now_ms: UnixMs) {
     let last = bases.last();
     if last.is_some_and(|last| now_ms < last.made_ms + BASE_EVERY_MS) {
@@ -122,7 +122,7 @@ impl Partitions {
         self.current(partition, assignment)?.owner.as_mut()
     }
 
-    /// Starts a partition. Returns `false` if the assignment is over.
+    /// Starts a partition. Returns `false` if the assignment has ended.
     pub(super) fn start(
         &mut self,
         partition: i32,
@@ -182,7 +182,7 @@ impl Partitions {
     }
 
     /// Creates checkpoints that are due, and publishes each checkpoint whose rows are written. `owed` returns the names
-    /// of a partition's ended incidents about which a receiver may still lack a message.
+    /// of a partition's ended incidents for which a message may not have reached a receiver yet.
     pub(super) fn publish(&mut self, topic_id: &Arc<str>, owed: impl Fn(i32) -> Vec<Name>) {
         for (&partition, assigned) in &mut self.assigned {
             let Some(owner) = &assigned.owner else {
@@ -224,8 +224,8 @@ impl Partitions {
         }
     }
 
-    /// Records that a publication has ended, successfully or not. A later checkpoint replaces one that could not be
-    /// published.
+    /// Records that a publication has ended, successfully or not. If the publication failed, a later checkpoint is
+    /// published instead.
     pub(super) fn published(&mut self, partition: i32, assignment: u64) {
         if let Some(assigned) = self.current(partition, assignment) {
             assigned.is_publishing = false;

@@ -1,6 +1,6 @@
 //! Turns a message about an incident into an HTTP request for a receiver.
 //!
-//! The functions of this module are pure. The functions take the secrets and the time as values.
+//! The functions of this module are pure. The functions receive the secrets and the time as parameters.
 //! [`crate::notify::send`] sends the requests that the functions return.
 
 pub mod alertmanager;
@@ -138,7 +138,7 @@ fn cut(text: &str, max: usize) -> String {
     out
 }
 
-/// Returns a time in whole seconds.
+/// Converts a time to whole seconds since the Unix epoch.
 fn seconds(ms: UnixMs) -> i64 {
     ms.0.div_euclid(1_000)
 }

@@ -36,9 +36,9 @@ use crate::store::error::StoreError;
 use crate::store::incidents::{IncidentTable, StoredIncident};
 use crate::telemetry::Metrics;
 
-/// Memory for records that were read but not yet evaluated.
+/// Maximum memory for records that were read but not yet evaluated, in bytes.
 const BUDGET_BYTES: u64 = 32 << 20;
-/// Maximum time for which the consumer waits for this loop before a revoke.
+/// Maximum time for which the consumer waits for this loop before it gives up a revoked partition.
 const REVOKE_MAX: Duration = Duration::from_secs(5);
 /// Time between two checks for work that is due.
 const TICK: Duration = Duration::from_millis(100);
@@ -51,8 +51,8 @@ const WARN_TICKS: u32 = 600;
 /// Maximum number of incidents whose row must still be written. Above this number, the loop evaluates no further
 /// records.
 const UNWRITTEN_MAX: usize = 10_000;
-/// Maximum number of incidents about which a receiver may lack a message. Above this number, the loop evaluates no
-/// further records.
+/// Maximum number of incidents with messages that may not have reached a receiver yet. Above this number, the loop
+/// evaluates no further records.
 const LIVE_MAX: usize = 50_000;
 /// Maximum wait for answers while the role stops.
 const STOP_MAX: Duration = Duration::from_secs(5);
@@ -69,7 +69,7 @@ pub(super) struct RoleOptions {
     pub(super) topic: String,
     /// The table of incidents.
     pub(super) table: IncidentTable,
-    /// The time rules, such as the lateness and the skew, which `consume` uses too.
+    /// The rules for event time, such as the lateness and the skew. The role `consume` uses the same rules.
     pub(super) times: Rules,
     /// The position at which a partition without a checkpoint starts.
     pub(super) from: From,
@@ -96,7 +96,7 @@ pub(super) struct Role {
     done_in: UnboundedSender<Done>,
     done: UnboundedReceiver<Done>,
     ticks: u32,
-    /// The number of incidents and events that the rules had left out at the last warning.
+    /// The number of incidents and events that rules ignored because of their limits, at the time of the last warning.
     left_out: u64,
     metrics: Metrics,
     status: Arc<Status>,
@@ -228,7 +228,8 @@ impl Role {
                     self.partitions.remove(partition);
                     self.deliveries.forget(partition);
                 }
-                // The revoke need not wait for anything, because the next owner continues from the table.
+                // The revoke need not wait for anything, because the next owner continues from the checkpoint and the
+                // rows in the table.
                 drop(answer.send(Vec::new()));
             }
             ConsumerEvent::Records(runs) => self.backlog.extend(runs),
@@ -399,7 +400,7 @@ impl Role {
         self.report();
     }
 
-    /// Updates the metrics, and warns if a rule has too many incidents or groups.
+    /// Updates the metrics, and warns if rules ignored incidents or events because of their limits.
     fn report(&mut self) {
         let whole = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
         let open: usize = self
@@ -485,7 +486,7 @@ async fn topic_id(inquiry: crate::kafka::consumer::Inquiry) -> Option<String> {
         .map(|facts| facts.id.as_str().to_owned())
 }
 
-/// Reads a gap again, to find out whether the missing offsets are real.
+/// Reads a gap in the offsets again, to find out whether the log really has no records there.
 async fn confirm(second: &Arc<SecondReader>, partition: i32, gap: Gap) -> Verdict {
     let reader = Arc::clone(second);
     let read = run_blocking(move || reader.read(partition, gap)).await;

@@ -50,7 +50,7 @@ impl SecretFile {
     /// Reads the only line of the file. The line must be a token or a key that an HTTP header can contain.
     ///
     /// # Errors
-    /// Returns a sentence that names the file.
+    /// Returns an error message that names the file.
     pub fn line(&self) -> Result<String, String> {
         let mut lines = self.lines()?;
         let at = self.path.display();
@@ -65,7 +65,7 @@ impl SecretFile {
     /// Reads the URL in the file.
     ///
     /// # Errors
-    /// Returns a sentence that names the file.
+    /// Returns an error message that names the file.
     pub fn url(&self, allow_http: bool) -> Result<Url, String> {
         parse_url(&self.line()?, allow_http)
             .map_err(|flaw| format!("{} holds a URL that {flaw}", self.path.display()))
@@ -74,7 +74,7 @@ impl SecretFile {
     /// Reads the signing keys in the file, which have the form `whsec_<base64>`. The first key is the newest one.
     ///
     /// # Errors
-    /// Returns a sentence that names the file.
+    /// Returns an error message that names the file.
     pub fn signing_keys(&self) -> Result<Vec<Vec<u8>>, String> {
         let at = self.path.display();
         let lines = self.lines()?;

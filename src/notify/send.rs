@@ -5,7 +5,7 @@
 //!
 //! | answer | resulting [`Delivery`] |
 //! |---|---|
-//! | 2xx | `Taken`, whatever the body |
+//! | 2xx | `Taken`, regardless of the body |
 //! | no answer within [`ANSWER_WAIT`], or the connection fails | `Again` |
 //! | 408, 425, 429, 5xx | `Again`, after the time in `Retry-After` |
 //! | SNS reports throttling or expired credentials | `Again` |
@@ -40,9 +40,9 @@ pub use client::{ANSWER_BYTES_MAX, ANSWER_WAIT, REDIRECTS_MAX};
 
 /// Maximum pause that the sender accepts from a `Retry-After` header.
 pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(3_600);
-/// Maximum number of characters of an answer that a failure reason contains.
+/// Maximum number of characters of an answer that are copied into the reason for a failure.
 const REASON_CHARS_MAX: usize = 200;
-/// SNS error codes with an HTTP status of 4xx after which the same message may succeed.
+/// SNS error codes that arrive with status 4xx, although a later attempt to send the message may succeed.
 const SNS_AGAIN: [&str; 4] = [
     "ExpiredToken",
     "RequestExpired",
@@ -55,7 +55,7 @@ const SNS_AGAIN: [&str; 4] = [
 pub enum Delivery {
     /// The receiver has accepted the message.
     Taken,
-    /// The message must be sent again. The receiver may already have the message.
+    /// The message must be sent again. The receiver may already have received the message.
     Again {
         /// The pause that the receiver requested.
         after: Option<Duration>,

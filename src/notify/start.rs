@@ -38,7 +38,7 @@ pub(super) struct Started {
     pub(super) fold: Fold,
     /// The offset of the first record to read.
     pub(super) next: Offset,
-    /// The incidents about which a receiver may still lack a message.
+    /// The incidents that are open, or whose messages may not have reached a receiver yet.
     pub(super) rows: Vec<StoredIncident>,
     /// Earlier checkpoints under the same rules.
     pub(super) bases: Vec<StoredBase>,
@@ -72,8 +72,8 @@ impl Starter {
         let mut is_new_base = stored.rules != rules || stored.bases.is_empty();
         let at = &mut stored.checkpoint;
         if at.start.next < begin {
-            // The loss of events before the checkpoint is harmless. Those events would only be counted again for
-            // windows that are still open.
+            // The loss of events before the checkpoint is harmless. The rules have evaluated these events already, and
+            // would only count them again in windows that are still open.
             if at.next < begin {
                 let (from, to) = (at.next.0, begin.0);
                 tracing::error!(
@@ -88,7 +88,8 @@ impl Starter {
             is_new_base = true;
         }
         if is_new_base {
-            // What a second fold from an earlier base would find is not what the rows contain.
+            // An evaluation that starts at an earlier base would no longer produce the stored rows, so the earlier
+            // bases are dropped.
             stored.bases = vec![StoredBase {
                 base: Base::of(at),
                 made_ms: unix_ms(),
@@ -115,8 +116,8 @@ impl Starter {
         })
     }
 
-    /// Returns the stored checkpoint. If there is none, creates the first checkpoint. The first checkpoint is at the
-    /// beginning of the log if the topic was recreated, and otherwise at the position that `--from` chooses.
+    /// Returns the stored checkpoint. If no checkpoint is stored, creates the first checkpoint. The first checkpoint is
+    /// at the beginning of the log if the topic was recreated, and otherwise at the position that `--from` chooses.
     async fn find_checkpoint(
         &self,
         partition: i32,

@@ -34,7 +34,7 @@ pub enum SecretReading {
     Skip,
 }
 
-/// The folders that resolve the file names in the rules file.
+/// The folders that are searched for the files that the rules file names.
 pub(super) struct Folders<'a> {
     /// The folder of the rules file.
     pub(super) config: &'a Path,
@@ -55,7 +55,7 @@ impl Folders<'_> {
     }
 }
 
-/// The types of receivers, each with the keys that only some types accept.
+/// The types of receivers. Each type is listed with the keys that it accepts in addition to the common keys.
 const TYPES: [(&str, &[&str]); 6] = [
     (
         "webhook",
@@ -91,7 +91,8 @@ const TYPES: [(&str, &[&str]); 6] = [
     ),
 ];
 
-/// Returns the valid receivers, and notes the mistakes in the others. `rules` contains the names of all rules.
+/// Returns the valid receivers, and notes the mistakes in the invalid receivers. `rules` contains the names of all
+/// rules.
 pub(super) fn read_receivers<'a>(
     notes: &mut Notes<'_>,
     sections: &[Section<'a>],
@@ -181,7 +182,7 @@ impl<'a> Reader<'a, '_> {
         }
     }
 
-    /// Notes each unknown key. The note differs if the key is valid for another type of receiver.
+    /// Notes a mistake for each unknown key. The message differs if the key is valid for another type of receiver.
     fn misplaced_keys(&self, notes: &mut Notes<'_>, kind: &str, known: &[&str]) {
         let is_elsewhere = |key: &str| TYPES.iter().any(|(_, own)| own.contains(&key));
         let mut known = known.to_vec();
@@ -333,8 +334,8 @@ impl<'a> Reader<'a, '_> {
         None
     }
 
-    /// Returns the file that the value of `key` names. If secrets are checked, notes a mistake if `read` rejects the
-    /// file.
+    /// Returns the file that the value of `key` names. If secrets are checked and `read` rejects the file, the function
+    /// notes a mistake.
     fn secret(
         &self,
         notes: &mut Notes<'_>,

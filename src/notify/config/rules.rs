@@ -26,7 +26,7 @@ const COUNT_MAX: u32 = 1_000_000;
 /// Maximum value of the key `open_max` of a rule. Each open incident takes about one kilobyte of memory.
 const OPEN_LIMIT: u32 = 100_000;
 
-/// Returns the valid rules, and notes the mistakes in the others.
+/// Returns the valid rules, and notes the mistakes in the invalid rules.
 pub(super) fn read_rules<'a>(notes: &mut Notes<'_>, sections: &[Section<'a>]) -> Vec<Rule> {
     if sections.is_empty() {
         notes.note(

@@ -50,7 +50,7 @@ pub(super) struct Placed<T> {
 #[derive(Clone, Copy)]
 pub(super) struct Section<'a> {
     pub(super) table: &'a Table,
-    /// The name of the section, `rule` or `receiver`.
+    /// The kind of the section, `rule` or `receiver`.
     pub(super) kind: &'static str,
 }
 
@@ -117,7 +117,7 @@ impl<'t> Notes<'t> {
         });
     }
 
-    /// Notes that a section lacks a required key.
+    /// Notes a mistake for a required key that is missing in a section.
     pub(super) fn note_missing(&mut self, section: Section<'_>, key: &str, example: &str) {
         let what = format!("[[{}]] has no {key}", section.kind);
         self.note(
@@ -127,7 +127,7 @@ impl<'t> Notes<'t> {
         );
     }
 
-    /// Notes each key of the section that is not in `known`.
+    /// Notes a mistake for each key of the section that is not in the list `known`.
     pub(super) fn unknown_keys(&mut self, section: Section<'_>, known: &[&str]) {
         for (key, _) in section.table {
             if !known.contains(&key) {
@@ -226,7 +226,8 @@ impl<'t> Notes<'t> {
         flag
     }
 
-    /// Returns the name of the section. Notes a name that is missing or does not match `[a-z][a-z0-9-]{0,63}`.
+    /// Returns the value of the key `name`. Notes a mistake if the name is missing or does not match
+    /// `[a-z][a-z0-9-]{0,63}`.
     pub(super) fn name<'a>(&mut self, section: Section<'a>) -> Option<Placed<&'a str>> {
         if !section.has("name") {
             self.note_missing(section, "name", "\"…\"");
@@ -241,7 +242,7 @@ impl<'t> Notes<'t> {
         Some(placed)
     }
 
-    /// Notes each name that an earlier section of the same kind already uses.
+    /// Notes a mistake for each name that an earlier section of the same kind already uses.
     pub(super) fn repeated_names(&mut self, kind: &str, names: &[Placed<&str>]) {
         for (n, name) in names.iter().enumerate() {
             if let Some(first) = names[..n].iter().find(|other| other.value == name.value) {
@@ -254,7 +255,7 @@ impl<'t> Notes<'t> {
 }
 
 /// Returns true if the text is a valid name. A name begins with a lower-case letter, is at most 64 bytes long, and
-/// contains only lower-case letters, digits and characters that `admits` accepts.
+/// contains only lower-case letters, digits, and characters for which `admits` returns true.
 pub(super) fn is_name(text: &str, admits: impl Fn(char) -> bool) -> bool {
     text.len() <= NAME_BYTES_MAX
         && text.starts_with(|c: char| c.is_ascii_lowercase())

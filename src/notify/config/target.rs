@@ -16,12 +16,12 @@ pub struct ReceiverConfig {
     pub name: Arc<str>,
     /// The rules whose incidents are sent to the receiver, or `None` for all rules.
     pub rules: Option<BTreeSet<Arc<str>>>,
-    /// The minimum interval and the repetition of messages.
+    /// The minimum time between two messages about an incident, and the time after which a message is repeated.
     pub timing: Timing,
     /// True if messages may go to private addresses and to this host.
     pub allow_private: bool,
-    /// A PEM file with the only certificate authorities that are trusted for the receiver. If `None`, the authorities
-    /// of the host are trusted.
+    /// A PEM file with certificate authorities. The connection to the receiver trusts only these authorities. If there
+    /// is no file, the connection trusts the authorities of the host.
     pub ca_file: Option<PathBuf>,
     /// The service that receives the messages.
     pub target: Target,

@@ -7,7 +7,7 @@ use crate::core::incident::rule::Condition;
 
 use super::*;
 
-/// Parses the text of a rules file without reading its files with secrets.
+/// Parses the text of a rules file without reading the files with secrets that the text names.
 fn parse(text: &str) -> Result<NotifyConfig, Mistakes> {
     let path = Path::new("/etc/citystream/notify.toml");
     NotifyConfig::parse(path, text, None, SecretReading::Skip)
@@ -19,7 +19,7 @@ fn mistakes(text: &str) -> Vec<String> {
     found.iter().map(ToString::to_string).collect()
 }
 
-/// Returns the mistakes in one rule. `lines` follow a first line `[[rule]]`.
+/// Returns the mistakes in one rule. The section consists of the line `[[rule]]`, followed by `lines`.
 fn rule_mistakes(lines: &str) -> Vec<String> {
     mistakes(&format!("[[rule]]\n{lines}"))
 }
@@ -203,7 +203,7 @@ fn columns_count_characters() {
     );
 }
 
-/// Each entry contains the lines of a rule, and the message about their mistake.
+/// Each entry contains the lines of a rule, and the message about the mistake in these lines.
 const RULE_MISTAKES: &[(&str, &str)] = &[
     (
         "city = [\"NYC\"]",
@@ -306,7 +306,7 @@ fn each_mistake_of_a_rule_says_what_to_write() {
     }
 }
 
-/// Each entry contains the lines of a receiver, and the message about their mistake.
+/// Each entry contains the lines of a receiver, and the message about the mistake in these lines.
 const RECEIVER_MISTAKES: &[(&str, &str)] = &[
     (
         "name = \"a\"",

@@ -20,8 +20,7 @@ use super::{Request, sample_line};
 
 /// Minimum time for which an open alert stays open without a further message.
 const OPEN_MS_MIN: i64 = 3_600_000;
-/// An open alert ends after this many repeat intervals without a message. Prometheus waits for the same number of
-/// intervals.
+/// An open alert ends after this many repeat intervals without a message. Prometheus uses the same number of intervals.
 const REPEATS_MISSED: i64 = 4;
 
 /// Returns the request for Alertmanager at `base`. `repeat_ms` is the time between two messages about an open incident.
@@ -64,8 +63,8 @@ pub fn request(
     Request::json(url, token, &Value::Array(alerts))
 }
 
-/// Returns the severities that the incident may have had before: from that of the first event up to the current
-/// severity, exclusive.
+/// Returns the severities below the current severity that the incident may have had. The first of these severities is
+/// the severity of the first event.
 fn former_severities(message: &Message<'_>) -> impl Iterator<Item = Severity> {
     let first = message.incident.samples.first().map(|s| s.severity);
     let current = message.incident.severity;

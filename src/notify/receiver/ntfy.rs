@@ -40,8 +40,8 @@ pub fn request(url: Url, topic: &str, token: Option<&str>, message: &Message<'_>
     Request::json(url, token, &body)
 }
 
-/// Returns the facts about the incident, followed by the sample events, one per line. Lines beyond the limit are
-/// omitted.
+/// Returns the facts about the incident, followed by the sample events, one per line. Lines that would exceed the
+/// maximum length of a message are omitted.
 fn text(message: &Message<'_>) -> String {
     let facts = facts(message).into_iter();
     let facts = facts.map(|(name, value)| format!("{name}: {value}"));

@@ -59,8 +59,8 @@ fn markdown(text: &str) -> Value {
     json!({"type": "mrkdwn", "text": text})
 }
 
-/// Returns the text with the characters `&`, `<` and `>` escaped, which Slack would interpret. The result has at most
-/// `max` characters, and truncation never splits an escape.
+/// Escapes the characters `&`, `<` and `>` in the text, because Slack would interpret these characters. The result has
+/// at most `max` characters, and truncation never splits an escape.
 fn escape(text: &str, max: usize) -> String {
     let escaped = |c: char| match c {
         '&' => "&amp;".to_owned(),

@@ -86,7 +86,7 @@ impl Service<Name> for Resolver {
     fn call(&mut self, name: Name) -> Self::Future {
         let allow_private = self.allow_private;
         Box::pin(async move {
-            // The port is zero here, because the caller replaces it.
+            // The port is zero here, because the caller replaces the port.
             let found: Vec<SocketAddr> =
                 tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
             let admitted = found.iter().copied();

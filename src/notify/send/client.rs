@@ -132,7 +132,7 @@ impl Client {
 }
 
 enum Redirect {
-    /// The answer is not a redirect that repeats the request.
+    /// The answer is not a redirect with status 301, 302, 307 or 308.
     None,
     To(Url),
     /// The client does not follow the redirect, for the given reason.
@@ -164,7 +164,7 @@ fn redirect(from: &Url, status: StatusCode, headers: &HeaderMap) -> Redirect {
     Redirect::To(to)
 }
 
-/// Reads as much of the body's beginning as arrives in time.
+/// Reads the beginning of the body, as far as it arrives in time.
 async fn read(url: &Url, response: Response<Incoming>) -> Answer {
     let (head, mut body) = response.into_parts();
     let mut bytes = Vec::new();

@@ -31,7 +31,7 @@ pub(super) struct CredentialSource {
 
 impl CredentialSource {
     /// # Errors
-    /// Returns a failure if the AWS profile cannot be used, or if nothing provides credentials.
+    /// Returns a failure if the AWS profile cannot be used, or if the AWS SDK finds no credentials.
     pub(super) async fn load(region: &str) -> Result<CredentialSource, Failure> {
         if let Some(refusal) = profile::refusal().await {
             return Err(refusal);
@@ -53,7 +53,7 @@ impl CredentialSource {
     /// Returns AWS credentials. If new credentials cannot be obtained, the previous ones are used until they expire.
     ///
     /// # Errors
-    /// Returns the reason as one line of text.
+    /// Returns the reason for the failure as one line of text.
     pub(super) async fn credentials(&self) -> Result<Credentials, String> {
         // The lock is held during the request, so that concurrent messages share one request for credentials.
         let mut last = self.last.lock().await;

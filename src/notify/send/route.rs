@@ -1,7 +1,7 @@
 //! The connection to a receiver: direct, or through the tunnel of a proxy.
 //!
-//! `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY` apply only to `https`, as they do for AWS. Behind a proxy, the proxy
-//! resolves the name of the receiver. The proxy must therefore block private addresses itself.
+//! The variables `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY` apply only to `https` URLs, as they do for AWS. If a proxy
+//! is used, the proxy resolves the host name of the receiver. The proxy must therefore block private addresses itself.
 
 use std::error::Error;
 use std::future::Future;

@@ -435,7 +435,8 @@ fn sns_is_asked_again_after_throttling() {
     again(judge(&answer(500, "InternalError"), true, now));
 }
 
-/// Accepts one tunnel and connects it to `to`, regardless of the requested host. Returns the first line of the request.
+/// Accepts one request for a tunnel, and connects the tunnel to the address `to` regardless of the requested host.
+/// Returns the first line of the request.
 async fn tunnel_once(listener: TcpListener, to: std::net::SocketAddr) -> String {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     let (mut inner, _) = listener.accept().await.unwrap();

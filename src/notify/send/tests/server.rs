@@ -21,11 +21,11 @@ use url::Url;
 /// The answer of the test server.
 #[derive(Clone, Debug)]
 pub(super) enum Reply {
-    /// A status with one header, given by name and value.
+    /// An answer with the given status and one header, given by its name and value.
     Status(u16, &'static str, String),
-    /// A status with a body that never ends.
+    /// An answer with the given status and a body that never ends.
     Endless(u16),
-    /// A status whose body never arrives.
+    /// An answer with the given status, whose body never arrives.
     NoBody(u16),
     /// No answer at all.
     Nothing,
@@ -99,7 +99,7 @@ async fn answer<R: Fn(&str) -> Reply>(
     let body = String::from_utf8(body.to_vec()).unwrap();
     let headers = head.headers;
     let chosen = reply(&path);
-    // Sending fails if the test reads only the answers and has dropped the receiving end.
+    // Sending fails if the test reads only the answers and has dropped the receiving end of the channel.
     let seen = Seen {
         path,
         headers,
