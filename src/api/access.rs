@@ -38,7 +38,7 @@ pub(super) const LIVEZ: &str = "/livez";
 const LIVEZ_PER_SECOND: f64 = 50.0;
 /// Time between two clean-ups of the counters of clients that have sent no request for a while.
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
-/// How long a browser may cache a preflight answer.
+/// Time for which a browser may cache the answer to a preflight request.
 const PREFLIGHT_AGE: Duration = Duration::from_secs(600);
 
 /// The network address of a client. The server adds the client's address to the extensions of each request.
@@ -118,7 +118,7 @@ pub struct Access {
 }
 
 /// Returns `router` protected by the rules in `access`. Also spawns the background tasks of the rules, which run until
-/// `shutdown`.
+/// `shutdown` is triggered.
 pub fn guarded(router: Router, access: Access, metrics: &Metrics, shutdown: &Shutdown) -> Router {
     if let Some(tokens) = &access.tokens {
         tokio::spawn(tokens.clone().watch(shutdown.clone()));
@@ -390,7 +390,8 @@ mod tests {
             ("https://city.example", true),
             ("https://evil.example", false),
         ] {
-            // A refused request also gets the CORS headers, so that a page of an allowed origin can read the error.
+            // The answer to a refused request also has the CORS headers, so that a page of an allowed origin can read
+            // the error.
             let response = ask(&router, "/api/v1/stats", "192.0.2.1:1", &[("origin", from)]).await;
             assert_eq!(response.status(), 401);
             assert_eq!(

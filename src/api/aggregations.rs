@@ -228,7 +228,7 @@ struct ReadPage {
     freshness: Freshness,
 }
 
-/// The list of windows, hours or days that a request asks for.
+/// The parameters of a request for a list of windows, hours or days.
 #[derive(Clone)]
 struct List {
     city: String,

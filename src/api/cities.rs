@@ -161,7 +161,8 @@ async fn read_page(state: ApiState, slice: PageRequest) -> Result<CitiesRead, Ap
         Some(Some(PageEnd::Name(after))) => list_by_name(&state, &slice, &after).await,
         Some(Some(PageEnd::Events(events, city))) => match state.totals_if_few().await? {
             Some(totals) => Ok(list_by_events(&slice, &totals, Some((events, city)))),
-            // Since the previous page, the number of series has grown too large to read all series.
+            // After the previous page was read, the number of series grew so large that the server no longer reads all
+            // series.
             None => Err(ApiError::bad_cursor()),
         },
         None => match state.totals_if_few().await? {

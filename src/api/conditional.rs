@@ -1,4 +1,4 @@
-//! Answers requests with `If-None-Match`, so that a client does not download an answer again that it already has.
+//! Handles the header `If-None-Match`, so that a client does not download the same answer twice.
 
 use axum::body::Body;
 use axum::extract::Request;

@@ -49,7 +49,7 @@ const SEND_BUFFER_BYTES: usize = 16 * 1_024;
 /// Maximum number of unread bytes of request bodies on an HTTP/2 connection. Most routes read no body, so
 /// the window is the smallest one that the protocol allows.
 const RECEIVE_BYTES_MAX: u32 = 65_535;
-/// Time between two checks whether an old connection has become idle.
+/// Interval at which the server checks whether an old connection has become idle.
 const CHECK_EVERY: Duration = Duration::from_secs(1);
 /// Maximum time for which a spare connection waits for its only request.
 const SPARE_HEAD_MAX: Duration = Duration::from_secs(2);
@@ -69,7 +69,7 @@ pub struct ConnectionTimeouts {
     pub ping: Duration,
     /// Over HTTP/2, the maximum time for the client to answer a ping.
     pub pong: Duration,
-    /// Maximum time during which the client may read no bytes of a waiting answer.
+    /// Maximum time that may pass before the client reads more bytes of a waiting answer.
     pub write_progress: Duration,
     /// Over HTTP/2, the maximum time for answers in flight to finish after the server has decided to end the
     /// connection.
@@ -256,7 +256,7 @@ async fn answer_request(
     Ok(response.map(|body| PacedBody::new(body, progress, share, in_flight)))
 }
 
-/// Drives a connection until it ends. The closure `end` tells the connection to end after its answers in flight.
+/// Drives a connection until it ends. The closure `end` makes the connection end after its answers in flight are sent.
 ///
 /// Over HTTP/1.1, hyper itself ends a connection that is idle or should end. Over HTTP/2 (`is_http2`), this function
 /// ends the connection.
@@ -303,7 +303,7 @@ async fn drive<C: Future<Output = hyper::Result<()>>>(
         };
         if is_to_end {
             if usage.begun() == 0 {
-                // The connection has not begun a request. For example, a browser has opened the connection in advance,
+                // No request has begun on the connection. For example, a browser has opened the connection in advance,
                 // or the client has sent half a request.
                 return;
             }

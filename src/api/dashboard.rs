@@ -1,11 +1,11 @@
 //! `GET /`: the dashboard, a page of plain HTML, CSS and JavaScript modules. The files come from `web/` and are
 //! part of the binary.
 //!
-//! The page loads no files from other hosts and contains no inline code. Its content security policy ([`POLICY`])
-//! forbids both. The path of each file contains a hash of all files, so browsers may cache a file forever. After an
-//! upgrade, a browser still gets the new files immediately, because it revalidates `/` each time. During an upgrade, a
-//! browser may request a path with the hash of another version. The server then answers with the current file, and
-//! tells the browser not to cache the file.
+//! The page loads no files from other hosts and contains no inline code. The content security policy of the page
+//! ([`POLICY`]) forbids such files and inline code. The path of each file contains a hash of all files, so browsers may
+//! cache a file forever. After an upgrade, a browser still gets the new files immediately, because it revalidates `/`
+//! each time. During an upgrade, a browser may request a path with the hash of another version. The server then answers
+//! with the current file, and tells the browser not to cache the file.
 //!
 //! The page uses the public API. In `dev`, the page also gets a token ([`Dashboard::with_token`]) that allows it to
 //! inject faults.
@@ -85,7 +85,7 @@ const FILES: [(&str, &str, &[u8]); 36] = [
     file!("inter.woff2", "font/woff2"),
 ];
 
-/// The page as the server sends it. All clones share its content.
+/// The dashboard page as the server sends it. All clones share the content of the page.
 #[derive(Clone, Debug)]
 pub struct Dashboard {
     index: Bytes,

@@ -1,6 +1,6 @@
 //! The body of every error: `{"error":"<sentence>","code":"<stable word>","request_id":"<hex>"}`.
 //!
-//! Every sentence that clients see is written in this program. A client never receives text from AWS, the SDK or the
+//! Every sentence that clients see comes from this program. A client never receives text from AWS, the SDK or the
 //! operating system. Internal details appear only in the log, with the same `request_id`. The header `x-request-id`
 //! repeats the request id. Clients can rely on the codes. The API uses only the codes in this table:
 //!
@@ -58,7 +58,7 @@ impl RequestId {
         RequestId(HeaderValue::from_str(&text).expect("hex digits"))
     }
 
-    /// Runs the future that answers a request, so that the request's errors carry its id.
+    /// Runs the future that answers a request, so that the errors of the request carry the request id.
     pub(super) async fn scope<T>(&self, answering: impl Future<Output = T>) -> T {
         CURRENT.scope(self.clone(), answering).await
     }
@@ -151,7 +151,7 @@ impl ApiError {
         self
     }
 
-    /// Adds the read units that the request spent before it failed.
+    /// Adds to the error the number of read units that the request spent before it failed.
     #[must_use]
     pub(super) fn with_units(mut self, units: f64) -> ApiError {
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // the value is clamped

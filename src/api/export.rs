@@ -27,8 +27,8 @@ use crate::store::reads::{Meter, Page, PageRequest};
 
 /// Maximum number of rows of an export.
 pub(super) const ROWS_MAX: u32 = 100_000;
-/// Number of bytes of memory that an export counts for its client. The number covers one page of a list, and the text
-/// of the page.
+/// Number of bytes that an export counts against the share of its client. The number covers one page of a list, and the
+/// text of the page.
 const HELD_BYTES: usize = 8 << 20;
 
 /// The format of a list: JSON, CSV or NDJSON.
@@ -41,7 +41,8 @@ pub(super) enum ListFormat {
 }
 
 impl ListFormat {
-    /// Returns the format that a request asks for. The parameter `format` takes precedence over the header `Accept`.
+    /// Returns the list format that the request selects. The parameter `format` takes precedence over the header
+    /// `Accept`.
     ///
     /// # Errors
     /// Returns `bad_parameter` if `format` names an unknown format.
@@ -81,8 +82,8 @@ impl ListFormat {
     }
 }
 
-/// Returns the first known format in the header `Accept`, or JSON if it names no known format. Weights (`q=`) are
-/// ignored.
+/// Returns the first known format in the header `Accept`, or JSON if the header names no known format. Weights (`q=`)
+/// are ignored.
 fn accepted(headers: &HeaderMap) -> ListFormat {
     let values = headers.get_all(ACCEPT).into_iter();
     let texts = values.filter_map(|value| value.to_str().ok());
@@ -172,7 +173,7 @@ impl<T: ExportRow> Export<T> {
             });
             Some((read, pages))
         });
-        // The body must be fused, because the compression layer polls a body again after its end.
+        // The stream must be fused, because the compression layer polls a body again after the body has ended.
         let body = stream::iter([Ok(first)]).chain(rest).fuse();
         let mut response = Response::new(Body::from_stream(body));
         response.extensions_mut().insert(spent);

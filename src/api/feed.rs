@@ -22,7 +22,8 @@ const EVENTS_MAX: usize = 4_096;
 const BYTES_MAX: usize = 4 << 20;
 /// Maximum number of bytes that a listener gets in one read.
 pub(super) const BATCH_BYTES_MAX: usize = 64 << 10;
-/// How long resuming listeners share one list of alerts. `RESUME_FILTERS_MAX` limits the number of these lists.
+/// Time for which one list of alerts is reused for all listeners that resume with the same filter. `RESUME_FILTERS_MAX`
+/// limits the number of these lists.
 const RESUME_AGE_MAX: Duration = Duration::from_secs(1);
 const RESUME_FILTERS_MAX: u64 = 16;
 
@@ -113,7 +114,7 @@ struct Memory {
     stats: Option<String>,
     status: String,
     listener_count: usize,
-    /// True if a poller adds events to the buffer.
+    /// True while a poller is running, which adds events to the buffer.
     has_poller: bool,
 }
 
@@ -188,8 +189,8 @@ impl Feed {
 
     /// Marks the poller as stopped, unless a listener is connected. Returns true if the poller may stop.
     ///
-    /// The check and the change happen under one lock. Without the lock, a listener could connect between the check and
-    /// the change, and wait for a poller that has stopped.
+    /// The check for listeners and the mark happen under one lock. Without the lock, a listener could connect between
+    /// the check and the mark, and then wait for a poller that has stopped.
     #[must_use]
     pub(super) fn try_stop_poller(&self) -> bool {
         let mut memory = self.memory();
@@ -276,8 +277,8 @@ impl Feed {
 }
 
 impl Memory {
-    /// Drops all events before a poller starts. No poller has read the tables for a while, so the feed may lack events
-    /// after any position that a client remembers.
+    /// Drops all events from the buffer before a poller starts. No poller has read the tables for a while, so the feed
+    /// may lack events after any position that a client remembers.
     fn clear(&mut self, now_ms: UnixMs) {
         self.last.number += 1;
         self.last.ms = now_ms;

@@ -51,9 +51,9 @@ const HSTS: (&str, &str) = ("strict-transport-security", "max-age=63072000");
 pub struct Uploads {
     /// The path, which accepts only POST requests.
     pub path: &'static str,
-    /// Maximum number of bytes of a body as it is sent, which may be compressed.
+    /// Maximum size of a body in bytes, before decompression.
     pub body_bytes_max: usize,
-    /// How long an answer may take, including the time in which the body arrives.
+    /// Maximum duration of a request, including the time in which its body arrives.
     pub deadline: Duration,
 }
 

@@ -1,14 +1,15 @@
-//! Sends the body of an answer in small pieces, and counts the bytes of each piece against the client's share until the
-//! client has taken the piece.
+//! Sends the body of an answer in small pieces. The bytes of a piece count against the client's share until the client
+//! has taken the piece.
 //!
 //! hyper takes a whole frame of a body at once, even if the client reads only a few bytes of it. With small pieces,
 //! most of an answer stays in [`PacedBody`] until it is sent. Each piece that hyper takes shows that the client makes
 //! progress.
 //!
 //! Over HTTP/2, a client grants a window of bytes, and hyper asks the body for more bytes only while the window is
-//! open. [`WriteProgress`] notices a closed window, because hyper does not take the piece that the body offers. hyper
-//! hands a piece to h2 as soon as one byte of the piece fits into the window. The last byte of an answer is therefore a
-//! separate piece. When hyper takes the last byte, all earlier bytes have fitted into the window as well.
+//! open. While the window is closed, hyper does not take the piece that the body offers. [`WriteProgress`] can
+//! therefore detect a closed window. hyper hands a piece to h2 as soon as one byte of the piece fits into the window.
+//! The last byte of an answer is therefore a separate piece. When hyper takes the last byte, all earlier bytes have
+//! fitted into the window as well.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -27,7 +28,7 @@ use crate::api::usage::InFlight;
 /// Maximum number of bytes of a piece.
 pub(super) const PIECE_BYTES_MAX: usize = 16 * 1_024;
 
-/// Records whether the client takes the pieces of an answer.
+/// Keeps track of whether the client takes the pieces of an answer.
 pub(super) struct WriteProgress {
     begun: Instant,
     /// Zero if no piece waits for the client. Otherwise, the number of milliseconds from `begun` until the piece was
@@ -52,7 +53,7 @@ impl WriteProgress {
         self.offered.store(0, Ordering::Relaxed);
     }
 
-    /// Waits until the client has not taken a piece for the duration `stall_max`.
+    /// Returns when a piece has waited for the client for at least `stall_max`.
     pub(super) async fn wait_for_stall(&self, stall_max: Duration) {
         loop {
             tokio::time::sleep(stall_max / 8).await;

@@ -86,7 +86,7 @@ impl Params {
         format!("{:?}", (self.route, &self.city, &self.pairs))
     }
 
-    /// Returns a text that identifies a list. The text is the same for all pages of the list.
+    /// Returns a text that identifies the requested list. The text is the same for all pages of the list.
     fn list_key(&self) -> String {
         let pairs: Vec<_> = self
             .pairs
@@ -96,7 +96,7 @@ impl Params {
         format!("{:?}", (self.route, &self.city, pairs))
     }
 
-    /// Returns the text of a parameter, or `None` if it is absent or empty.
+    /// Returns the text of a parameter, or `None` if the parameter is absent or empty.
     pub fn text(&self, name: &str) -> Option<&str> {
         self.pairs
             .get(name)
@@ -104,7 +104,7 @@ impl Params {
             .filter(|text| !text.is_empty())
     }
 
-    /// Returns the text of a parameter, even if it is empty.
+    /// Returns the text of a parameter, even if the text is empty.
     pub fn given(&self, name: &str) -> Option<&str> {
         self.pairs.get(name).map(String::as_str)
     }
@@ -130,7 +130,7 @@ impl Params {
     /// Returns the severity that the client requested. The name of the severity is not case-sensitive.
     ///
     /// # Errors
-    /// Returns `bad_parameter` if the value names no severity.
+    /// Returns `bad_parameter` if the value is not the name of a severity.
     pub fn severity(&self) -> Result<Option<Severity>, ApiError> {
         let Some(text) = self.text("severity") else {
             return Ok(None);

@@ -43,8 +43,8 @@ pub(super) fn read(path: &Path) -> Result<Vec<u8>, FileError> {
     std::fs::read(path).map_err(failed)
 }
 
-/// Calls `apply` with the contents of the files each time they change, until `shutdown`. `known` contains the contents
-/// in use.
+/// Calls `apply` with the contents of the files each time the files change, until `shutdown` is triggered. `known`
+/// contains the contents that are currently in use.
 ///
 /// If new contents cannot be read or applied, the watcher logs the error once, and the previous contents stay in
 /// use.

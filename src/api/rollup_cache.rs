@@ -1,5 +1,5 @@
 //! Caches rollups between requests of the timeline. Rolled-up hours do not change, so a page that polls a long range
-//! reads these hours only once.
+//! causes only one read of these hours.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,15 +11,15 @@ use crate::core::rollup::{DAY_MS, HOUR_MS, RollupSeries, SeverityCounts, day_sta
 use crate::store::error::StoreError;
 use crate::store::reads::{Range, Reads, RolledUp};
 
-/// Length of a piece that is made of days, in milliseconds. A request reads and caches whole pieces, so that requests
-/// for other ranges can use them.
+/// Length of a piece that consists of whole days, in milliseconds. A request reads and caches whole pieces, so that
+/// requests for other ranges can use them.
 pub(crate) const PIECE_MS: i64 = 32 * DAY_MS;
 /// Maximum number of hours in the cache. Each hour takes about 40 bytes.
 const HOURS_MAX: u64 = 1_500_000;
-/// Number of series that are read together.
+/// Maximum number of series that are read together.
 const SERIES_PER_READ: usize = 25;
 
-/// The start and the counts of each hour with events, for one series in one [`Piece`].
+/// The hours with events of one series in one [`Piece`]. Each entry contains the start and the counts of an hour.
 type Hours = Arc<Vec<(UnixMs, SeverityCounts)>>;
 
 /// A cache of hours. The key consists of the series, the generation of the rollups, and the start and end of the piece.
@@ -124,7 +124,7 @@ impl RollupCache {
     }
 }
 
-/// A part of the rolled-up time. The cache has one entry for each series and piece.
+/// A part of the time range that is rolled up. The cache has one entry for each series and piece.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Piece {
     from_ms: UnixMs,
@@ -140,7 +140,7 @@ impl Piece {
 }
 
 /// Returns the pieces that cover a range of rolled-up hours. Most pieces have 32 days. One piece contains the remaining
-/// whole days, and one contains the hours of the last, incomplete day.
+/// whole days, and one piece contains the hours of the last, incomplete day.
 fn pieces(range: Range, until_ms: UnixMs) -> Vec<Piece> {
     let days_end_ms = day_start(until_ms);
     let mut pieces = Vec::new();

@@ -20,7 +20,7 @@ pub(super) enum StepUnit {
 }
 
 impl StepUnit {
-    /// Returns the parameter `step`.
+    /// Returns the value of the parameter `step`.
     ///
     /// # Errors
     /// Returns `bad_parameter` if the value names no unit.
@@ -46,7 +46,7 @@ pub(super) enum IncidentState {
 }
 
 impl IncidentState {
-    /// Returns the parameter `state`.
+    /// Returns the value of the parameter `state`.
     ///
     /// # Errors
     /// Returns `bad_parameter` if the value names no state.

@@ -40,7 +40,7 @@ pub const CONNECTIONS_MAX: usize = 4_096;
 /// Maximum number of bytes of answers that the kernel buffers for a connection. Linux doubles the value that a program
 /// sets.
 const SOCKET_BYTES_MAX: u32 = 128 * 1_024;
-/// Maximum number of connections in the kernel's queue that the server has not accepted yet.
+/// Maximum length of the kernel's queue of connections that the server has not accepted yet.
 const BACKLOG: u32 = 1_024;
 /// Pause after a failed accept. Without the pause, the loop would spin while file descriptors are exhausted.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
@@ -129,8 +129,8 @@ impl Default for ServeOptions {
     }
 }
 
-/// Serves `router` on `listener` until `shutdown`. Returns when every connection is closed, at most [`DRAIN_MAX`]
-/// after the shutdown began.
+/// Serves `router` on `listener` until `shutdown` is triggered. Returns when every connection is closed, at most
+/// [`DRAIN_MAX`] after the shutdown began.
 pub async fn serve(
     listener: TcpListener,
     router: Router,

@@ -15,9 +15,9 @@ pub(super) const BYTES_MAX: usize = 128 << 20;
 /// The divisor that limits one client to a quarter of all connections and a quarter of all bytes.
 pub(super) const CLIENT_PART: usize = 4;
 /// Memory that a request and its answer use in addition to their text, for tasks, buffers and headers. With 3,200
-/// HTTP/2 streams whose client reads nothing, each stream used 13 KiB.
+/// HTTP/2 streams and a client that reads nothing, each stream used 13 KiB.
 pub(crate) const BASE_BYTES: usize = 16 * 1_024;
-/// Number of connections above the limit, which serve only `/livez`.
+/// Number of spare connections, which are accepted above the limit and serve only `/livez`.
 pub(super) const SPARE_MAX: usize = 16;
 /// Maximum number of spare connections that one client may have.
 const CLIENT_SPARE_MAX: usize = 2;
@@ -110,7 +110,7 @@ impl Shares {
     }
 }
 
-/// Counts one connection until the value is dropped.
+/// Counts one connection against the limits until the value is dropped.
 pub(super) struct ConnectionShare {
     shares: Shares,
     client: IpAddr,
@@ -178,7 +178,7 @@ impl ByteShare {
         self.0.resize(bytes)
     }
 
-    /// Returns a share of a client without other requests, which may hold `bytes_max` bytes.
+    /// Returns the share of a client without other requests. The share may count at most `bytes_max` bytes.
     #[cfg(test)]
     pub(crate) fn alone(bytes_max: usize) -> ByteShare {
         let shares = Shares::new(Limits {

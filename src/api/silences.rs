@@ -1,4 +1,4 @@
-//! `GET /api/v1/silences`: the silences that have not ended, the one that ends first at the top.
+//! `GET /api/v1/silences`: the silences that have not ended, sorted by their end time.
 //!
 //! As with the list of incidents, the client gets status 404 with the code `no_incidents_table` if `notify` is not in use.
 

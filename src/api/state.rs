@@ -2,8 +2,9 @@
 //!
 //! The cache keeps an answer for a second, or longer if the answer was expensive. Concurrent requests for the same
 //! answer wait for one computation, so a thousand dashboards cost no more reads than one dashboard. A request costs at
-//! most [`READ_UNITS_MAX`]. The cache stores no errors, but every request that waits for a failed computation gets its
-//! error. Each answer has a deadline ([`STORE_DEADLINE`]) that is shorter than the server's deadline for a request.
+//! most [`READ_UNITS_MAX`]. If a computation fails, every request that waits for the computation gets the error, but
+//! the cache does not store the error. Each answer has a deadline ([`STORE_DEADLINE`]) that is shorter than the
+//! server's deadline for a request.
 
 use std::borrow::Borrow;
 use std::sync::Arc;
@@ -37,9 +38,9 @@ use crate::telemetry::{Metrics, unix_ms};
 
 /// Maximum time that the server waits for DynamoDB before the client gets status 504.
 pub const STORE_DEADLINE: Duration = Duration::from_secs(5);
-/// How long a cheap answer stays in the cache.
+/// Time for which a cheap answer stays in the cache.
 const ANSWER_AGE: Duration = Duration::from_secs(1);
-/// How long the most expensive answer stays in the cache.
+/// Time for which the most expensive answer stays in the cache.
 const ANSWER_AGE_MAX: Duration = Duration::from_secs(30);
 /// An answer stays in the cache for one second for every 200 read units that it cost.
 const ANSWER_UNITS_PER_SECOND: f64 = 200.0;
@@ -113,7 +114,7 @@ impl ApiState {
         ApiState { deadline, ..self }
     }
 
-    /// Returns the state with another dashboard at `/`.
+    /// Returns the state with `dashboard` as the page at `/`.
     #[must_use]
     pub fn with_dashboard(self, dashboard: Dashboard) -> ApiState {
         ApiState { dashboard, ..self }
@@ -136,7 +137,7 @@ impl ApiState {
         self.budget.clone()
     }
 
-    /// Returns the state with event streams that end when `shutdown` is triggered.
+    /// Returns a state whose event streams end when `shutdown` is triggered.
     #[must_use]
     pub fn with_shutdown(self, shutdown: Shutdown) -> ApiState {
         ApiState { shutdown, ..self }
@@ -237,7 +238,7 @@ impl ApiState {
         slot.expect("the semaphore is never closed")
     }
 
-    /// Returns the sums over all series. The cost is bounded if the progress items contain the sums.
+    /// Returns the sums over all series. The cost of the read is bounded if the progress items contain the sums.
     pub(crate) async fn grand_total(&self) -> Result<GrandTotal, ApiError> {
         let grand = self.totals.grand(&self.reads, self.now_ms());
         let grand = self.within_deadline(grand).await?;
@@ -303,7 +304,7 @@ fn deadline_passed() -> ApiError {
     ApiError::store_timeout("the deadline passed")
 }
 
-/// How long a client may reuse an answer before it must send the request again.
+/// Defines for how long a client may reuse an answer before the client must send the request again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Freshness {
     /// The client must revalidate the answer with its `ETag`.
@@ -341,11 +342,11 @@ struct CachedAnswer {
     body: AnswerBody,
     etag: HeaderValue,
     freshness: Freshness,
-    /// How long the cache keeps the answer.
+    /// Time for which the cache keeps the answer.
     age: Duration,
 }
 
-/// An expiry rule that keeps expensive answers longer than cheap ones.
+/// An expiry rule that keeps expensive answers longer than cheap answers.
 struct ExpiryByCost;
 
 impl Expiry<String, CachedAnswer> for ExpiryByCost {

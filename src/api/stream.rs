@@ -7,8 +7,8 @@
 //! A listener that reconnects with `Last-Event-ID` continues after the event with that id. The feed may no longer
 //! contain the events after that id, because another process served the listener or because there was a time without
 //! listeners. In this case, the stream starts with the event `reset`, which names the kinds of events that may be
-//! missing. The stream then repeats the alerts that were stored since that event, but neither the missed windows nor the
-//! missed incidents, which count as windows there.
+//! missing. The stream then repeats the alerts that were stored after the listener's last event, but no missed windows
+//! or incidents. The event `reset` does not name incidents separately: `windows` includes incidents.
 
 mod changes;
 mod incidents;
@@ -185,8 +185,8 @@ pub(super) async fn get(
     Ok(response)
 }
 
-/// Returns the event `reset`, followed by the alerts that were stored since `resumed`, a position that the feed does
-/// not remember. Also returns the number of read units that the read of the alerts cost.
+/// Returns the event `reset`, followed by the alerts that were stored after the position `resumed`. The feed no longer
+/// contains the events after this position. Also returns the number of read units that the read of the alerts cost.
 ///
 /// The last line carries the id `now`, so a client that reconnects later resumes after the returned alerts.
 async fn missed_since(

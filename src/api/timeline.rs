@@ -1,13 +1,13 @@
 //! `GET /api/v1/timeline?from=&to=&hours=6&step=&tz=&city=&event_type=&severity=&series_limit=50&compare=&format=`: the data of a chart.
 //!
 //! The answer counts events by severity in steps of windows, hours or days ([`grid`]). The answer lists the largest
-//! series, and sums the other series in `others`. The listed series and `others` add up to `totals`.
+//! series, and adds up the other series in `others`. The listed series and `others` add up to `totals`.
 //!
 //! The handler never scans a table, because the totals name all series. The handler reads rolled-up hours from rollups.
 //! The handler reads later hours, and steps that are shorter than an hour, from windows ([`collect`]). The server
 //! caches rollups and final windows, because they do not change ([`rollup_cache`](super::rollup_cache),
 //! [`window_cache`](super::window_cache)). A page that polls therefore reads only the last hour or two from DynamoDB.
-//! If a request reaches its read ceiling, the answer contains only the series that were read before (`partial`). The
+//! If a request reaches its read ceiling, the answer contains only the series that were already read (`partial`). The
 //! next request finds these series in the cache and continues with the other series. The fields `series_read` and
 //! `series_total` show how many of the matching series `totals` covers.
 
@@ -111,7 +111,7 @@ pub(super) async fn get(
 }
 
 /// Builds the timeline as rows for CSV or NDJSON. CSV and NDJSON cannot mark an answer as partial, so a partial
-/// timeline is an error. The next request finds the series that this request has read in the cache.
+/// timeline is an error. The next request finds in the cache all series that this request has read.
 async fn build_rows(
     state: &ApiState,
     query: TimelineQuery,
@@ -196,7 +196,7 @@ async fn build_asked(
     build(newest_ms.unwrap_or(now_ms) + 1).await
 }
 
-/// Returns the start of the newest window across the series that a request reads.
+/// Returns the start of the newest window of all series that a request reads.
 async fn newest_window(
     state: &ApiState,
     matching: &MatchingSeries,

@@ -47,7 +47,7 @@ impl Certificate {
         })
     }
 
-    /// Loads the certificate and the key again whenever their files change, until `shutdown`.
+    /// Loads the certificate and the key again whenever their files change, until `shutdown` is triggered.
     pub async fn watch(self: Arc<Certificate>, shutdown: Shutdown) {
         let apply = |contents: &[Vec<u8>]| {
             let fresh = Arc::new(parse(&self.paths, contents)?);

@@ -36,7 +36,7 @@ impl Tokens {
         })
     }
 
-    /// Loads the token file again whenever it changes, until `shutdown`.
+    /// Loads the token file again whenever the file changes, until `shutdown` is triggered.
     pub async fn watch(self, shutdown: Shutdown) {
         let apply = |contents: &[Vec<u8>]| {
             self.hashes.send_replace(parse(&self.path, &contents[0])?);

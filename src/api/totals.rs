@@ -6,8 +6,8 @@
 //! previous totals.
 //!
 //! An answer that needs only the sums over all series has a bounded cost, and so does a page of cities. The reader
-//! stops when the read of the series has cost [`SERIES_UNITS_MAX`]. If all series cost more than this limit, the sums
-//! come from the progress items, which cost a few read units for any number of series. The cache remembers for
+//! stops when the read of the series has cost [`SERIES_UNITS_MAX`]. If reading all series costs more than this limit,
+//! the sums come from the progress items, which cost a few read units for any number of series. The cache remembers for
 //! [`TOO_MANY_AGE`] that there are too many series.
 //!
 //! The timeline and the stream need a list of series. The read of this list stops when it has cost [`LIST_UNITS_MAX`]
@@ -26,7 +26,7 @@ use crate::store::reads::{Cost, EveryTotal, Meter, Reads, TotalItem, metered, me
 
 /// Maximum average number of read units per second for reading the totals. About 3,800 series cost 100 read units.
 const UNITS_PER_SECOND_MAX: f64 = 100.0;
-/// How long totals count as fresh if the read of the totals cost little.
+/// Time for which totals count as fresh after a cheap read.
 const AGE_MIN: Duration = Duration::from_secs(1);
 /// Maximum duration of a read of totals.
 const READ_TIME_MAX: Duration = Duration::from_secs(600);
@@ -36,17 +36,18 @@ const SERIES_UNITS_MAX: u64 = 600;
 /// Maximum number of read units of one read for a list of series. This limit suffices for about 230,000 series. At
 /// [`UNITS_PER_SECOND_MAX`], such a read happens at most once a minute.
 const LIST_UNITS_MAX: u64 = 6_000;
-/// How long the cache remembers that there are too many series. The repeated attempts to read all series then cost
-/// about two read units per second.
+/// Time for which the cache remembers that there are too many series. The repeated attempts to read all series then
+/// cost about two read units per second.
 const TOO_MANY_AGE: Duration = Duration::from_secs(300);
-/// How long the cache remembers that the sums of the progress items are unknown.
+/// Time for which the cache remembers that the sums of the progress items are unknown.
 const UNKNOWN_AGE: Duration = Duration::from_secs(60);
-/// How long a request waits for a read of many series before it uses the previous totals.
+/// Time for which a request waits for a read of many series before the request uses the previous totals.
 const READ_WAIT_MAX: Duration = Duration::from_secs(2);
-/// Maximum age of the previous totals for which answers may still show them, in milliseconds.
+/// Maximum age at which answers may still show the previous totals, in milliseconds.
 const OLD_MS_MAX: i64 = 900_000;
-/// Maximum number of series in memory, which take about 50 MB. If there are more series, the memory contains only the
-/// largest ones, but the sums cover all series. The memory also contains the sums of at most 200,000 event types.
+/// Maximum number of series in memory. These series take about 50 MB. If there are more series, the memory contains
+/// only the largest series, but the sums cover all series. The memory also contains the sums of at most 200,000 event
+/// types.
 const SERIES_KEPT_MAX: usize = 200_000;
 
 /// The totals of all series, and the time at which they were read.
@@ -81,7 +82,7 @@ impl Totals {
 pub(crate) struct GrandTotal {
     /// The time at which the read began.
     pub(crate) read_ms: UnixMs,
-    /// The sums over all series. The city and the event type of the sums are empty.
+    /// The sums over all series. The city and the event type in this item are empty.
     pub(crate) all: TotalItem,
     /// True if the sums come from the progress items because there are too many series to read.
     pub(crate) from_progress: bool,
@@ -89,7 +90,7 @@ pub(crate) struct GrandTotal {
     pub(crate) series_min: usize,
 }
 
-/// The result of a read with a limited cost.
+/// The result of a read that stops when its cost reaches a limit.
 #[derive(Clone)]
 enum BoundedRead {
     All(Arc<Totals>),
@@ -118,8 +119,8 @@ struct CacheState {
 }
 
 impl TotalsCache {
-    /// Returns the totals of all series from the cache or from a read. During a long read, returns the previous
-    /// totals. If the series cost more than [`LIST_UNITS_MAX`], the totals lack some series.
+    /// Returns the totals of all series from the cache or from a read. During a long read, returns the previous totals.
+    /// If reading all series costs more than [`LIST_UNITS_MAX`], some series are missing in the totals.
     pub(crate) async fn get(
         self: &Arc<TotalsCache>,
         reads: &Arc<dyn Reads>,
@@ -217,8 +218,8 @@ impl TotalsCache {
         let read = async move {
             let every = limit_time(READ_TIME_MAX, reads.every_total(SERIES_KEPT_MAX));
             let (read, cost) = metered_by(&Meter::bounded(SERIES_UNITS_MAX), every).await;
-            // The slot of the read is freed and the result is stored under one lock. A request therefore always finds
-            // either the read in flight or its result.
+            // The task frees the slot of the read and stores the result under one lock. A request therefore always
+            // finds either the read in flight or its result.
             let mut inner = cache.lock();
             inner.bounded = None;
             match read {
@@ -353,7 +354,7 @@ async fn limit_time<T>(
         })
 }
 
-/// Returns how long totals count as fresh if reading them cost `units` read units.
+/// Returns the time for which totals count as fresh if reading the totals cost `units` read units.
 fn fresh_for(units: f64) -> Duration {
     Duration::from_secs_f64((units / UNITS_PER_SECOND_MAX).clamp(0.0, 86_400.0)).max(AGE_MIN)
 }

@@ -9,7 +9,7 @@ use crate::core::clock::UnixMs;
 use crate::core::time::parse_timestamp;
 use crate::store::reads::AggregationItem;
 
-/// How long a cached hour is used. Final windows do not change while the topic keeps its partition count. An
+/// Time for which a cached hour is used. Final windows do not change while the topic keeps its partition count. An
 /// operator may add partitions, so the cache does not keep an hour forever.
 const HOUR_AGE_MAX: Duration = Duration::from_secs(300);
 /// Maximum number of windows in the cache. Each window takes about 60 bytes.

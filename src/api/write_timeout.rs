@@ -20,7 +20,7 @@ const PROGRESS_BYTES: usize = 16 * 1_024;
 pub(crate) struct WriteTimeout<S> {
     stream: S,
     stall_max: Duration,
-    /// The timer of the timeout, which runs while bytes are waiting.
+    /// The timer, which runs while bytes wait for the peer.
     timer: Option<Pin<Box<Sleep>>>,
     /// The number of bytes that the peer has taken since the timer started.
     taken: usize,
@@ -50,7 +50,8 @@ impl<S> WriteTimeout<S> {
         }
     }
 
-    /// Returns a ready result unchanged, and returns an error if the peer has been too slow.
+    /// Returns a ready result unchanged. If the result is pending and the timer has expired, returns the error
+    /// `TimedOut`.
     fn check_timeout<T>(
         &mut self,
         cx: &mut Context<'_>,

@@ -1,8 +1,9 @@
 //! Lists the hours or days of a series, newest first. Each hour or day is a sum of windows.
 //!
-//! Rolled-up hours come from rollups, and later hours come from windows. The reader goes back in time, one piece of
-//! rollups at a time, until the page is full ([`RollupCache`](crate::api::rollup_cache::RollupCache)). The cost of a
-//! page therefore depends on the length of the page and not on the length of the history.
+//! The counts of rolled-up hours come from rollups, and the counts of later hours come from windows. The reader goes
+//! back in time, one piece of rollups at a time, until the page is full
+//! ([`RollupCache`](crate::api::rollup_cache::RollupCache)). The cost of a page therefore depends on the length of the
+//! page and not on the length of the history.
 
 use std::collections::BTreeMap;
 
@@ -30,7 +31,7 @@ pub(super) struct StepSum {
 /// A page of hours or days, newest first.
 pub(super) struct Steps {
     pub(super) page: Page<StepSum>,
-    /// The smallest published watermark, or `None` if the page reads no windows.
+    /// The smallest published watermark, or `None` if the page contains no counts from windows.
     pub(super) watermark_ms: Option<UnixMs>,
 }
 
@@ -65,7 +66,7 @@ pub(super) async fn read_steps(
     })
 }
 
-/// The hours or days that a page has read so far.
+/// The hours or days that were read so far for one page.
 struct StepSums {
     length_ms: i64,
     /// The range of whole hours or days that the page may show.
@@ -99,8 +100,8 @@ impl StepSums {
         })
     }
 
-    /// Returns true if more steps than the page may show have been read. The oldest of these steps may lack events, but
-    /// the oldest step belongs to the next page.
+    /// Returns true if more steps were read than the page may show. The oldest of these steps may lack events, but this
+    /// step belongs to the next page.
     fn are_full(&self) -> bool {
         self.by_start.len() > self.limit
     }

@@ -1,8 +1,8 @@
 //! Pages of cities in alphabetical order, at a bounded cost for any number of series.
 //!
 //! A shard of the totals table returns its series (`city#event_type`) in alphabetical order, so the series of one city
-//! are adjacent. The reader merges the series of all shards up to the smallest name that a shard has reached. All
-//! cities before this smallest name are complete. A cursor contains the name of the last series on its page.
+//! are adjacent. The reader merges the series of all shards up to a name that it has reached in every shard. All cities
+//! before this name are complete. A cursor contains the name of the last series on its page.
 
 use std::collections::BTreeMap;
 
@@ -14,10 +14,10 @@ use crate::api::state::ApiState;
 use crate::core::keys::{series, split_series, totals_shards};
 use crate::store::reads::{TotalItem, units_so_far};
 
-/// Number of read units after which a page sends no further requests. Requests in flight still finish. With rows of 210
-/// bytes, one round of requests costs at most 112 read units.
+/// Number of read units after which the server sends no further requests for a page. Requests in flight still finish.
+/// With rows of 210 bytes, one round of requests costs at most 112 read units.
 const PAGE_UNITS_MAX: f64 = 400.0;
-/// Maximum number of series that a page reads. This maximum bounds the memory that a page uses.
+/// Maximum number of series that are read for one page. This maximum limits the memory that a page uses.
 const PAGE_SERIES_MAX: usize = 20_000;
 /// Maximum number of series that one DynamoDB Query reads.
 const QUERY_SERIES_MAX: usize = 250;
@@ -61,19 +61,19 @@ pub(super) async fn read_cities(
     }
 }
 
-/// The series that a page has read so far.
+/// The series that were read so far for one page.
 struct Merge {
     shards: Vec<ShardPosition>,
     /// The number of events of each series, by the series' name.
     read: BTreeMap<String, u64>,
 }
 
-/// The position up to which the page has read one shard.
+/// The position up to which one shard was read.
 struct ShardPosition {
     name: String,
     /// The name of the last series that was read from the shard.
     reached: String,
-    /// True if the shard may contain further series.
+    /// True if the shard may contain unread series.
     more: bool,
 }
 
@@ -90,8 +90,8 @@ impl Merge {
         }
     }
 
-    /// Returns the indexes of the shards to read next, sorted by the name that each shard has reached. After the first
-    /// round, the function returns at most half of the shards that are not read completely.
+    /// Returns the indexes of the shards to read next, sorted by the last name that was read from each shard. After the
+    /// first round, the function returns only half of the shards that still have unread series.
     fn due(&self) -> Vec<usize> {
         let open = (0..self.shards.len()).filter(|n| self.shards[*n].more);
         let mut open: Vec<usize> = open.collect();
@@ -111,7 +111,7 @@ impl Merge {
         }
     }
 
-    /// Returns the largest name up to which every shard has been read, or `None` if all series have been read.
+    /// Returns the name up to which every shard has been read, or `None` if all series have been read.
     fn reached_by_all(&self) -> Option<&str> {
         let open = self.shards.iter().filter(|shard| shard.more);
         open.map(|shard| shard.reached.as_str()).min()
@@ -152,9 +152,9 @@ impl Merge {
         cities.len() - usize::from(incomplete)
     }
 
-    /// Returns a page of the complete cities. If one city has more series than a page can read, the page contains only
-    /// this city, with the sum of the series that were read. The next page then continues with the remaining series of
-    /// this city.
+    /// Returns a page of the cities whose series have all been read. If one city has more series than a page can read,
+    /// the page contains only this city, with the sum of the series that were read. The next page then continues with
+    /// the remaining series of this city.
     fn into_page(self, limit: usize) -> CitiesByName {
         let mut cities = self.cities();
         let is_incomplete = cities
@@ -188,8 +188,8 @@ fn city_of(series: &str) -> &str {
 mod tests {
     use super::*;
 
-    /// Returns all pages of `limit` cities for series that are spread over the shards. Each request reads `query_limit`
-    /// series, and each page makes at most `rounds` rounds of requests.
+    /// Spreads series over the shards, and returns all pages of the cities, with at most `limit` cities per page. Each
+    /// request reads `query_limit` series, and each page makes at most `rounds` rounds of requests.
     fn pages(
         series: &[(&str, u64)],
         limit: usize,

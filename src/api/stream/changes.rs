@@ -1,4 +1,4 @@
-//! Decides which alerts and windows are new since the last poll, using only the answers of the tables.
+//! Finds the alerts and windows that are new since the last poll, using only answers from DynamoDB.
 //!
 //! The totals show which series have changed. If the total of a series grew, the poller reads the windows of that
 //! series. If the high and critical counts of a city grew by n, the poller expects n new alerts of that city. The cost
@@ -24,14 +24,14 @@ pub(super) const CITIES_PER_POLL_MAX: usize = 50;
 /// Minimum and maximum number of alerts that one poll reads for a city. A poll reads more alerts than it expects,
 /// because new alerts are not always the newest by event time.
 const ALERTS_PER_CITY: std::ops::RangeInclusive<u64> = 20..=500;
-/// Number of polls after which the poller no longer expects a counted alert. A counted alert may never appear, because
-/// the tables store no alerts or because two records were the same alert.
+/// Number of polls after which the poller no longer expects a counted alert. A counted alert may never appear if the
+/// tables store no alerts, or if two records describe the same alert.
 const ALERT_POLLS_MAX: u32 = 5;
 /// Number of polls after which the poller reads series with open windows again, to find the windows that have become
 /// final.
 const OPEN_EVERY: u64 = 10;
-/// Minimum number of polls between two events that ask the listeners to reload the list of alerts. A city whose number
-/// of alerts keeps growing may also lack some alerts for this number of polls.
+/// Minimum number of polls between two events that ask the listeners to reload the list of alerts. If the number of
+/// alerts of a city keeps growing, the poller also waits this number of polls for missing alerts.
 const MISSED_EVERY: u64 = 30;
 /// Maximum number of published alerts whose keys the poller remembers.
 const PUBLISHED_MAX: usize = 20_000;
@@ -50,9 +50,9 @@ struct SeenCounts {
 #[derive(Clone, Copy, Default)]
 struct ExpectedAlerts {
     count: u64,
-    /// Number of polls that read alerts of the city since the number of expected alerts last grew.
+    /// Number of polls that have read alerts of the city after the number of expected alerts last grew.
     polls: u32,
-    /// The number of the poll since which the poller has expected alerts of the city.
+    /// The number of the poll in which the poller began to expect alerts of the city.
     since: u64,
 }
 
@@ -80,13 +80,15 @@ pub(super) struct Changes {
 }
 
 impl Changes {
-    /// Applies the grand total of a poll. Returns true if the grand total changed.
+    /// Stores the grand total (the sum over all series). Returns true if the grand total has changed since the previous
+    /// poll.
     pub(super) fn apply_grand_total(&mut self, all: &TotalItem) -> bool {
         let before = self.grand.replace(all.clone());
         before.as_ref() != Some(all)
     }
 
-    /// Applies the totals of a poll. The first call only stores the totals as the baseline for later comparisons.
+    /// Compares the totals that a poll has read with the totals of the previous poll. The first call only stores the
+    /// totals as the baseline for later comparisons.
     ///
     /// If the list lacks some series (`lists_all` is false), a series that appears for the first time may have old
     /// events. The function then only stores the counts of the series as a baseline.
@@ -135,7 +137,8 @@ impl Changes {
         self.totals = Some(now);
     }
 
-    /// Returns the series whose windows the poll must read. The series whose last read is the longest ago come first.
+    /// Returns the series whose windows the poll must read. The list begins with the series whose last read is the
+    /// longest ago.
     pub(super) fn series_to_read(&mut self) -> Vec<String> {
         let mut due: Vec<(u64, &String)> = self
             .dirty
@@ -154,8 +157,8 @@ impl Changes {
         out
     }
 
-    /// Applies the windows that were read. Returns new windows, windows with another count, and windows that
-    /// became final, with the oldest first.
+    /// Compares the windows that a poll has read with the windows that were last published. Returns the new windows,
+    /// the windows with another count, and the windows that became final, with the oldest first.
     pub(super) fn apply_windows(
         &mut self,
         mut windows: Vec<AggregationItem>,
@@ -204,7 +207,8 @@ impl Changes {
             .collect()
     }
 
-    /// Applies the newest alerts of a city. Returns the new alerts in the order in which the consumers stored them.
+    /// Finds the new alerts among the newest alerts of a city. Returns the new alerts in the order in which the
+    /// consumers stored them.
     ///
     /// An alert is new if it was stored at or after `since_ms` and has not been published. If more alerts are new than
     /// the poller expects, the function returns the alerts that were stored last.

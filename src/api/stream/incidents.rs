@@ -10,18 +10,18 @@ use crate::store::reads::IncidentFollower;
 
 use super::poller::json;
 
-/// Remembers the incidents that the listeners know.
+/// Polls the incidents table, and remembers the incidents that it has already seen.
 #[derive(Default)]
 pub(super) struct IncidentPoller {
     follower: IncidentFollower,
-    /// True if the table cannot be read: only `notify` needs it, so it may be missing.
+    /// True if the incidents table does not exist or must not be read. Only `notify` needs this table.
     has_no_table: bool,
     /// The number of calls of [`IncidentPoller::poll`]. Every second call reads the table, which halves the cost.
     polls: u64,
 }
 
 impl IncidentPoller {
-    /// Reads the table and publishes what has changed. The first read publishes nothing.
+    /// Reads the incidents table and publishes the incidents that have changed. The first read publishes nothing.
     ///
     /// # Errors
     /// Returns an error if DynamoDB does not answer. A later poll repeats the read.
@@ -57,7 +57,7 @@ impl IncidentPoller {
 
 fn publish(feed: &Feed, one: StoredIncident, state: &ApiState) {
     let city = one.incident.group.city.as_deref().map(str::to_owned);
-    // A rule that does not group by city concerns every city.
+    // An incident of a rule that does not group by city is published to the listeners of every city.
     let audience = city.map_or(Audience::Everyone, Audience::OfCity);
     let data = json(&ListedIncident::from(one));
     feed.publish("incident", audience, data, state.now_ms());

@@ -26,8 +26,8 @@ const POLL_EVERY: Duration = Duration::from_secs(1);
 const PAUSE_PER_POLL: u32 = 2;
 /// Maximum pause between two polls while DynamoDB does not answer.
 const PAUSE_MAX: Duration = Duration::from_secs(10);
-/// How long polling continues after the last listener has disconnected. A browser that reloads the page reconnects
-/// within this time.
+/// Time for which polling continues after the last listener has disconnected. A browser that reloads the page
+/// reconnects within this time.
 const UNHEARD_MAX: Duration = Duration::from_secs(30);
 /// An alert may still be new if it was stored up to this many milliseconds before the last poll. The consumer's clock
 /// may differ from this host's clock, and a consumer writes an alert after its count.

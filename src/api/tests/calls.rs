@@ -188,8 +188,8 @@ async fn answers_show_their_cost_and_are_not_sent_twice() {
     assert!(!stream.headers().contains_key("content-encoding"));
 }
 
-/// Returns true if `value` has the same names and types as `shape`. Items of a list are compared with the first
-/// item of the list in `shape`.
+/// Returns true if `value` has fields with the same names and types as `shape`. Items of a list are compared with the
+/// first item of the list in `shape`.
 fn has_shape(value: &Value, shape: &Value) -> bool {
     match (value, shape) {
         (Value::Object(value), Value::Object(shape)) => shape

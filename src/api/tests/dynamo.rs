@@ -394,7 +394,7 @@ async fn alerts_are_listed_for_one_city_and_for_all() {
             .alert(city, id, NOW_MS - ago_h * hour, severity)
             .await;
     }
-    // The second alert has the same id and instant as the first alert, but another city.
+    // The second alert has the same id and event time as the first alert, but another city.
     tables.alert("SF", "a", NOW_MS, Severity::High).await;
     let router = tables.router();
     for (query, want) in [

@@ -17,7 +17,7 @@ use crate::core::time::{format_millis, format_seconds};
 
 /// The instant 2012-11-23T00:00:00Z, about forty days before [`NOW_MS`].
 const BEGIN: UnixMs = UnixMs(1_353_628_800_000);
-/// 2013-01-02T04:00:00Z.
+/// The instant 2013-01-02T04:00:00Z.
 const UNTIL: UnixMs = UnixMs(NOW_MS.0 - 2 * HOUR_MS);
 const SERIES: [&str; 3] = ["NYC#traffic", "LA#traffic", "NYC#weather"];
 
@@ -148,7 +148,7 @@ async fn history() -> (TestTables, History) {
     (tables, history)
 }
 
-/// Sums the counts of a range, without the code under test.
+/// Sums the counts of a range without using the code under test.
 fn fold(
     history: &History,
     from: UnixMs,
@@ -405,8 +405,8 @@ async fn rolled_up_hours_are_read_once() {
     let uri = "/api/v1/timeline?from=2012-11-23&to=2013-01-01&step=hour";
     get(&router, &format!("{uri}&series_limit=10")).await;
     let first = units();
-    // The second request differs from the first, but needs the same hours. The server reads only the mark and the
-    // totals again.
+    // The second request differs from the first request, but needs the same hours. The server reads only the mark and
+    // the totals again.
     let again = get(&router, &format!("{uri}&series_limit=11&severity=high")).await;
     assert!(again["totals"]["severity_high"].as_u64().unwrap() > 0);
     assert!(units() - first <= 8.5, "{} after {first}", units() - first);

@@ -1,5 +1,5 @@
-//! Tests hostile clients on a real socket. The hostile clients read nothing, read slowly, open many connections, or
-//! send false headers.
+//! Tests hostile clients on a real socket. A hostile client reads nothing, reads slowly, opens many connections, or
+//! sends false headers.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -16,7 +16,7 @@ use crate::core::incident::silence::Silence;
 use crate::core::incident::{Group, Incident, Sample, State, incident_id};
 use crate::store::incidents::IncidentTable;
 
-/// Returns the incident of a city that begins at this offset. It is resolved if the offset is odd.
+/// Returns an incident in `city`, which begins at the given offset. The incident is resolved if the offset is odd.
 pub(super) fn incident(rule: &str, city: &str, offset: i64, opened_at_ms: UnixMs) -> Incident {
     let state = if offset % 2 == 0 {
         State::Open
@@ -62,7 +62,7 @@ fn sent(kind: Kind, outcome: Outcome) -> Sent {
     }
 }
 
-/// Returns tables with these incidents, and the writer of the table of incidents.
+/// Returns tables with the given incidents, and the writer of the incidents table.
 pub(super) async fn tables_with(incidents: &[Incident]) -> (TestTables, IncidentTable) {
     let tables = TestTables::new().await;
     tables.make_incidents().await;

@@ -181,7 +181,8 @@ fn units(metrics: &Metrics) -> f64 {
 
 #[tokio::test]
 async fn stats_over_any_number_of_series_cost_a_bounded_number_of_read_units() {
-    // The cost has the same limit for 20,000 series, which are read completely, as for 300,000 or a million series.
+    // The limit of the cost is the same for all numbers of series. The server reads 20,000 series completely, but not
+    // 300,000 or a million series.
     for (series, kept) in [(20_000, false), (300_000, true), (1_000_000, true)] {
         let (router, metrics, many) = over(many(series, Some(99_999))).await;
         let stats = get(&router, "/api/v1/stats").await;
@@ -239,7 +240,7 @@ async fn cities_beyond_the_bound_are_paged_by_name_at_a_bounded_cost() {
     for series in [25_000, 210_000, 1_000_000] {
         let (router, metrics, many) = over(many(series, Some(99_999))).await;
         let first = get(&router, "/api/v1/cities").await;
-        // The cost of the answer is one attempt to read all series, and one page of series.
+        // The answer costs one attempt to read all series, and one page of series.
         assert!(
             units(&metrics) < UNITS_MAX + 200.0,
             "{series}: {}",

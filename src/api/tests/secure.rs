@@ -227,7 +227,7 @@ async fn frames(stream: &mut TlsStream<TcpStream>) -> Vec<u8> {
     types
 }
 
-/// Frame types of RFC 9113.
+/// Frame types of HTTP/2 (RFC 9113).
 const SETTINGS: u8 = 4;
 const PING: u8 = 6;
 const OPENING: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";

@@ -1,5 +1,5 @@
-//! Tests with many series that every number covers the series that the API promises, and that reading the numbers has a
-//! bounded cost.
+//! Tests answers from tables with many series. The numbers in an answer must cover the promised series, and the cost of
+//! an answer must stay bounded.
 
 use std::collections::BTreeMap;
 

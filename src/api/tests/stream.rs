@@ -176,7 +176,7 @@ async fn listeners_receive_incidents_that_change_by_their_city() {
         (&event.data["incident"], &event.data["event_count"]),
         (&(*more.id).into(), &3.into())
     );
-    // An incident that has already ended when the poller first sees it is sent, too.
+    // The stream also sends an incident that ended before the poller first read the incident.
     let short = incident("critical", "LA", 11, NOW_MS);
     table.write(&short).await.unwrap();
     for listener in [&mut la, &mut all] {

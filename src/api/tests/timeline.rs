@@ -45,8 +45,8 @@ async fn a_timeline_shows_every_series_and_reads_final_windows_once() {
                "steps": [[11, 1, 0, 3, 1], [12, 1, 0, 3, 1], [58, 1, 0, 3, 1], [70, 1, 0, 3, 1]]})
     );
     assert_eq!(value["series"][1]["steps"], json!([]));
-    // The second query differs from the first, so the server does not use the cached answer. Of the four window rows,
-    // the server reads only the open one again.
+    // The second query differs from the first query, so the server does not use the cached answer. Of the four window
+    // rows, the server reads only the row of the open window again.
     let rows = units("BatchGetItem");
     let again = get(
         &router,
@@ -102,7 +102,7 @@ async fn a_window_that_a_new_topic_may_still_change_is_not_cached_as_final() {
     tables.progress(&old_log, start_ms).await;
     tables.set_topic_id(OLD_TOPIC).await;
     let router = tables.router();
-    // Each query differs from the previous queries, so no cached answer applies.
+    // Each query differs from the previous queries, so the server uses no cached answer.
     let open = async |n: u8| {
         let uri = format!("/api/v1/timeline?hours=6&to=2013-01-02T06:00:00Z&series_limit={n}");
         get(&router, &uri).await["open"].clone()
@@ -137,7 +137,7 @@ async fn a_timeline_without_recent_events_ends_with_the_newest_window() {
     let value = get(&router, "/api/v1/timeline?hours=1").await;
     assert_eq!(value["to"], "2012-12-25T06:05:00Z");
     assert_eq!(value["series"][0]["steps"], json!([[11, 1, 0, 3, 1]]));
-    // If the request names an end, the range keeps this end.
+    // If the request has the parameter `to`, the range ends at this time.
     let value = get(&router, "/api/v1/timeline?to=2013-01-02T06:00:00Z").await;
     assert_eq!(value["to"], "2013-01-02T06:00:00Z");
     assert_eq!(value["series"][0]["steps"], json!([]));
@@ -166,7 +166,7 @@ async fn a_long_range_of_many_series_is_answered_at_once_and_continues() {
     let router = tables.router();
     let mut read = Vec::new();
     loop {
-        // Each query differs from the previous queries, so no cached answer applies.
+        // Each query differs from the previous queries, so the server uses no cached answer.
         let uri = format!(
             "/api/v1/timeline?hours=24&to=2013-01-02T06:00:00Z&series_limit={}",
             read.len() + 1

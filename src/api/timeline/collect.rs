@@ -42,11 +42,12 @@ impl Collected {
     }
 }
 
-/// Reads the counts of a range. If the request reaches its read ceiling, the function returns only the counts of the
-/// first series.
+/// Reads the counts of a range. If the request reaches its read ceiling, the function returns only the counts of some
+/// series at the beginning of the list.
 ///
 /// # Errors
-/// Returns `TooCostly` if the ceiling does not suffice for one series, and otherwise the error of a failed read.
+/// Returns `TooCostly` if the read ceiling does not suffice for even one series, and otherwise the error of a failed
+/// read.
 pub(super) async fn collect(
     state: &ApiState,
     matching: &MatchingSeries,
@@ -76,7 +77,7 @@ pub(super) async fn collect(
     Ok(collected)
 }
 
-/// Returns the end of the part of a range whose counts come from rollups.
+/// Returns the instant up to which the counts of a range come from rollups.
 pub(super) fn rolled_up_until(grid: &Grid, rolled_up: RolledUp) -> UnixMs {
     if grid.has_whole_hours() {
         rolled_up.until_ms.clamp(grid.begin_ms(), grid.end_ms())
@@ -101,8 +102,8 @@ async fn add_rollups(
             .read(state.reads(), &all, range, rolled_up, add)
             .await?;
     }
-    // If the request names a city, no rollup rows sum all matching series. The function then adds up the counts of each
-    // series.
+    // If the request names a city, the rollup rows of all cities cannot be used. The function then adds up the counts
+    // of each matching series.
     let own = match &matching.all_cities {
         Some(_) => &matching.read[..collected.by_series.len()],
         None => &matching.read[..],

@@ -20,7 +20,8 @@ pub(super) const STEPS_MAX: i64 = 10_000;
 pub(super) enum GridError {
     /// The range has more than [`STEPS_MAX`] steps.
     TooManySteps(i64),
-    /// A day of the time zone does not begin at the start of a UTC hour, so its counts are not a sum of hours.
+    /// A day of the time zone does not begin at the start of a UTC hour, so the counts of the day are not a sum of
+    /// hours.
     SplitHour,
 }
 
@@ -29,8 +30,8 @@ pub(super) enum GridError {
 pub(super) struct StepRange {
     pub(super) from_ms: UnixMs,
     pub(super) to_ms: UnixMs,
-    /// True if the grid has only as many steps as the length of the range needs, counted back from the end of the
-    /// range. False if the steps must also cover the beginning of the range.
+    /// True if the number of steps depends only on the length of the range, and the steps are counted back from its
+    /// end. False if the steps must cover the whole range, including its beginning.
     pub(super) keeps_length: bool,
 }
 
@@ -55,7 +56,7 @@ impl Grid {
     /// Returns the steps for `range`. Steps of hours or windows begin at multiples of their length, and steps of days
     /// begin at midnight of `zone`.
     ///
-    /// If `unit` is `None`, the function chooses the shortest step length with which the range has at most
+    /// If `unit` is `None`, the function chooses the shortest step length for which the range has at most
     /// [`CHOSEN_STEPS_MAX`] steps.
     ///
     /// # Errors
@@ -118,7 +119,7 @@ impl Grid {
         Ok(self)
     }
 
-    /// Returns the same number of steps for the range that ends where this grid begins.
+    /// Returns a grid with the same number of steps, which ends where this grid begins.
     ///
     /// # Errors
     /// Returns [`GridError::SplitHour`] if the days of the earlier range do not begin at the start of a UTC hour.
@@ -189,8 +190,8 @@ fn check_count(steps: i64) -> Result<i64, GridError> {
     Ok(steps)
 }
 
-/// Returns the shortest step length with which the span has at most [`CHOSEN_STEPS_MAX`] steps. The result is a unit,
-/// and the number of units in a step.
+/// Returns the shortest step length for which the time span has at most [`CHOSEN_STEPS_MAX`] steps. The result consists
+/// of a unit, and the number of units in a step.
 fn choose_step(window_ms: i64, span_ms: i64) -> (StepUnit, i64) {
     let least_ms = span_ms.div_euclid(CHOSEN_STEPS_MAX);
     // With windows of five minutes, the step lengths in this list are 5, 10, 15 and 30 minutes.
@@ -214,7 +215,7 @@ fn date_of(time_ms: UnixMs, zone: &TimeZone) -> Date {
     zone.to_datetime(time).date()
 }
 
-/// Returns the date that is `days` days later, or `date` itself if the later date is beyond the end of the calendar.
+/// Returns the date `days` days after `date`, or `date` itself if the result would be beyond the end of the calendar.
 fn later(date: Date, days: i64) -> Date {
     date.checked_add(jiff::Span::new().days(days))
         .unwrap_or(date)
@@ -231,7 +232,7 @@ mod tests {
     use super::*;
 
     const MINUTE_MS: i64 = 60_000;
-    /// 2013-01-01T00:00:00Z.
+    /// The instant 2013-01-01T00:00:00Z.
     const JANUARY: UnixMs = UnixMs(1_356_998_400_000);
 
     fn range(from_ms: UnixMs, to_ms: UnixMs) -> StepRange {

@@ -20,10 +20,11 @@ pub(super) const SERIES_READ_MAX: usize = 400;
 /// 416 series, or one week of 59 series.
 pub(super) const WINDOWS_MAX: u64 = 120_000;
 
-/// Upper and lower bound of the default number of series that an answer lists.
+/// Maximum and minimum of the default number of series that an answer lists.
 const LISTED_MAX: usize = 50;
 const LISTED_MIN: usize = 5;
-/// Default number of listed series multiplied by the number of days: 50 series for 36 days, or 5 series for a year.
+/// The default number of listed series multiplied by the number of days in the range: 50 series for 36 days, or 5
+/// series for a year.
 const LISTED_DAYS: usize = 1_825;
 
 /// The parameters of a timeline request.
@@ -40,8 +41,8 @@ pub(super) struct TimelineQuery {
 }
 
 impl TimelineQuery {
-    /// Returns the number of series that the answer for a range lists. By default, the answer for a long range lists
-    /// fewer series, because each listed series costs about 13 read units per year.
+    /// Returns the number of series that an answer lists for a range of the given length. By default, the answer for a
+    /// long range lists fewer series, because each listed series costs about 13 read units per year.
     pub(super) fn listed_max(&self, range_ms: i64) -> usize {
         self.limit.unwrap_or_else(|| {
             let days = usize::try_from(range_ms / DAY_MS).unwrap_or(0).max(1);
@@ -49,7 +50,7 @@ impl TimelineQuery {
         })
     }
 
-    /// Returns the text that identifies the answer in the cache.
+    /// Returns the text that identifies an answer in the cache.
     pub(super) fn key(&self) -> String {
         let TimelineQuery {
             range,
@@ -75,8 +76,8 @@ pub(super) struct MatchingSeries {
     /// The series to read, with the largest series first.
     pub(super) read: Vec<TotalItem>,
     pub(super) series_total: usize,
-    /// The event types of the matching series, or `None` if the request names a city. If the value is set, the rollups
-    /// of all cities for the listed types sum all matching series.
+    /// The event types of the matching series, or `None` if the request names a city. If the value is a list, the
+    /// rollups of all cities for the listed event types cover all matching series.
     pub(super) all_cities: Option<Vec<String>>,
     /// The sums over all matching series.
     pub(super) all: TotalItem,
@@ -86,8 +87,8 @@ pub(super) struct MatchingSeries {
 }
 
 impl MatchingSeries {
-    /// Shortens the list `read`, so that its series have at most [`WINDOWS_MAX`] windows in a range of the given
-    /// length.
+    /// Returns the matching series with a shorter list `read`. The series in this list have at most [`WINDOWS_MAX`]
+    /// windows in a range of the given length.
     pub(super) fn with_windows_of(&self, range_ms: i64) -> MatchingSeries {
         // A series has at most one window per event, and at most twelve windows per hour.
         let most = u64::try_from(range_ms / HOUR_MS + 1).unwrap_or_default() * 12;
@@ -109,13 +110,14 @@ impl MatchingSeries {
         }
     }
 
-    /// Returns the rollups of all cities that together sum all matching series, or `None` if the request names a city.
+    /// Returns the rollups of all cities that together cover all matching series, or `None` if the request names a
+    /// city.
     pub(super) fn all_rollups(&self) -> Option<Vec<RollupSeries>> {
         let types = self.all_cities.as_ref()?.iter();
         Some(types.map(|name| RollupSeries::all_cities(name)).collect())
     }
 
-    /// Returns the rollups that sum the matching series: the rollups of all cities if possible, and otherwise the
+    /// Returns the rollups that cover the matching series: the rollups of all cities if possible, and otherwise the
     /// rollups of each series.
     pub(super) fn rollups(&self) -> Vec<RollupSeries> {
         self.all_rollups()

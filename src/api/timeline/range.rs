@@ -13,16 +13,16 @@ use crate::core::time::TIME_MS_END;
 const HOURS_DEFAULT: u32 = 6;
 /// Largest value of `hours`, which is the length of a leap year. A client requests a longer range with `from`.
 const HOURS_MAX: u32 = 8_784;
-/// The end of a range is rounded up to a multiple of this value, in milliseconds, so that requests a few milliseconds
-/// apart share an answer.
+/// The end of a range is rounded up to a multiple of this number of milliseconds. Requests that arrive shortly after
+/// each other can therefore share an answer.
 const TO_MS: i64 = 300_000;
 
 /// The beginning of a range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Begin {
-    /// The range begins this number of milliseconds before its end.
+    /// The range begins the given number of milliseconds before its end.
     Before(i64),
-    /// The range begins at this instant.
+    /// The range begins at the given instant.
     At(UnixMs),
     /// The range begins with the first rolled-up hour that has an event.
     First,
@@ -104,7 +104,7 @@ fn parse_zone(params: &Params) -> Result<TimeZone, ApiError> {
     })
 }
 
-/// Parses a parameter that is an RFC 3339 time or a date. A date stands for its midnight in `zone`.
+/// Parses a parameter that is an RFC 3339 time or a date. A date means the midnight at which the day begins in `zone`.
 fn parse_instant(params: &Params, name: &str, zone: &TimeZone) -> Result<Option<UnixMs>, ApiError> {
     let date = params.given(name).filter(|text| text.len() == 10);
     let Some(date) = date.and_then(|text| text.parse::<Date>().ok()) else {
@@ -132,7 +132,7 @@ mod tests {
         AskedRange::parse(&Params::parse("/", None, &uri, "hours from to tz").unwrap())
     }
 
-    /// 2013-01-01T00:00:00Z.
+    /// The instant 2013-01-01T00:00:00Z.
     const JANUARY: UnixMs = UnixMs(1_356_998_400_000);
 
     #[test]

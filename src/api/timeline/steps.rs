@@ -34,8 +34,8 @@ pub(super) fn make_timeline(
             steps: list_steps(steps, query.severity),
         });
     }
-    // Windows do not count late events. If the range contains all other events of all time, it also contains all late
-    // events.
+    // Windows do not count late events. If the range contains all events that windows count, all late events belong to
+    // the range, too.
     let is_everything = range.iter().sum::<u64>() == matching.all.event_count;
     let late_count = (is_everything && query.severity.is_none()).then_some(matching.all.late_count);
     let days = (grid.unit == StepUnit::Day).then(|| grid.starts().iter().copied());
@@ -80,8 +80,8 @@ fn raise_totals(matching: &mut MatchingSeries, collected: &Collected) {
         raise_total(total, &mut all, sum(steps));
     }
     raise_total(&mut all, &mut TotalItem::default(), sum(&collected.all));
-    // If the sums come from progress items, the sums may already count the events that the totals rows lack. Raising
-    // such sums could count events twice.
+    // If the sums come from progress items, the sums may already count events that the totals rows do not count yet.
+    // Raising such sums could count events twice.
     if !matching.from_progress {
         matching.all = all;
     }
@@ -121,7 +121,8 @@ fn subtract_steps(all: &mut StepCounts, own: &StepCounts) {
     }
 }
 
-/// Sets the counts of all other severities to zero. If `severity` is `None`, the function returns the counts unchanged.
+/// Sets the counts of all severities except `severity` to zero. If `severity` is `None`, the function returns the
+/// counts unchanged.
 fn only_severity(counts: SeverityCounts, severity: Option<Severity>) -> SeverityCounts {
     let Some(severity) = severity else {
         return counts;
@@ -131,7 +132,7 @@ fn only_severity(counts: SeverityCounts, severity: Option<Severity>) -> Severity
     only
 }
 
-/// Returns the steps that have an event of the requested severity, in the form of the answer.
+/// Returns the steps that have an event of the requested severity, in the format of the answer.
 fn list_steps(steps: StepCounts, severity: Option<Severity>) -> Vec<[u64; 5]> {
     let steps = steps.into_iter();
     let counted = steps.map(|(step, counts)| (step, only_severity(counts, severity)));
@@ -203,8 +204,8 @@ mod tests {
         Grid::new(range, None, 300_000, &TimeZone::UTC).unwrap()
     }
 
-    /// Returns three steps with 1, 2 and 4 low events. Each step also has one critical event, and the last step is
-    /// open.
+    /// Returns three steps with 1, 2 and 4 events of low severity. Each step also has one event of critical severity,
+    /// and the last step is open.
     fn collected(series: usize) -> Collected {
         let steps = StepCounts::from([(0, [1, 0, 0, 1]), (1, [2, 0, 0, 1]), (11, [4, 0, 0, 1])]);
         let mut all = StepCounts::new();
@@ -315,7 +316,7 @@ mod tests {
         };
         let (mut one, mut all) = (total(7, 3), total(20, 16));
         raise_total(&mut one, &mut all, [7, 6, 0, 0]);
-        // The range counts 13 events, but the totals counted only seven.
+        // The windows of the range count 13 events, but the totals rows count only seven.
         assert_eq!((one.event_count, one.severity_counts), (13, [7, 6, 0, 0]));
         assert_eq!((all.event_count, all.severity_counts), (26, [20, 6, 0, 0]));
         raise_total(&mut one, &mut all, [1, 3, 0, 0]);

@@ -22,16 +22,17 @@ const PARTS_AT_A_TIME: usize = 2;
 /// The windows that were read before the request reached its read ceiling, grouped by series.
 pub(super) struct WindowsRead {
     pub(super) windows: BTreeMap<String, Vec<SeriesWindow>>,
-    /// The number of series, counted from the first name, whose windows are complete. If the windows of some series are
-    /// not complete, the request reached its read ceiling.
+    /// The number of series at the beginning of the list whose windows are complete. If this number is smaller than the
+    /// number of all series, the request has reached its read ceiling.
     pub(super) series_complete: usize,
 }
 
 /// Returns the windows of each series in the hours that overlap `[to_ms - span_ms, to_ms)`. If the request reaches its
-/// read ceiling, the function returns only the windows of the first series.
+/// read ceiling, the function returns only the windows of some series at the beginning of the list.
 ///
 /// # Errors
-/// Returns `TooCostly` if the ceiling does not suffice for one series, and otherwise the error of a failed read.
+/// Returns `TooCostly` if the read ceiling does not suffice for even one series, and otherwise the error of a failed
+/// read.
 pub(super) async fn read_windows(
     state: &ApiState,
     names: &[String],
@@ -92,11 +93,11 @@ pub(super) async fn read_windows(
     })
 }
 
-/// The hours that the cache lacks. For each range of hours, the map contains the indexes of the series that lack
-/// exactly these hours. One read then covers all of these series.
+/// The hours that are missing in the cache. For each range of hours, the map contains the indexes of the series for
+/// which exactly these hours are missing. One read then covers all of these series.
 type MissingHours = BTreeMap<(i64, i64), Vec<usize>>;
 
-/// Returns the windows from the cache, and the hours that the cache lacks.
+/// Returns the cached windows, and the hours whose windows are not in the cache.
 fn look_up(
     cache: &WindowCache,
     names: &[String],
@@ -111,7 +112,7 @@ fn look_up(
                 Some(windows) if gap.is_none() => {
                     found.entry(name.clone()).or_default().extend(&*windows);
                 }
-                // A single Query reads all hours of a series from the first missing hour to the last one.
+                // A single Query reads all hours of a series from the first missing hour to the last missing hour.
                 _ => gap = Some((gap.map_or(hour, |(from, _)| from), hour + 1)),
             }
         }
@@ -137,9 +138,9 @@ fn split_into_parts(missing: MissingHours) -> Vec<(HourRange<i64>, Vec<usize>)> 
 
 /// Caches the hours in which every window is final.
 ///
-/// The caller must leave out hours that may still change. A series may get its first window in an hour until every
-/// partition has passed the hour. If the topic is recreated, the newest hour with a window and the hour before it may
-/// change.
+/// The caller must leave out hours that may still change. Until the watermarks of all partitions have passed an hour, a
+/// series may get its first window in this hour. If the topic is recreated, the newest hour with a window and the hour
+/// before it may change.
 fn cache_final_hours(
     cache: &WindowCache,
     names: &[String],
