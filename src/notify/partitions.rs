@@ -161,7 +161,7 @@ impl Partitions {
         }
     }
 
-    /// Records that a row write has ended. Returns `false` if the assignment has ended.
+    /// Notes that a row write has ended. Returns `false` if the assignment has ended.
     pub(super) fn written(
         &mut self,
         partition: i32,
@@ -224,8 +224,8 @@ impl Partitions {
         }
     }
 
-    /// Records that a publication has ended, successfully or not. If the publication failed, a later checkpoint is
-    /// published instead.
+    /// Notes that the publication of a checkpoint has ended, successfully or not. If the publication failed, a later
+    /// checkpoint is published instead.
     pub(super) fn published(&mut self, partition: i32, assignment: u64) {
         if let Some(assigned) = self.current(partition, assignment) {
             assigned.is_publishing = false;

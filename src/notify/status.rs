@@ -32,7 +32,7 @@ impl Status {
         *self.waiting_for.lock().expect("no panic holds the lock") = what;
     }
 
-    /// Records that the role's loop is running.
+    /// Notes that the role's loop is running.
     pub fn beat(&self) {
         self.beat_ms.store(steady_ms().0, Ordering::Relaxed);
     }

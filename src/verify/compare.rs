@@ -43,8 +43,7 @@ use crate::verify::report::VerifyReport;
 
 /// Maximum wait for the next record while the log still has unread records.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
-/// Maximum number of times that a slice is read. A slice is read again if the log contains events of rows that the
-/// listing of the tables missed.
+/// Maximum number of times that a slice is read. A slice is read again if the listing of the tables missed rows.
 const AGAIN_MAX: u32 = 3;
 
 /// The log and the tables that a comparison reads.
@@ -359,8 +358,7 @@ impl Facts {
         }
     }
 
-    /// Rereads the rows that seem to differ, each by its key. The function also looks for reasons why rows may be
-    /// missing.
+    /// Rereads, by key, the rows that seem to differ. Also looks for reasons why rows may be missing.
     async fn look_again(&self, slice: &mut Slice, now_ms: UnixMs) -> anyhow::Result<()> {
         let mut pages = KeyPages::default();
         while let Some(keys) = pages.next(|after, max| slice.suspects(after, max)) {

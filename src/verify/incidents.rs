@@ -166,8 +166,8 @@ async fn begins(facts: &Facts) -> anyhow::Result<BTreeMap<i32, Offset>> {
     Ok(ends.into_iter().map(|(p, (begin, _))| (p, begin)).collect())
 }
 
-/// Returns the oldest kept checkpoint (base) from which on the log still has all records. Also returns the offset below
-/// which the rows contain all changes.
+/// Returns the oldest base after which the log still has all records. A base is a checkpoint that `notify` has kept.
+/// Also returns the offset below which the rows contain all changes.
 fn find_base(
     stored: Option<&StoredCheckpoint>,
     print: &str,

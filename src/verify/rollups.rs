@@ -13,8 +13,8 @@ use crate::verify::compare::{Claims, Facts};
 use crate::verify::key_pages::KeyPages;
 
 impl Facts {
-    /// Reads the mark, which says which hours are rolled up. The caller must read the mark before the claims of the
-    /// consumers. The claims then cover all events of the hours before the mark.
+    /// Reads the mark, the item that says which hours are rolled up. The caller must read the mark before the claims of
+    /// the consumers. The claims then cover all events of the hours before the mark.
     pub(super) async fn mark(&self) -> anyhow::Result<Option<RollupMark>> {
         let mark = self.audit.mark(&self.config.tables_id, &self.topic_id);
         mark.await.context("failed to read the mark of the rollups")
