@@ -1,7 +1,8 @@
 //! Access rules: bearer tokens, a request rate per client, and foreign origins.
 //!
 //! Without a token file, every client may send requests. `/livez` never needs a token and has its own rate limit, so
-//! that a load balancer can use it. The dashboard at `/` and its files need no token, because they contain no data.
+//! that a load balancer can use this route. The dashboard at `/` and its files need no token, because these files
+//! contain no data.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroU32;

@@ -1,9 +1,9 @@
 //! Limits the DynamoDB read units that one client may spend per minute.
 //!
 //! The server charges a client after it has computed an answer, because the read units of the answer are known only
-//! then. A client that has spent its read units gets status 429 until its minute is over. Requests in flight are not
-//! aborted, and each of them costs at most [`super::state::READ_UNITS_MAX`]. If several clients share an answer, only
-//! the client whose request computed the answer is charged.
+//! then. A client that has spent its read units gets status 429 until its current minute is over. Requests in flight
+//! are not aborted, and each of them costs at most [`super::state::READ_UNITS_MAX`]. If several clients share an
+//! answer, only the client whose request computed the answer is charged.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use crate::api::spent::Spent;
 
 const MINUTE: Duration = Duration::from_secs(60);
 /// Maximum number of clients whose spending is remembered. Each client takes about 200 bytes. Above this number, new
-/// clients replace older ones.
+/// clients replace older clients.
 const CLIENTS_MAX: u64 = 100_000;
 
 /// The read units that each client has spent. All clones share one count.

@@ -108,8 +108,8 @@ tokio::task_local! {
 /// Runs the streams of an HTTP/2 connection. The executor resets a stream if the client stops reading the stream's
 /// answer.
 ///
-/// A write timeout on the socket does not detect a client that stops reading a single answer, because the client may
-/// still read the other streams of the connection and answer pings.
+/// A write timeout on the socket does not detect a client that stops reading a single answer. Such a client may still
+/// read the other streams of the connection and answer pings.
 #[derive(Clone)]
 struct StreamExecutor {
     write_progress: Duration,

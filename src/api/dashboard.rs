@@ -94,7 +94,7 @@ pub struct Dashboard {
 }
 
 impl Dashboard {
-    /// Returns the page without a token. The page can then only read data.
+    /// Returns the page without a token. Without a token, the page can only read data.
     pub fn new() -> Dashboard {
         Dashboard::rendered("")
     }

@@ -58,7 +58,7 @@ impl RequestId {
         RequestId(HeaderValue::from_str(&text).expect("hex digits"))
     }
 
-    /// Runs the future that answers a request, so that the errors of the request carry the request id.
+    /// Runs the future that answers a request, so that every error of the request contains the request id.
     pub(super) async fn scope<T>(&self, answering: impl Future<Output = T>) -> T {
         CURRENT.scope(self.clone(), answering).await
     }
@@ -347,8 +347,8 @@ impl IntoResponse for ApiError {
     }
 }
 
-/// Adds an error body to the router's empty answers with status 404 or 405. Other headers of such an answer, such as
-/// `Allow`, stay unchanged.
+/// Adds an error body to the router's empty answers with status 404 or 405. All headers of the answer, such as `Allow`,
+/// are kept.
 pub fn with_error_body(response: Response) -> Response {
     let error = match response.status() {
         StatusCode::NOT_FOUND => ApiError::not_found(),

@@ -48,8 +48,8 @@ impl Hosts {
     }
 }
 
-/// Rejects a request whose head is too large or ambiguous, whose host is not allowed, or whose head announces a body
-/// of more than `body_bytes_max` bytes.
+/// Rejects a request if its head is too large or ambiguous, or if its host is not allowed. Also rejects a request that
+/// announces a body of more than `body_bytes_max` bytes.
 pub(super) fn check_head(
     request: &Request<Incoming>,
     hosts: Option<&Hosts>,

@@ -113,7 +113,7 @@ pub(crate) fn complete(document: &mut utoipa::openapi::OpenApi, errors: &str, ro
     let components = document.components.get_or_insert_default();
     let bearer = SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
     components.add_security_scheme("bearer", bearer);
-    // The server requires a token only if it has a token file.
+    // The server requires a token only if the operator configures a token file.
     let anonymous = SecurityRequirement::default();
     let bearer = SecurityRequirement::new("bearer", Vec::<String>::new());
     document.security = Some(vec![anonymous, bearer]);

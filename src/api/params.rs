@@ -1,4 +1,4 @@
-//! Reads the query parameters of a request and checks them strictly.
+//! Reads and strictly checks the query parameters of a request.
 //!
 //! A parameter that is unknown, repeated, malformed or out of range results in status 400. The error's sentence
 //! names the parameter and the allowed values. The server never guesses or clamps a value.

@@ -1,4 +1,4 @@
-//! Watches the files of tokens and certificates, and reads them again when they change.
+//! Watches the files of tokens and certificates, and reads a file again when the file changes.
 //!
 //! Every few seconds, the watcher compares the contents of the files with the known contents. The watcher uses neither
 //! modification times nor kernel notifications, so that it also notices a file that is replaced through a symbolic

@@ -12,7 +12,7 @@ use crate::store::error::StoreError;
 use crate::store::reads::{Range, Reads, RolledUp};
 
 /// Length of a piece that consists of whole days, in milliseconds. A request reads and caches whole pieces, so that
-/// requests for other ranges can use them.
+/// requests for other ranges can use the same pieces.
 pub(crate) const PIECE_MS: i64 = 32 * DAY_MS;
 /// Maximum number of hours in the cache. Each hour takes about 40 bytes.
 const HOURS_MAX: u64 = 1_500_000;
@@ -38,8 +38,8 @@ impl RollupCache {
     /// argument of `take` is the index of the series in the list. `range` must consist of whole rolled-up hours.
     ///
     /// # Errors
-    /// Returns the error of a failed read. Before it returns the error, the function calls `take` with all hours of the
-    /// series that were read completely, in the order of the list.
+    /// Returns the error of a failed read. Before the error is returned, `take` is called with all hours of each series
+    /// that was read completely.
     pub(crate) async fn read(
         &self,
         reads: &dyn Reads,
@@ -79,7 +79,8 @@ impl RollupCache {
             )
         };
         let mut found = Vec::new();
-        // For each series, one Query for days and one Query for hours read all pieces from the first missing piece on.
+        // For each series, one Query for days and one Query for hours read the first missing piece and all later
+        // pieces.
         let mut missing = BTreeMap::<usize, Vec<RollupSeries>>::new();
         for one in series {
             let cached: Vec<Option<Hours>> = pieces

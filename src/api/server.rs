@@ -9,7 +9,7 @@
 //! protocol that its handshake negotiated.
 //!
 //! A shutdown closes the listener first, so that the next process can bind the port. Answers in flight may finish
-//! within [`DRAIN_MAX`]. After this time, the server drops the remaining connections.
+//! within [`DRAIN_MAX`]. After this time, the server closes all remaining connections.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! Counts the resources that each client uses: connections, and bytes of requests and answers in flight.
 //!
-//! Connections and bytes are limited in total and for each client, so that one client cannot starve the others. A
-//! client is an IPv4 address or the /64 network of an IPv6 address.
+//! Connections and bytes are limited in total and for each client, so that one client cannot starve the other clients.
+//! A client is an IPv4 address or the /64 network of an IPv6 address.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -120,7 +120,7 @@ pub(super) struct ConnectionShare {
 }
 
 impl ConnectionShare {
-    /// Waits until the server or this client has reached its limit of connections.
+    /// Waits until the server, or the client of this connection, has reached its limit of connections.
     pub(super) async fn crowded(&self) {
         self.crowded.notified().await;
     }

@@ -4,11 +4,11 @@
 //! reads the feed at its own pace. [`changes`] decides which alerts and windows are new, and [`incidents`] publishes
 //! incidents.
 //!
-//! A listener that reconnects with `Last-Event-ID` continues after the event with that id. The feed may no longer
-//! contain the events after that id, because another process served the listener or because there was a time without
-//! listeners. In this case, the stream starts with the event `reset`, which names the kinds of events that may be
-//! missing. The stream then repeats the alerts that were stored after the listener's last event, but no missed windows
-//! or incidents. The event `reset` does not name incidents separately: `windows` includes incidents.
+//! A listener that reconnects with `Last-Event-ID` continues after the event with that id. The feed may lack the events
+//! after that id, because another process served the listener or because there was a time without listeners. In this
+//! case, the stream starts with the event `reset`, which names the kinds of events that may be missing. The stream then
+//! repeats the alerts that were stored after the listener's last event, but no missed windows or incidents. The event
+//! `reset` does not name incidents separately: `windows` includes incidents.
 
 mod changes;
 mod incidents;

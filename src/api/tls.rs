@@ -2,8 +2,8 @@
 //!
 //! The server supports TLS 1.2 and 1.3 with HTTP/2 and HTTP/1.1, through rustls and aws-lc-rs. A renewed certificate
 //! applies to new connections. If the certificate and the key do not match when the role starts, the role exits with
-//! code 2. If the new certificate and key do not match after a change of the files, the role logs the error and keeps
-//! the previous certificate and key.
+//! code 2. If the files change and the new certificate and key do not match, the role logs the error and keeps the
+//! previous certificate.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, RwLock};

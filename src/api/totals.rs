@@ -7,8 +7,8 @@
 //!
 //! An answer that needs only the sums over all series has a bounded cost, and so does a page of cities. The reader
 //! stops when the read of the series has cost [`SERIES_UNITS_MAX`]. If reading all series costs more than this limit,
-//! the sums come from the progress items, which cost a few read units for any number of series. The cache remembers for
-//! [`TOO_MANY_AGE`] that there are too many series.
+//! the sums come from the progress items. Reading the progress items costs a few read units for any number of series.
+//! The cache remembers for [`TOO_MANY_AGE`] that there are too many series.
 //!
 //! The timeline and the stream need a list of series. The read of this list stops when it has cost [`LIST_UNITS_MAX`]
 //! read units. Timeline and stream then cover only the series in the list.
@@ -107,8 +107,8 @@ pub(crate) struct TotalsCache(Mutex<CacheState>);
 struct CacheState {
     /// The last totals, and the instant until which they count as fresh.
     known: Option<(Arc<Totals>, Instant)>,
-    /// The number of series that a bounded read found before it stopped, and the instant until which the cache assumes
-    /// that there are too many series.
+    /// The number of series that a bounded read found before it stopped, and an instant. Until this instant, the cache
+    /// assumes that there are too many series.
     too_many: Option<(usize, Instant)>,
     /// The sums of the progress items, and the instant until which they count as fresh. The sums are `None` if a
     /// progress item has no valid sums.
@@ -195,7 +195,8 @@ impl TotalsCache {
         (Instant::now() < *until).then(|| Arc::clone(known))
     }
 
-    /// Returns the previous totals if answers may still show them, even if they are no longer fresh.
+    /// Returns the previous totals if they are not too old to be shown in answers. The previous totals need not be
+    /// fresh.
     fn previous(&self, now_ms: UnixMs) -> Option<Arc<Totals>> {
         let inner = self.lock();
         let (known, _) = inner.known.as_ref()?;
@@ -257,8 +258,7 @@ impl TotalsCache {
             let every = read.map_err(Arc::new)?;
             #[allow(clippy::cast_precision_loss)] // the limit is a small number
             if cost.units > SERIES_UNITS_MAX as f64 {
-                // The cache remembers that there are too many series, so that no bounded read has to find this out
-                // again.
+                // The cache remembers that there are too many series, so that no bounded read is started in vain.
                 inner.too_many = Some((every.series_count, Instant::now() + TOO_MANY_AGE));
             }
             Ok(inner.store_totals(every, now_ms, cost))
@@ -330,7 +330,7 @@ impl GrandTotal {
     }
 }
 
-/// Starts a read in a task of its own, so that the read may outlive the request.
+/// Starts a read in a separate task, so that the read can continue after the request has ended.
 fn spawn_read<T: Clone + Send + Sync + 'static>(
     read: impl Future<Output = Result<T, Arc<StoreError>>> + Send + 'static,
 ) -> SharedRead<T> {

@@ -143,7 +143,7 @@ impl StepSums {
                 page,
                 watermark_ms: read_ms,
             } = read.await.map_err(|error| params.read_error(error))?;
-            // The watermark of the first read is the smallest one, because watermarks never fall.
+            // The watermark of the first read is the smallest watermark, because watermarks never fall.
             watermark_ms = watermark_ms.or(read_ms);
             for window in page.items {
                 let Some(start_ms) = parse_timestamp(&window.window_start) else {

@@ -152,9 +152,9 @@ impl Merge {
         cities.len() - usize::from(incomplete)
     }
 
-    /// Returns a page of the cities whose series have all been read. If one city has more series than a page can read,
-    /// the page contains only this city, with the sum of the series that were read. The next page then continues with
-    /// the remaining series of this city.
+    /// Returns a page of the cities whose series have all been read. If a city has more series than one page can read,
+    /// the page contains only this city and the sum of the series that were read. The next page then continues with the
+    /// remaining series of this city.
     fn into_page(self, limit: usize) -> CitiesByName {
         let mut cities = self.cities();
         let is_incomplete = cities

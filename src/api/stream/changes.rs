@@ -14,7 +14,7 @@ use crate::core::keys::series;
 use crate::core::time::parse_timestamp;
 use crate::store::reads::{AggregationItem, AlertItem, TotalItem};
 
-/// Maximum number of series whose windows one poll reads. Series above this number wait for the next poll.
+/// Maximum number of series whose windows one poll reads. The remaining series wait for the next poll.
 pub(super) const SERIES_PER_POLL_MAX: usize = 100;
 /// Number of polls between two reads of the windows of a series. A busy series changes with every poll, and reading the
 /// windows of busy series is most of the cost of the stream.
@@ -67,7 +67,7 @@ pub(super) struct Changes {
     open: BTreeSet<String>,
     /// The number of the poll that last read the windows of each series.
     read_at: BTreeMap<String, u64>,
-    /// The windows of each series as they were last published: start, count, and whether the window is final.
+    /// The last published windows of each series: the start, the count, and a flag that is true if the window is final.
     windows: BTreeMap<String, Vec<(String, u64, bool)>>,
     expected: BTreeMap<String, ExpectedAlerts>,
     published: HashSet<String>,
@@ -210,8 +210,8 @@ impl Changes {
     /// Finds the new alerts among the newest alerts of a city. Returns the new alerts in the order in which the
     /// consumers stored them.
     ///
-    /// An alert is new if it was stored at or after `since_ms` and has not been published. If more alerts are new than
-    /// the poller expects, the function returns the alerts that were stored last.
+    /// An alert is new if it was stored at or after `since_ms` and has not been published yet. If more alerts are new
+    /// than the poller expects, the function returns the alerts that were stored last.
     pub(super) fn apply_alerts(
         &mut self,
         city: &str,
@@ -232,12 +232,13 @@ impl Changes {
         let new = new.split_off(new.len().saturating_sub(most));
         expected.count -= new.len() as u64;
         expected.polls += 1;
-        // In a busy city, the count grows with every poll, so `polls` alone would never reach its limit.
+        // In a busy city, every poll expects more alerts and resets `polls`, so `polls` alone would never reach its
+        // limit.
         let is_late =
             expected.polls >= ALERT_POLLS_MAX || self.polls >= expected.since + MISSED_EVERY;
         if expected.count == 0 || is_late {
-            // A counted alert may be missing because its consumer died before it stored the alert. Many newer alerts
-            // may also hide an older alert. If the tables keep no alerts, no alert is missed.
+            // A counted alert may be missing because a consumer died before it stored the alert. Many newer alerts may
+            // also hide an older alert. If the tables keep no alerts, no alert is missed.
             self.has_missed |= expected.count > 0 && keeps_alerts;
             self.expected.remove(city);
         }
@@ -370,7 +371,7 @@ mod tests {
             totals.extend((poll >= 4).then(|| total("LA", 1, 0, 0)));
             changes.apply_totals(&totals, true);
             let names = changes.series_to_read();
-            // After a failed read of its windows, a series is due again at once.
+            // If reading the windows of a series fails, the series is due again at once.
             if poll == 6 {
                 changes.read_again(names.clone());
                 assert_eq!(changes.series_to_read(), names);
@@ -433,7 +434,7 @@ mod tests {
         let read: Vec<_> = stored(&[("c", 13), ("b", 12), ("old", 3)]);
         assert_eq!(ids(&changes.apply_alerts("NYC", read, SINCE_MS)), ["c"]);
         assert!(changes.alerts_to_read().is_empty());
-        // One alert is expected. Of the two new alerts, the one that was stored last is published.
+        // One alert is expected. Two alerts are new, so only the alert that was stored last is published.
         changes.apply_totals(&[total("NYC", 8, 0, 5)], true);
         let read: Vec<_> = stored(&[("e", 15), ("d", 14), ("c", 13), ("b", 12)]);
         assert_eq!(ids(&changes.apply_alerts("NYC", read, SINCE_MS)), ["e"]);

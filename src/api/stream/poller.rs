@@ -29,8 +29,8 @@ const PAUSE_MAX: Duration = Duration::from_secs(10);
 /// Time for which polling continues after the last listener has disconnected. A browser that reloads the page
 /// reconnects within this time.
 const UNHEARD_MAX: Duration = Duration::from_secs(30);
-/// An alert may still be new if it was stored up to this many milliseconds before the last poll. The consumer's clock
-/// may differ from this host's clock, and a consumer writes an alert after its count.
+/// An alert may still be new if it was stored up to this many milliseconds before the last poll. The clock of the
+/// consumer may differ from the clock of this host, and a consumer stores an alert after its count.
 const CLOCK_SLACK_MS: i64 = 60_000;
 /// Maximum number of concurrent reads of alerts.
 const CITIES_AT_A_TIME: usize = 8;

@@ -72,8 +72,8 @@ pub(super) fn make_timeline(
 
 /// Raises the totals of all time to at least the sums of the range.
 ///
-/// The range is read after the totals, so it may count events that the totals do not count yet. If the totals were not
-/// raised, a range could show more events than the totals of all time.
+/// The range is read after the totals, so the windows may count events that the totals do not count yet. If the totals
+/// were not raised, a range could show more events than the totals of all time.
 fn raise_totals(matching: &mut MatchingSeries, collected: &Collected) {
     let mut all = matching.all.clone();
     for (total, steps) in matching.read.iter_mut().zip(&collected.by_series) {
