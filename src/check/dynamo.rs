@@ -100,7 +100,7 @@ async fn check_tables(
     all_exist
 }
 
-/// Requests the description of a table. Returns true if DynamoDB answers, even if it refuses the request.
+/// Requests the description of a table. Returns true if DynamoDB answers, even if the answer is a refusal.
 async fn can_reach(table: &mut CheckTable, client: &Client, names: &TableNames) -> bool {
     let target = describe_target(client);
     let error = tables::describe_table(client, &names.totals).await.err();

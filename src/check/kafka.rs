@@ -82,8 +82,8 @@ async fn check_members(table: &mut CheckTable, admin: &Admin, group: &str) {
     }
 }
 
-/// Resolves the host name of every bootstrap server. librdkafka itself would resolve the name of a server only before
-/// it connects to this server, one server after another.
+/// Resolves the host name of every bootstrap server. librdkafka itself resolves the name of a server only when it
+/// connects to that server, so `check` resolves all names.
 async fn check_names(table: &mut CheckTable, args: &KafkaArgs) {
     for server in args.brokers.split(',').map(str::trim) {
         match tokio::net::lookup_host(server).await {
@@ -168,7 +168,8 @@ async fn check_topic(
     add_rights(table, args, &need, Ok(rights));
 }
 
-/// Adds a row for a missing topic. If the role would create the topic, the function also tests the right to create it.
+/// Adds a row for a missing topic. If the role would create the topic, the function also tests the right to create the
+/// topic.
 async fn check_missing_topic(
     table: &mut CheckTable,
     admin: &Admin,

@@ -70,7 +70,7 @@ struct CheckRow {
     remedy: Option<String>,
 }
 
-/// The table of test results. Each row is printed as soon as it is added.
+/// The table of test results. Each row is printed as soon as the row is added.
 pub(crate) struct CheckTable {
     worst: Outcome,
 }

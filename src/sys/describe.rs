@@ -195,7 +195,7 @@ fn describe_topic<C: ClientContext>(
         operation: rdsys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS,
         timeout_ms: timeout_ms(timeout),
         // By default, librdkafka sends the request to the controller, but a mock cluster has no controller. Every
-        // broker can describe a topic. The broker that has just answered is the most likely one to answer again.
+        // broker can describe a topic. The broker that has just answered is the most likely to answer again.
         broker: Some(brokers(client, timeout).map_err(unreachable)?.answering),
         rights,
     };

@@ -159,7 +159,7 @@ pub(super) struct Facts {
 /// The claims of the consumers. A claim is an offset of a partition before which all records are stored.
 pub(super) struct Claims {
     pub(super) logs: BTreeMap<i32, Log>,
-    /// For each restart point: its partition, its offset, and the sums of all records before it, if the sums are known.
+    /// For each restart point: the partition, the offset, and the sums of all earlier records, if the sums are known.
     pub(super) sums: Vec<(i32, Offset, Option<Sum>)>,
     /// True if the tables also contain counts of an earlier topic with the same name.
     remade: bool,

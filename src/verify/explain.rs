@@ -25,7 +25,7 @@ use crate::verify::report::printable;
 /// Maximum number of series names that are kept, to suggest another window if the requested window does not exist.
 const SERIES_MAX: usize = 1_000;
 
-/// Follows the records of one window through the log, and counts them.
+/// Follows and counts the records of one window while the log is read.
 struct Trace {
     window: WindowName,
     rules: Rules,

@@ -6,7 +6,7 @@
 //! | `citystream_verify_not_comparable_rows` | rows that could not be compared |
 //! | `citystream_verify_events{side}` | events that were counted in the `log` and in the `tables` |
 //! | `citystream_verify_runs_total{outcome}` | comparisons by outcome: `agree`, `differ`, `failed` |
-//! | `citystream_verify_last_run_timestamp_seconds` | when a comparison was last completed, with or without differences |
+//! | `citystream_verify_last_run_timestamp_seconds` | when a comparison was last completed, with any result |
 //! | `citystream_verify_last_success_timestamp_seconds` | when a comparison last found no difference; before the first such comparison, the start of the role |
 
 use std::io;

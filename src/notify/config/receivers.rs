@@ -19,8 +19,8 @@ const COMMON_KEYS: [&str; 5] = ["name", "type", "rules", "repeat", "min_interval
 /// Default minimum time between two messages about an open incident.
 const INTERVAL_MS: i64 = 60_000;
 /// Default time between two messages to Alertmanager about an open incident. Alertmanager loses its alerts when it
-/// restarts, so `notify` must repeat them. Alertmanager notifies people about a repeated alert only after its own
-/// `repeat_interval`.
+/// restarts, so `notify` must repeat its messages. Alertmanager notifies people about a repeated alert only after its
+/// own `repeat_interval`.
 const ALERTMANAGER_REPEAT_MS: i64 = 5 * 60_000;
 /// The URL to which PagerDuty's Events API accepts events.
 const PAGERDUTY_URL: &str = "https://events.pagerduty.com/v2/enqueue";
@@ -155,7 +155,7 @@ impl<'a> Reader<'a, '_> {
         })
     }
 
-    /// Returns the type of the receiver, and notes each key that this type does not accept.
+    /// Returns the type of the receiver, and notes a mistake for each key that this type does not accept.
     fn kind(&self, notes: &mut Notes<'_>) -> Option<&'static str> {
         let section = self.section;
         let names = TYPES.iter().map(|(name, _)| *name);

@@ -1,4 +1,4 @@
-//! Reads sections of a TOML file and notes each mistake with its line and column.
+//! Reads the sections of a TOML file, and notes each mistake with its line and column.
 
 use std::fmt;
 use std::ops::Range;
@@ -254,8 +254,8 @@ impl<'t> Notes<'t> {
     }
 }
 
-/// Returns true if the text is a valid name. A name begins with a lower-case letter, is at most 64 bytes long, and
-/// contains only lower-case letters, digits, and characters for which `admits` returns true.
+/// Returns true if the text is a valid name. A name contains only lower-case letters, digits, and characters for which
+/// `admits` returns true. A name begins with a lower-case letter, and is at most 64 bytes long.
 pub(super) fn is_name(text: &str, admits: impl Fn(char) -> bool) -> bool {
     text.len() <= NAME_BYTES_MAX
         && text.starts_with(|c: char| c.is_ascii_lowercase())

@@ -108,7 +108,7 @@ fn subject(title: &str) -> String {
     ascii.take(SUBJECT_CHARS_MAX).collect()
 }
 
-/// Returns an id for a FIFO topic. An id that is too long is replaced by its hash.
+/// Returns an id for a FIFO topic. If the id is too long, the function returns a hash of the id.
 fn fifo_id(id: &str) -> String {
     if id.len() <= ID_CHARS_MAX && id.chars().all(|c| c.is_ascii_graphic()) {
         return id.to_owned();

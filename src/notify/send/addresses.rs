@@ -1,7 +1,7 @@
 //! Decides to which IP addresses a message may be sent.
 //!
-//! A URL in the rules file may contain a host name that another party controls. That party could point the name to a
-//! service on this host or in its network, or to the instance metadata. Messages are therefore sent only to public
+//! A URL in the rules file may contain a host name that another party controls. The other party could point the name to
+//! a service on this host or in its network, or to the instance metadata. Messages are therefore sent only to public
 //! addresses, unless the receiver has `allow_private`. The name is resolved once per connection, and the connection
 //! uses an address that was checked.
 

@@ -29,8 +29,8 @@ pub const ANSWER_WAIT: Duration = Duration::from_secs(10);
 pub const ANSWER_BYTES_MAX: usize = 64 << 10;
 /// Maximum number of redirects that are followed.
 pub const REDIRECTS_MAX: usize = 2;
-/// Maximum wait for the body of an answer after its head. Only the status matters for the result, so the client does
-/// not wait long for a slow body.
+/// Maximum wait for the body of an answer after the head of the answer has arrived. Only the status matters for the
+/// result, so the client does not wait long for a slow body.
 const BODY_WAIT: Duration = Duration::from_secs(1);
 /// Time after which an idle connection is closed. `src/aws.rs` explains the value.
 const POOL_IDLE: Duration = Duration::from_secs(20);

@@ -17,7 +17,7 @@ use crate::notify::secret::parse_url;
 const ENDPOINT_VARIABLES: [&str; 2] = ["AWS_ENDPOINT_URL_SNS", "AWS_ENDPOINT_URL"];
 /// Maximum wait for credentials.
 const CREDENTIALS_WAIT: Duration = Duration::from_secs(8);
-/// Credentials are requested again when they expire within this time.
+/// New credentials are requested if the current credentials expire within this time.
 const CREDENTIALS_LEFT: Duration = Duration::from_secs(300);
 /// Credentials without an expiry time are requested again after this time, because their file may have changed.
 const CREDENTIALS_KEPT: Duration = Duration::from_secs(600);
@@ -50,7 +50,8 @@ impl CredentialSource {
         })
     }
 
-    /// Returns AWS credentials. If new credentials cannot be obtained, the previous ones are used until they expire.
+    /// Returns AWS credentials. If new credentials cannot be obtained, the previous credentials are used until they
+    /// expire.
     ///
     /// # Errors
     /// Returns the reason for the failure as one line of text.
