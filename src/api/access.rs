@@ -37,7 +37,7 @@ pub(super) const LIVEZ: &str = "/livez";
 /// Maximum number of `/livez` answers per second to one client. A burst may contain as many requests as this limit
 /// allows in one second.
 const LIVEZ_PER_SECOND: f64 = 50.0;
-/// Time between two clean-ups of the counters of clients that have sent no request for a while.
+/// Time between two clean-ups. A clean-up removes the counters of clients that have sent no request for a while.
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
 /// Time for which a browser may cache the answer to a preflight request.
 const PREFLIGHT_AGE: Duration = Duration::from_secs(600);

@@ -151,7 +151,7 @@ struct CitiesRead {
     order: Order,
     city_count: Option<usize>,
     total_events: Option<u64>,
-    /// When the totals were read.
+    /// The time at which the totals were read.
     read_ms: UnixMs,
 }
 

@@ -114,7 +114,7 @@ struct Memory {
     stats: Option<String>,
     status: String,
     listener_count: usize,
-    /// True while a poller is running, which adds events to the buffer.
+    /// True while a running poller adds events to the buffer.
     has_poller: bool,
 }
 
@@ -135,7 +135,7 @@ type RecentAlerts = Cache<(Option<String>, Option<Severity>), Arc<Page<AlertItem
 pub(crate) struct Feed {
     memory: Mutex<Memory>,
     last: watch::Sender<u64>,
-    /// The newest alerts of each filter, for listeners that resume.
+    /// A cache of the newest alerts for each filter, which resuming listeners receive.
     pub(super) recent_alerts: RecentAlerts,
 }
 

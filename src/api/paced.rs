@@ -53,7 +53,7 @@ impl WriteProgress {
         self.offered.store(0, Ordering::Relaxed);
     }
 
-    /// Returns when a piece has waited for the client for at least `stall_max`.
+    /// Returns as soon as the client has failed to take a piece within `stall_max`.
     pub(super) async fn wait_for_stall(&self, stall_max: Duration) {
         loop {
             tokio::time::sleep(stall_max / 8).await;

@@ -47,7 +47,7 @@ pub(super) const PATH: &str = "/api/v1/stream";
 /// Time between two heartbeats. Proxies and browsers close a connection after about a minute of silence.
 const HEARTBEAT: Duration = Duration::from_secs(10);
 const HEARTBEAT_LINE: Bytes = Bytes::from_static(b": heartbeat\n\n");
-/// Maximum age, by event time, of the missed alerts that a resuming listener gets, in milliseconds. `RESUME_ALERTS_MAX`
+/// Maximum age of the missed alerts that a resuming listener gets, in milliseconds of event time. `RESUME_ALERTS_MAX`
 /// limits the number of these alerts.
 const RESUME_BACK_MS: i64 = 24 * 3_600_000;
 const RESUME_ALERTS_MAX: usize = 1_000;

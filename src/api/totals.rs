@@ -45,9 +45,9 @@ const UNKNOWN_AGE: Duration = Duration::from_secs(60);
 const READ_WAIT_MAX: Duration = Duration::from_secs(2);
 /// Maximum age at which answers may still show the previous totals, in milliseconds.
 const OLD_MS_MAX: i64 = 900_000;
-/// Maximum number of series in memory. These series take about 50 MB. If there are more series, the memory contains
-/// only the largest series, but the sums cover all series. The memory also contains the sums of at most 200,000 event
-/// types.
+/// Maximum number of series in memory. This number of series takes about 50 MB of memory. If there are more series, the
+/// memory contains only the largest series, but the sums cover all series. The memory also contains the sums of at most
+/// 200,000 event types.
 const SERIES_KEPT_MAX: usize = 200_000;
 
 /// The totals of all series, and the time at which they were read.

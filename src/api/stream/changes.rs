@@ -14,7 +14,8 @@ use crate::core::keys::series;
 use crate::core::time::parse_timestamp;
 use crate::store::reads::{AggregationItem, AlertItem, TotalItem};
 
-/// Maximum number of series whose windows one poll reads. The remaining series wait for the next poll.
+/// Maximum number of series whose windows one poll reads. If more series have changed, the remaining series wait for
+/// the next poll.
 pub(super) const SERIES_PER_POLL_MAX: usize = 100;
 /// Number of polls between two reads of the windows of a series. A busy series changes with every poll, and reading the
 /// windows of busy series is most of the cost of the stream.
@@ -31,7 +32,7 @@ const ALERT_POLLS_MAX: u32 = 5;
 /// final.
 const OPEN_EVERY: u64 = 10;
 /// Minimum number of polls between two events that ask the listeners to reload the list of alerts. If the number of
-/// alerts of a city keeps growing, the poller also waits this number of polls for missing alerts.
+/// alerts of a city keeps growing, the poller waits for missing alerts for at most this number of polls, too.
 const MISSED_EVERY: u64 = 30;
 /// Maximum number of published alerts whose keys the poller remembers.
 const PUBLISHED_MAX: usize = 20_000;
@@ -462,7 +463,7 @@ mod tests {
         changes.apply_totals(&[total("NYC", 0, 0, 0)], true);
         let mut told = Vec::new();
         for poll in 1..=100 {
-            // Each poll counts another alert, which never appears.
+            // In each poll, the totals count another alert, but this alert never appears.
             changes.apply_totals(&[total("NYC", poll, 0, poll.min(40))], true);
             for (city, _) in changes.alerts_to_read() {
                 changes.apply_alerts(&city, vec![alert("old", 3)], SINCE_MS);

@@ -236,7 +236,8 @@ async fn everything_is_shown_from_its_first_event_on_and_with_its_late_events() 
     assert_eq!(part["totals"]["late_count"], Value::Null);
 }
 
-/// Reads all pages of a list of aggregations. Returns the start, the counts and the field `final` of each item.
+/// Reads all pages of a list of windows, hours or days. Returns the start, the counts and the field `final` of each
+/// item.
 async fn steps(router: &Router, query: &str, limit: usize) -> Vec<(String, SeverityCounts, bool)> {
     let uri = format!("/api/v1/aggregations?city=NYC&event_type=traffic&{query}&limit={limit}");
     let (mut steps, mut cursor) = (Vec::new(), String::new());

@@ -119,7 +119,7 @@ impl Grid {
         Ok(self)
     }
 
-    /// Returns a grid with the same number of steps, which ends where this grid begins.
+    /// Returns a grid that ends where this grid begins, and that has the same number of steps.
     ///
     /// # Errors
     /// Returns [`GridError::SplitHour`] if the days of the earlier range do not begin at the start of a UTC hour.

@@ -110,8 +110,8 @@ impl MatchingSeries {
         }
     }
 
-    /// Returns the rollups of all cities that together cover all matching series, or `None` if the request names a
-    /// city.
+    /// Returns rollups over all cities, or `None` if the request names a city. Together, the rollups cover all matching
+    /// series.
     pub(super) fn all_rollups(&self) -> Option<Vec<RollupSeries>> {
         let types = self.all_cities.as_ref()?.iter();
         Some(types.map(|name| RollupSeries::all_cities(name)).collect())

@@ -104,7 +104,8 @@ fn parse_zone(params: &Params) -> Result<TimeZone, ApiError> {
     })
 }
 
-/// Parses a parameter that is an RFC 3339 time or a date. A date means the midnight at which the day begins in `zone`.
+/// Parses a parameter that is an RFC 3339 time or a date. A date without a time stands for the first instant of that
+/// day in `zone`.
 fn parse_instant(params: &Params, name: &str, zone: &TimeZone) -> Result<Option<UnixMs>, ApiError> {
     let date = params.given(name).filter(|text| text.len() == 10);
     let Some(date) = date.and_then(|text| text.parse::<Date>().ok()) else {
