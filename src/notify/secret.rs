@@ -71,7 +71,7 @@ impl SecretFile {
             .map_err(|flaw| format!("{} holds a URL that {flaw}", self.path.display()))
     }
 
-    /// Reads the signing keys in the file, which have the form `whsec_<base64>`. The first key is the newest key.
+    /// Reads the signing keys in the file. Each key has the form `whsec_<base64>`. The first key is the newest key.
     ///
     /// # Errors
     /// Returns an error message that names the file.

@@ -98,8 +98,8 @@ fn form(topic: &TopicArn, message: &Message<'_>) -> String {
     form.finish()
 }
 
-/// Returns the title in the form that SNS requires of a subject: ASCII without control characters, beginning with a
-/// letter, a digit or punctuation.
+/// Converts the title to a valid subject for SNS: ASCII without control characters, beginning with a letter, a digit or
+/// punctuation.
 fn subject(title: &str) -> String {
     let ascii = title.chars().map(|c| match c {
         ' '..='~' => c,

@@ -1,4 +1,4 @@
-//! Decides to which IP addresses a message may be sent.
+//! Decides which IP addresses may receive messages.
 //!
 //! A URL in the rules file may contain a host name that another party controls. The other party could point the name to
 //! a service on this host or in its network, or to the instance metadata. Messages are therefore sent only to public
