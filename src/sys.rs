@@ -210,7 +210,7 @@ pub fn stop_job() {
     debug_assert_eq!(sent, 0);
 }
 
-/// The signals SIGTSTP and SIGCONT, which Ctrl-Z and the shell command `fg` send.
+/// The signals SIGTSTP (sent by Ctrl-Z) and SIGCONT (sent by the shell command `fg`).
 pub const STOP_AND_GO: [i32; 2] = [libc::SIGTSTP, libc::SIGCONT];
 
 /// Gives a client a token for SASL/OAUTHBEARER. The token expires at `end_ms`.
