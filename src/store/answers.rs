@@ -1,8 +1,8 @@
 //! Checks every answer of DynamoDB before the SDK reads it.
 //!
 //! HTTP does not tie an answer to its request, and the SDK treats any answer with status 2xx as a success. The SDK
-//! would therefore accept an answer that a proxy, a load balancer or an emulator swapped, cut or invented.
-//! [`checking`] wraps the HTTP client, so every operation is checked. [`find_answer_flaw`] checks the following:
+//! would therefore accept an answer that a proxy, a load balancer or an emulator swapped, cut or invented. [`checking`]
+//! wraps the HTTP client, so the answer to every operation is checked. [`find_answer_flaw`] checks the following:
 //!
 //! | what must hold | for which answers |
 //! |---|---|
@@ -13,7 +13,7 @@
 //!
 //! An answer with a flaw is replaced by a connection error. DynamoDB may have carried out the request
 //! ([`StoreErrorKind::Unknown`](crate::store::error::StoreErrorKind::Unknown)), so the caller sends the request again.
-//! The module [`crate::store::proof`] checks what an item must contain to prove a write.
+//! The module [`crate::store::proof`] checks whether the item in an answer proves the outcome of a write.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -246,7 +246,7 @@ fn refusal_flaw(x: &Exchange<'_>) -> Option<Flaw> {
     if x.operation != "UpdateItem" {
         return None;
     }
-    // An answer that is not JSON cannot be a refusal, and the SDK reports an error for it.
+    // An answer that is not JSON cannot be a refusal, and the SDK reports an error for such an answer.
     let answer = serde_json::from_slice::<AnswerFields<'_>>(x.answer).ok()?;
     answer
         .item
@@ -382,7 +382,7 @@ mod tests {
             assert_eq!(flaw("GetItem", GET, 200, &answer), want, "{item}");
             let answer = format!("{{{UNITS},\"Attributes\":{item}}}");
             assert_eq!(flaw("UpdateItem", &update, 200, &answer), want, "{item}");
-            // The request asks only for some attributes of the item, which do not include its key.
+            // The request asks for some attributes of the item, and the key is not among these attributes.
             assert_eq!(flaw("UpdateItem", GET, 200, &answer), None, "{item}");
             let refusal =
                 format!(r#"{{"__type":"x#ConditionalCheckFailedException","Item":{item}}}"#);

@@ -1,4 +1,4 @@
-//! The names of the attributes of all items, and functions that read attribute values.
+//! The names of all attributes in the tables, and functions that read attribute values.
 //!
 //! `docs/TABLES.md` describes which item has which attributes.
 
@@ -59,11 +59,11 @@ names! {
     WINDOW_START = "window_start";
 }
 
-/// The attribute with the number of events that are counted in windows.
+/// The attribute that contains the number of events that are counted in windows.
 pub const EVENT_COUNT: &str = keys::SUMS[0];
-/// The attribute with the number of late events.
+/// The attribute that contains the number of late events.
 pub const LATE_COUNT: &str = keys::SUMS[1];
-/// The attributes with the number of events of each severity, in the order of [`Severity::index`].
+/// The attributes that contain the number of events of each severity, in the order of [`Severity::index`].
 ///
 /// [`Severity::index`]: crate::core::event::Severity::index
 pub const SEVERITY_COUNTS: [&str; 4] = [keys::SUMS[2], keys::SUMS[3], keys::SUMS[4], keys::SUMS[5]];
@@ -77,13 +77,13 @@ pub(super) fn string(text: impl Into<String>) -> AttributeValue {
     AttributeValue::S(text.into())
 }
 
-/// Returns the string in an attribute, or an empty string if the attribute is missing or has another type.
+/// Returns the string in an attribute, or an empty string if the attribute is missing or is not a string.
 pub(super) fn text<'a>(item: &'a Item, name: &str) -> &'a str {
     let value = item.get(name).and_then(|value| value.as_s().ok());
     value.map_or("", String::as_str)
 }
 
-/// Returns true if an attribute holds the string `wanted`.
+/// Returns true if an attribute contains the expected string `wanted`.
 pub(super) fn is_text(item: &Item, name: &str, wanted: &str) -> bool {
     let value = item.get(name).and_then(|value| value.as_s().ok());
     value.map(String::as_str) == Some(wanted)

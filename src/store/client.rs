@@ -5,8 +5,8 @@
 //! chooses the number of attempts. Writers choose one attempt and repeat requests themselves. The SDK's own retries do
 //! not suit writers, because all requests of a client share one retry budget, and concurrent requests would exhaust it.
 //!
-//! [`connect`] sends no request to DynamoDB. The first request of the caller detects that a table is missing or that
-//! the server does not answer.
+//! [`connect`] sends no request to DynamoDB. The caller's first request detects a missing table or a server that does
+//! not answer.
 
 use std::time::Duration;
 
@@ -46,11 +46,11 @@ pub struct ConnectOptions {
     pub http: Option<SharedHttpClient>,
     /// The endpoint to use instead of the endpoint from the environment.
     pub endpoint_url: Option<String>,
-    /// True if the client ignores the environment and signs requests with invented credentials for an invented Region.
-    /// Invented credentials suffice for a server that accepts any signature.
+    /// True if the client ignores the environment and signs requests with fixed test credentials for a fixed Region.
+    /// Test credentials suffice for a server that accepts any signature.
     pub test_credentials: bool,
-    /// True if the client logs the source of the credentials. A caller that reports the source of the credentials in
-    /// another way turns this log line off.
+    /// True if the client logs the source of the credentials. A caller that reports this source in another way sets the
+    /// field to false.
     pub log_credentials: bool,
     /// The gauge that shows the difference between this host's clock and DynamoDB's clock.
     pub clock_skew: Option<Gauge>,
@@ -75,7 +75,7 @@ impl Default for ConnectOptions {
 /// The environment variables that set the endpoint. The first variable that is set takes effect.
 const ENDPOINT_VARIABLES: [&str; 2] = ["AWS_ENDPOINT_URL_DYNAMODB", "AWS_ENDPOINT_URL"];
 
-/// Returns a DynamoDB client, but sends no request yet.
+/// Returns a DynamoDB client, without sending a request.
 ///
 /// # Errors
 /// Returns [`StoreError::Settings`] if no Region is set or the endpoint is not a URL.
@@ -134,8 +134,8 @@ async fn connect_within(
     {
         credentials::log_source(provider);
     }
-    // Credentials are requested through the unchecked client, because answers about credentials do not come from
-    // DynamoDB.
+    // The SDK requests credentials through an HTTP client that does not check answers, because these answers do not
+    // come from DynamoDB.
     let config = aws_sdk_dynamodb::Config::from(&config).to_builder();
     Ok(client_of(config, answers, options.clock_skew))
 }
@@ -219,7 +219,7 @@ fn check_region(region: &str) -> Result<(), StoreError> {
 }
 
 /// Returns an error if an endpoint is not a URL. The SDK accepts any text as an endpoint. With a wrong endpoint, every
-/// request would fail, and the program would repeat it forever.
+/// request would fail, and the program would repeat the request forever.
 fn check_endpoint(source: &str, url: &str) -> Result<(), StoreError> {
     if url.is_empty() {
         return Err(StoreError::Settings(

@@ -43,7 +43,7 @@ pub struct ConfigItem {
     pub shards: u32,
     /// The value that [`crate::core::RULES`] had in the program that created the tables.
     pub rules_number: u32,
-    /// The events that have raw items.
+    /// The setting that determines which events have raw items.
     pub raw: RawRows,
     /// The random id that identifies the set of tables.
     pub tables_id: String,
@@ -202,7 +202,8 @@ pub async fn set_topic(
             ))
             .with_remedy("use a --table-prefix of its own for each topic"),
         ),
-        // An item without a topic, or with the same topic, cannot have refused the update, so the answer is wrong.
+        // An item without a topic, or with the same topic, satisfies the condition of the update. DynamoDB cannot have
+        // refused this update, so the answer is wrong.
         Some(_) => wrong_answer(names),
         None => StoreError::Settings(
             Failure::new(format!("table {} has no config item", names.totals))

@@ -1,7 +1,7 @@
 //! Logs the source of the AWS credentials, and when the credentials expire, at the start of a subcommand.
 //!
-//! Requests do not wait until the source of the credentials is logged. If the source does not answer now, the SDK asks
-//! the source again when it sends the first request. The log never contains a secret or a key id.
+//! The log line does not delay any request. If the source of the credentials does not answer at the start, the SDK
+//! contacts this source again for the first request. The log never contains a secret or a key id.
 
 use std::time::UNIX_EPOCH;
 
@@ -11,7 +11,7 @@ use aws_sdk_dynamodb::config::{Credentials, ProvideCredentials as _, SharedCrede
 use crate::core::clock::UnixMs;
 use crate::core::time::format_seconds;
 
-/// Starts a task that logs the source of the credentials of `provider`.
+/// Starts a task that logs the source of the credentials that `provider` returns.
 pub(super) fn log_source(provider: SharedCredentialsProvider) {
     tokio::spawn(async move {
         match provider.provide_credentials().await {
@@ -36,7 +36,7 @@ fn expiry(credentials: &Credentials) -> Option<String> {
     Some(format_seconds(UnixMs(ms)))
 }
 
-/// Returns the source of the credentials, which the SDK records for AWS's statistics.
+/// Returns the name of the source of the credentials. The SDK records this source for AWS's statistics.
 fn source_name(credentials: &Credentials) -> &'static str {
     let notes = credentials.get_property::<Vec<Feature>>();
     // The last entry names the final source of the credentials. The list has several entries if, for example, an IAM

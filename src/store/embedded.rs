@@ -6,7 +6,8 @@
 //! and parses answers and errors exactly as it does with AWS.
 //!
 //! The database library also has an HTTP server, but that server accepts requests from any web site that is open in a
-//! browser on this host. `dev` therefore does not use this HTTP server, and answers requests on its port with [`run`].
+//! browser on this host. `dev` therefore does not use this HTTP server. Instead, `dev` has its own server, which
+//! answers requests with [`run`].
 
 use aws_sdk_dynamodb::Client;
 use aws_smithy_runtime_api::client::http::{
@@ -21,7 +22,7 @@ use dynoxide::{Database, DynoxideError};
 use crate::store::client::{ConnectOptions, connect};
 use crate::store::error::StoreError;
 
-/// Returns an HTTP client that answers requests to DynamoDB from `db`, for any endpoint.
+/// Returns an HTTP client that passes DynamoDB requests for any endpoint to the database `db`.
 ///
 /// The client needs a Tokio runtime, because the requests run on Tokio's threads for blocking calls.
 pub fn embedded(db: Database) -> SharedHttpClient {
@@ -29,7 +30,7 @@ pub fn embedded(db: Database) -> SharedHttpClient {
     http_client_fn(move |_, _| connector.clone())
 }
 
-/// Returns a DynamoDB client that sends requests to `db`, each only once.
+/// Returns a DynamoDB client that sends its requests to the database `db`. The client never repeats a request.
 ///
 /// # Errors
 /// Returns [`StoreError::Settings`] in the same cases as [`connect`].
@@ -116,8 +117,8 @@ pub fn run(db: &Database, operation: &str, body: &[u8]) -> (u16, String) {
         "ListTagsOfResource" => call!(list_tags_of_resource),
         "PutItem" => call!(put_item),
         "Query" => call!(query),
-        // Among the commands, only `init-tables` scans a table, and reads at most two items. Tests scan whole tables to
-        // compare their contents.
+        // Among the subcommands, only `init-tables` scans a table, and such a scan reads at most two items. Tests scan
+        // whole tables to compare their contents.
         "Scan" => call!(scan),
         "TagResource" => call!(tag_resource),
         "TransactGetItems" => call!(transact_get_items),

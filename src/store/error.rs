@@ -3,8 +3,8 @@
 //! [`CODES`] is the only table that maps DynamoDB's error codes to a [`StoreErrorKind`]. For a code that is not in
 //! [`CODES`], the HTTP status determines the kind. HTTP status 429 means throttling. For status 5xx, or status 2xx with
 //! a garbled body, the kind is [`StoreErrorKind::Unknown`], because DynamoDB may have carried out the request. For any
-//! other status, the kind is [`StoreErrorKind::Denied`]. An unknown status never means [`StoreErrorKind::Invalid`],
-//! because invalid items go to the dead-letter topic, and an unexpected answer must never lose data.
+//! other status, the kind is [`StoreErrorKind::Denied`]. An unknown status never maps to [`StoreErrorKind::Invalid`].
+//! Invalid items go to the dead-letter topic, so an unexpected answer could keep valid records out of the tables.
 //!
 //! The text of a store error names the code, the operation, the table, the key and the request id. For a throttled
 //! request, the text also contains DynamoDB's own reasons, which distinguish a hot key from a limit of the table. A
@@ -141,10 +141,10 @@ pub const CODES: [(&str, StoreErrorKind); 39] = [
     ("ValidationException", StoreErrorKind::Invalid),
 ];
 
-/// The error code for an answer with a flaw ([`crate::store::answers`]).
+/// The error code for an answer that fails the checks of [`crate::store::answers`].
 pub const WRONG_ANSWER: &str = "WrongAnswer";
 
-/// Returns the kind of an answer with the error code `code` and the HTTP status `status`.
+/// Returns the kind of error that an answer with the error code `code` and the HTTP status `status` reports.
 pub fn classify(code: &str, status: u16) -> StoreErrorKind {
     let known = CODES.iter().find(|(known, _)| *known == code);
     match (known, status) {
@@ -192,7 +192,7 @@ pub enum StoreError {
         /// The number of seconds that the program waited.
         seconds: u64,
     },
-    /// An answer needs more read units than one request to the API may cost.
+    /// An answer needs more read units than one API request may use.
     #[error("an answer may read at most {units} units of DynamoDB")]
     TooCostly {
         /// Maximum number of read units of one answer.
@@ -200,7 +200,7 @@ pub enum StoreError {
     },
 }
 
-/// A request that failed, either in DynamoDB or on the way to it.
+/// A request that failed, either in DynamoDB or on the way to DynamoDB.
 #[derive(Debug)]
 pub struct RequestError {
     /// The kind of the error, which determines what the caller must do.
@@ -340,7 +340,7 @@ impl StoreError {
         }))
     }
 
-    /// Returns the error for an answer with a flaw.
+    /// Returns the error for an answer that has the flaw `flaw`.
     pub(super) fn wrong_answer(operation: &'static str, table: &str, flaw: Flaw) -> StoreError {
         StoreError::Request(Box::new(RequestError::new(
             StoreErrorKind::Unknown,
@@ -375,9 +375,9 @@ impl StoreError {
         }
     }
 
-    /// Returns true if the request was not sent because there are no credentials to sign it. Without a configured
-    /// source of credentials, the kind is [`StoreErrorKind::Denied`]. If a source does not answer now, the kind is
-    /// [`StoreErrorKind::Transient`].
+    /// Returns true if the request was not sent because there are no credentials to sign it. If no source of
+    /// credentials is configured, the kind of the error is [`StoreErrorKind::Denied`]. If a configured source does not
+    /// answer, the kind of the error is [`StoreErrorKind::Transient`].
     pub fn is_about_credentials(&self) -> bool {
         matches!(self, StoreError::Request(request) if request.code == "Dispatch"
             && (request.kind == StoreErrorKind::Denied || request.message.contains("loading credentials")))
@@ -407,7 +407,7 @@ impl StoreError {
     }
 }
 
-/// Returns an error and its sources, from the outermost to the innermost.
+/// Returns an iterator over an error and its sources, from the outermost to the innermost.
 fn sources<'a>(
     error: &'a (dyn std::error::Error + 'static),
 ) -> impl Iterator<Item = &'a (dyn std::error::Error + 'static)> {

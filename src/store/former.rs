@@ -1,8 +1,9 @@
 //! Finds the tables of the system that citystream replaces. The former system used the same table names, but had no
 //! totals table.
 //!
-//! Consumers cannot count into tables of the former system, because the rows of these tables have no fences. A
-//! subcommand that finds such tables under its prefix reports them instead of waiting for the missing totals table.
+//! Consumers cannot count into tables of the former system, because the rows of these tables have no fences. If a
+//! subcommand finds such tables under its prefix, it reports these tables instead of waiting for the missing totals
+//! table.
 
 use aws_sdk_dynamodb::Client;
 
@@ -16,7 +17,7 @@ pub const REMEDY: &str = "if these tables belong to the system that citystream r
      restore them, or rebuild all tables from the log";
 
 /// Returns true if a table of windows exists under the prefix of `names`. Callers use this function if the totals table
-/// is missing. The request that this function sends changes nothing, and `user` has the right to send it.
+/// is missing. The function sends a request that changes nothing and that the role `user` is allowed to send.
 pub async fn has_windows(client: &Client, names: &TableNames, user: TableUser) -> bool {
     let grants = user.grants().into_iter();
     let Some(grant) = grants.into_iter().find(|grant| grant.table == AGGREGATIONS) else {
@@ -24,7 +25,7 @@ pub async fn has_windows(client: &Client, names: &TableNames, user: TableUser) -
     };
     match try_grant(client, names, grant).await {
         Ok(()) => true,
-        // The table exists, but has other keys or lacks the index.
+        // The table exists, but its keys differ or the index is missing.
         Err(error) => error.kind() == StoreErrorKind::Invalid,
     }
 }
@@ -50,7 +51,7 @@ mod tests {
                 "there is no table"
             );
         }
-        // The former system used another key, and had no index by series.
+        // The former system's table of windows had a different key, and no index by series.
         let key = "window_key";
         client
             .create_table()

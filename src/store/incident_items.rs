@@ -38,10 +38,11 @@ pub struct StoredCheckpoint {
     pub checkpoint: Checkpoint,
     /// The rule and the id of each incident that is no longer open, but for which messages still have to be sent.
     pub owed: Vec<(Arc<str>, Arc<str>)>,
-    /// The fingerprint of the rules under which the records since the first base were folded. Empty in items of versions
-    /// that did not store it.
+    /// The fingerprint of the rules that were applied to the records after the first base. Items from older versions,
+    /// which stored no fingerprint, have an empty string.
     pub rules: String,
-    /// Earlier checkpoints under the same rules, oldest first, from which `verify` can fold the log again.
+    /// Earlier checkpoints under the same rules, oldest first. `verify` can process the log again from any of these
+    /// checkpoints.
     pub bases: Vec<StoredBase>,
 }
 
@@ -50,7 +51,7 @@ pub struct StoredCheckpoint {
 pub struct StoredBase {
     /// The checkpoint without its open incidents.
     pub base: Base,
-    /// When the checkpoint was made, by the clock of `notify`.
+    /// The time at which the checkpoint was made, by the clock of `notify`.
     pub made_ms: UnixMs,
 }
 
@@ -66,7 +67,7 @@ const OWED: &str = "owed";
 const RULES: &str = "rules";
 const BASES: &str = "bases";
 const MADE: &str = "made";
-/// The values of `state`, each with whether the incident is open.
+/// The two values of the attribute `state`. The flag is true for the value of an open incident.
 pub(super) const STATES: [(bool, &str); 2] = [(true, "open"), (false, "resolved")];
 
 fn whole(value: impl Into<i64>) -> AttributeValue {
@@ -149,7 +150,7 @@ fn sample_of(value: &AttributeValue) -> Option<Arc<Sample>> {
     }))
 }
 
-/// Decodes the incident in an item.
+/// Decodes an incident from an item.
 pub(super) fn incident_of(item: &Item) -> Option<Incident> {
     let name = |name| item.contains_key(name).then(|| Arc::from(text(item, name)));
     let state = match text(item, STATE) {
@@ -291,7 +292,7 @@ fn base_of(value: &AttributeValue) -> Option<StoredBase> {
     })
 }
 
-/// Returns the checkpoint in an item.
+/// Decodes a checkpoint from an item.
 pub(super) fn checkpoint_of(item: &Item) -> Option<StoredCheckpoint> {
     Some(StoredCheckpoint {
         checkpoint: Checkpoint {
@@ -331,7 +332,7 @@ pub(super) fn silence_item(silence: &Silence) -> Item {
     out
 }
 
-/// Decodes the silence in an item.
+/// Decodes a silence from an item.
 pub(super) fn silence_of(item: &Item) -> Option<Silence> {
     let name = |name| item.contains_key(name).then(|| text(item, name).into());
     Some(Silence {

@@ -51,7 +51,7 @@ impl IncidentTable {
     /// Writes an incident unless the stored row is at least as new. Returns the row as it is stored after the call.
     ///
     /// # Errors
-    /// Returns an error if the outcome is unknown or the row is damaged. The caller may repeat the call.
+    /// Returns an error if the outcome of the write is unknown or the row is damaged. The caller may repeat the call.
     pub async fn write(&self, incident: &Incident) -> Result<StoredIncident, StoreError> {
         let mut request = self
             .client
@@ -76,11 +76,11 @@ impl IncidentTable {
         self.update(request, &incident.rule, &incident.id).await
     }
 
-    /// Replaces the last message to a receiver, on condition that the stored message is still `last`. Returns the row
-    /// as it is stored after the call, which shows whether the message was replaced.
+    /// Replaces the stored last message to a receiver, if the stored message still equals `last`. Returns the row as it
+    /// is stored after the call, which shows whether the message was replaced.
     ///
     /// # Errors
-    /// Returns an error if the outcome is unknown. The caller may repeat the call.
+    /// Returns an error if the outcome of the write is unknown. The caller may repeat the call.
     pub async fn write_sent(
         &self,
         (rule, id): (&str, &str),
@@ -205,7 +205,7 @@ impl IncidentTable {
     /// Stores the first checkpoint of a partition, unless a checkpoint already exists.
     ///
     /// # Errors
-    /// Returns an error if the outcome is unknown. The caller may repeat the call.
+    /// Returns an error if the outcome of the write is unknown. The caller may repeat the call.
     pub async fn create_checkpoint(
         &self,
         topic_id: &str,
@@ -219,7 +219,7 @@ impl IncidentTable {
     /// Replaces the stored checkpoint of a partition, unless the stored checkpoint is further ahead in the log.
     ///
     /// # Errors
-    /// Returns an error if the outcome is unknown. The caller may repeat the call.
+    /// Returns an error if the outcome of the write is unknown. The caller may repeat the call.
     pub async fn publish(
         &self,
         topic_id: &str,

@@ -1,13 +1,14 @@
 //! Checks whether the item in an answer proves the outcome of a write.
 //!
-//! DynamoDB returns attributes with every outcome. If DynamoDB carried out the write, it returns the new attributes
-//! (`UPDATED_NEW` or `ALL_NEW`). If the condition refused the write, DynamoDB returns the stored attributes
-//! (`ALL_OLD`). Returning these attributes costs no capacity units. An answer proves an outcome only if it contains
-//! exactly the values that the write stores, or values for which the write's condition must have failed. If the item
-//! contains other values, the outcome is unknown, and the caller sends the same write again.
+//! DynamoDB returns attributes of the item, whether it carries out a write or refuses the write. If DynamoDB carried
+//! out the write, it returns the new attributes (`UPDATED_NEW` or `ALL_NEW`). If the condition refused the write,
+//! DynamoDB returns the stored attributes (`ALL_OLD`). Returning these attributes costs no capacity units. An answer
+//! proves an outcome only if it contains exactly the values that the write stores, or values for which the write's
+//! condition must have failed. If the item contains other values, the outcome is unknown, and the caller sends the same
+//! write again.
 //!
-//! The HTTP status alone proves nothing. If the program trusted a swapped or invented answer, the pipeline would mark
-//! records as durable that no row counts (INV-1, INV-2). The module [`crate::store::answers`] checks for every
+//! The HTTP status alone proves nothing. If the program trusted a swapped or invented answer, the pipeline could mark
+//! records as durable although no row counts them (INV-1, INV-2). The module [`crate::store::answers`] checks for every
 //! operation that the item has the key of the request.
 
 use crate::core::event::Offset;
@@ -27,11 +28,12 @@ use crate::store::items::progress_attributes;
 pub(super) enum Unproven {
     /// The answer cannot be DynamoDB's answer to the write.
     Flaw(Flaw),
-    /// The stored attribute that the condition compares is not a number, and sending the write again cannot repair it.
+    /// The condition compares a stored attribute that is not a number. Sending the write again cannot repair this
+    /// attribute.
     Corrupt,
 }
 
-/// Reads the identity of the row and its fence from the answer to a successful row update.
+/// Reads the row's key and fence from the answer to a successful row update.
 pub(super) fn shown_by_success(update: &RowUpdate, updated: Option<&Item>) -> Shown {
     let nothing = Item::new();
     let item = updated.unwrap_or(&nothing);
@@ -71,7 +73,7 @@ pub(super) fn fence_name(update: &RowUpdate) -> String {
     format!("{FENCE_NEXT}{}", update.log_key)
 }
 
-/// Checks that the progress item in an answer contains what the write of `publish` stores.
+/// Checks that the progress item in an answer contains exactly the values that `publish` should have written.
 ///
 /// The function compares every attribute. For example, a wrong watermark in the item could make a window final too
 /// early (INV-4).
@@ -86,10 +88,10 @@ pub(super) fn check_published(publish: &Publish, new: Option<&Item>) -> Result<(
     Ok(())
 }
 
-/// Checks that the progress item in an answer really fails the condition of the write of `publish`.
+/// Checks that the progress item in an answer really fails the condition under which `publish` is written.
 ///
-/// A creation is refused if the progress item exists. A move is refused only if the stored `next` is at least as large
-/// as the new `next`, because a progress item never moves back (INV-4).
+/// DynamoDB refuses to create a progress item that exists. DynamoDB refuses to move a progress item only if the stored
+/// `next` is at least as large as the new `next`, because a progress item never moves back (INV-4).
 pub(super) fn check_refusal(publish: &Publish, create: bool, old: &Item) -> Result<(), Unproven> {
     match checked_number(old, NEXT).map_err(|NotANumber| Unproven::Corrupt)? {
         Some(next) if create || next >= publish.boundary.next.0 => Ok(()),
@@ -97,7 +99,7 @@ pub(super) fn check_refusal(publish: &Publish, create: bool, old: &Item) -> Resu
     }
 }
 
-/// Returns the sums of a progress item, or `None` if they are unknown or contradict each other.
+/// Returns the sums of a progress item, or `None` if the sums are unknown or contradict each other.
 pub(super) fn sums(item: &Item) -> Option<Sum> {
     let count = |name| {
         let number = number(item, name)?;

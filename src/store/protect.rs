@@ -1,6 +1,6 @@
 //! Protection measures for tables in production: deletion protection, point-in-time recovery, a customer's encryption
-//! key, and tags. Warm throughput, for events that arrive at the full rate from the start, is also a protection
-//! measure.
+//! key, and tags. Another measure is warm throughput, for a table that must accept the full rate of events from the
+//! start.
 //!
 //! No protection measure changes the items of the tables, so `init-tables` can switch on each measure at any time.
 //! `init-tables` never switches a measure off, and switches on only the measures that its options name.
@@ -16,7 +16,7 @@ use aws_sdk_dynamodb::types::{
 use crate::core::keys::{ALERTS, RAW, TABLES};
 use crate::store::error::StoreError;
 
-/// The protection measures that every table should have. The default contains no measure.
+/// The protection measures that an operator wants for every table. By default, no measure is wanted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Protection {
     /// True to switch on deletion protection. A protected table cannot be deleted until an operator switches the
@@ -34,7 +34,7 @@ pub struct Protection {
     pub warm_writes: Option<u32>,
 }
 
-/// A protection measure that a table lacks.
+/// A protection measure that is not yet active on a table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Measure {
     /// Switch on deletion protection for the table.
@@ -45,8 +45,8 @@ pub enum Measure {
     Key(String),
     /// Add the given tags to the table.
     Tags(Vec<(String, String)>),
-    /// Raise the write units per second that the table accepts immediately. If the second field is set, the measure
-    /// applies to the index with this name instead.
+    /// Raise the write units per second that the table accepts immediately. If the second field names an index, the
+    /// measure applies to this index instead of the table.
     Warm(u32, Option<String>),
 }
 
@@ -81,8 +81,8 @@ impl std::fmt::Display for Measure {
     }
 }
 
-/// Returns the measures in `wanted` that a table lacks. The function sends a request only for a wanted measure whose
-/// state the table's description does not show.
+/// Returns the wanted protection measures that are not yet active on a table. The function sends a request only for a
+/// measure whose state is missing from the table's description.
 ///
 /// # Errors
 /// Returns the error from DynamoDB.
@@ -122,9 +122,9 @@ pub async fn missing(
     Ok(out)
 }
 
-/// Returns a measure for the table and for each index if it accepts fewer than `units` write units per second
-/// immediately. Only tables that get an item per event are checked. Emulators do not report warm throughput, so their
-/// tables never need this measure.
+/// Returns a measure for the table, and for each of its indexes, that accepts fewer than `units` write units per second
+/// immediately. Only tables that get an item per event are checked. Emulators do not report warm throughput, so the
+/// tables of an emulator never need this measure.
 fn cold(found: &TableDescription, units: u32) -> Vec<Measure> {
     if !found.table_name().is_some_and(gets_puts) {
         return Vec::new();
@@ -151,7 +151,7 @@ pub fn gets_puts(table: &str) -> bool {
         .any(|suffix| table.ends_with(&format!("-{suffix}")))
 }
 
-/// Returns the warm throughput for `units` write units per second as a value of the SDK.
+/// Returns the SDK's representation of a warm throughput of `units` write units per second.
 pub fn warm(units: u32) -> WarmThroughput {
     WarmThroughput::builder()
         .write_units_per_second(i64::from(units))
@@ -280,7 +280,7 @@ pub fn sse(key: &str) -> SseSpecification {
         .build()
 }
 
-/// Returns the tags as values of the SDK.
+/// Returns the SDK's representation of the tags.
 pub fn sdk_tags(tags: &[(String, String)]) -> Vec<Tag> {
     let tag = |(name, value): &(String, String)| {
         let tag = Tag::builder().key(name).value(value).build();

@@ -2,8 +2,8 @@
 //!
 //! The readers use Query, BatchGetItem and GetItem. The readers never use Scan, so the cost of an answer depends on the
 //! size of the answer and not on the size of the tables. Expressions name every attribute by an alias such as `#x`,
-//! because several attribute names are reserved words in DynamoDB. The readers read every page of a Query, and read
-//! unprocessed keys again.
+//! because several attribute names are reserved words in DynamoDB. The readers fetch every page of a Query, and request
+//! the unprocessed keys of a BatchGetItem again.
 //!
 //! | question | requests |
 //! |---|---|
@@ -19,7 +19,7 @@
 //! | grand total, if there are too many series | a Query on `progress` |
 //! | a page of totals in order of names | a Query per `totals#n` from a name on, merged by the API |
 //!
-//! The readers tolerate damaged items. An attribute that is missing or has another type is returned as empty or zero,
+//! The readers tolerate damaged items. An attribute that is missing or has the wrong type is returned as empty or zero,
 //! so that one damaged row does not hide the other rows. The readers log a warning for each damaged number, at a
 //! limited rate.
 
@@ -61,10 +61,10 @@ use crate::store::error::StoreError;
 use crate::store::incidents::StoredIncident;
 use crate::telemetry::Metrics;
 
-/// Maximum age of the shard count that a reader uses. `init-tables` raises the shard count in the config item before
-/// any consumer uses the new count.
+/// Maximum age of the shard count that a reader has cached. `init-tables` raises the shard count in the config item
+/// before any consumer uses the new count.
 const CONFIG_AGE_MAX: Duration = Duration::from_secs(60);
-/// Time between two pings of each table other than the totals table, as long as these tables answer.
+/// Interval between pings of the tables other than the totals table, while these tables answer.
 const OTHERS_EVERY: Duration = Duration::from_secs(10);
 
 /// The future that a method of [`Reads`] returns.
@@ -73,7 +73,7 @@ pub type ReadFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> 
 /// One page of a list, newest first.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Page<T> {
-    /// The items of the page, at most as many as were requested.
+    /// The items on the page. Their number is at most the limit in the request.
     pub items: Vec<T>,
     /// The position where the next page begins, or `None` at the end of the list.
     pub next: Option<Position>,
@@ -88,7 +88,7 @@ impl<T> Page<T> {
         }
     }
 
-    /// Returns the only page of an empty list.
+    /// Returns an empty page that no further page follows.
     pub const fn empty() -> Page<T> {
         Page {
             items: Vec::new(),
@@ -97,12 +97,12 @@ impl<T> Page<T> {
     }
 }
 
-/// A filter for a list of incidents. A field that is `None` leaves out no incident.
+/// A filter for a list of incidents. A field that is `None` matches every incident.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct IncidentFilter {
-    /// True for open incidents, false for resolved ones.
+    /// True to list only open incidents, false to list only resolved incidents.
     pub is_open: Option<bool>,
-    /// The city of the incidents, for rules that group events by city.
+    /// The city whose incidents are listed, for rules that group events by city.
     pub city: Option<String>,
     /// The name of the rule whose incidents are listed.
     pub rule: Option<String>,
@@ -113,12 +113,12 @@ pub struct IncidentFilter {
 pub struct Windows {
     /// The windows of the page, newest first.
     pub page: Page<AggregationItem>,
-    /// The smallest watermark that a partition of the current topic has published.
+    /// The smallest published watermark among the partitions of the current topic.
     pub watermark_ms: Option<UnixMs>,
 }
 
 impl Windows {
-    /// Returns the page of a list that has no windows.
+    /// Returns an empty page, for a list without windows.
     pub const fn none() -> Windows {
         Windows {
             page: Page::empty(),
@@ -127,7 +127,7 @@ impl Windows {
     }
 
     /// Returns true if the page that answers `request` will never change. Every window on the page must be final, and
-    /// no other window in the page's range may still get its first event.
+    /// no further window may appear in the page's range.
     pub fn are_settled(&self, request: &PageRequest) -> bool {
         let position = request.after.as_ref();
         let above_ms = position.and_then(|position| parse_timestamp(&position.sort_key));
@@ -145,9 +145,10 @@ impl Windows {
 pub struct Position {
     /// The sort key of the last item on the previous page.
     pub sort_key: String,
-    /// The number of the lane that the item comes from.
+    /// The number of the lane from which the item was read.
     pub lane: u32,
-    /// The other attributes of the item's key, separated by `#`. Empty if the item's key has only two attributes.
+    /// The remaining attributes of the item's key, separated by `#`. This text is empty if the key has only two
+    /// attributes.
     pub key: String,
 }
 
@@ -170,13 +171,13 @@ impl Range {
 /// The part of a list that one page should show.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PageRequest {
-    /// The range of event times or of window starts.
+    /// The range of event times, or of window starts in a list of windows.
     pub range: Range,
     /// Maximum number of items on the page.
     pub limit: usize,
     /// The position where the page begins, or `None` to begin with the newest item.
     pub after: Option<Position>,
-    /// The current time, by which the rows on the page must not have expired.
+    /// The current time. The page leaves out rows that have expired by this time.
     pub now_ms: UnixMs,
 }
 
@@ -193,7 +194,7 @@ pub trait Reads: Send + Sync + 'static {
         request: PageRequest,
     ) -> ReadFuture<'_, Page<AlertItem>>;
 
-    /// Returns incidents, newest first by the time of opening. The kind of the error is
+    /// Returns incidents, sorted by opening time, newest first. The kind of the error is
     /// [`StoreErrorKind::NotFound`](crate::store::error::StoreErrorKind::NotFound) if the incident table does not
     /// exist.
     fn incidents(
@@ -202,17 +203,18 @@ pub trait Reads: Send + Sync + 'static {
         request: PageRequest,
     ) -> ReadFuture<'_, Page<StoredIncident>>;
 
-    /// Returns all silences, including those that have ended. The error is that of [`Reads::incidents`] if there is no
-    /// table.
+    /// Returns all silences, including those that have ended. If the incident table does not exist, the error is the
+    /// same as for [`Reads::incidents`].
     fn silences(&self) -> ReadFuture<'_, Vec<Silence>>;
 
     /// Returns the windows of a series (`city#event_type`), newest first.
     fn aggregations(&self, series: String, request: PageRequest) -> ReadFuture<'_, Windows>;
 
-    /// Returns every window of the given series that starts in `range`, in any order.
+    /// Returns every window that starts in `range` and belongs to one of the given series, in any order.
     fn windows(&self, series: Vec<String>, range: Range) -> ReadFuture<'_, Windows>;
 
-    /// Returns the start of the newest window of the given series at or before `until_ms`.
+    /// Returns the start of the newest window that belongs to one of the given series and starts at or before
+    /// `until_ms`.
     fn newest_window(
         &self,
         series: Vec<String>,
@@ -227,8 +229,8 @@ pub trait Reads: Send + Sync + 'static {
     /// rollups, and later hours from windows. The call costs two read units.
     ///
     /// The caller passes the returned value to [`Reads::hours`] and [`Reads::days`], and calls this function again for
-    /// each answer. Once `until_ms` is past an hour, the rows of that hour change only if the topic is recreated or an
-    /// idle partition counts its first event.
+    /// each answer. The rollup rows of an hour before `until_ms` change only if the topic is recreated or an idle
+    /// partition counts its first event.
     fn rolled_up(&self, now_ms: UnixMs) -> ReadFuture<'_, RolledUp>;
 
     /// Returns the start of the first rolled-up hour in which one of the given series has an event. The call costs half
@@ -239,11 +241,11 @@ pub trait Reads: Send + Sync + 'static {
         rolled_up: RolledUp,
     ) -> ReadFuture<'_, Option<UnixMs>>;
 
-    /// Returns the hours of the given series that start in `range` and end at or before `rolled_up.until_ms`, in any
-    /// order. Hours without events are left out.
+    /// Returns the counts of the given series for each hour that starts in `range` and ends at or before
+    /// `rolled_up.until_ms`, in any order. Hours without events are left out.
     ///
-    /// The call costs about 23 read units for 1,000 hours with events of one series. The cost doubles if `rolled_up` is
-    /// not settled.
+    /// For one series and 1,000 hours with events, the call costs about 23 read units. The cost doubles if
+    /// `rolled_up.is_settled` is false.
     fn hours(
         &self,
         series: Vec<RollupSeries>,
@@ -251,11 +253,11 @@ pub trait Reads: Send + Sync + 'static {
         rolled_up: RolledUp,
     ) -> ReadFuture<'_, Vec<HourItem>>;
 
-    /// Returns the UTC days of the given series that start in `range` and end at or before `rolled_up.until_ms`, in any
-    /// order. Days without events are left out.
+    /// Returns the counts of the given series for each UTC day that starts in `range` and ends at or before
+    /// `rolled_up.until_ms`, in any order. Days without events are left out.
     ///
-    /// The call costs about 13 to 22 read units for a year of one series. The cost doubles if `rolled_up` is not
-    /// settled.
+    /// For one series and one year, the call costs about 13 to 22 read units. The cost doubles if
+    /// `rolled_up.is_settled` is false.
     fn days(
         &self,
         series: Vec<RollupSeries>,
@@ -271,8 +273,8 @@ pub trait Reads: Send + Sync + 'static {
     /// Returns the totals of every series, or of every series of one city, in any order.
     fn totals(&self, city: Option<String>) -> ReadFuture<'_, Vec<TotalItem>>;
 
-    /// Returns the sums over every series, and the totals of at most `kept_max` of the largest series. If the read
-    /// reaches its limit of read units, the result covers only the series that were read before.
+    /// Returns the sums over all series, and the totals of the largest series, at most `kept_max` of them. If the call
+    /// reaches its limit of read units, the result covers only the series that were read up to that point.
     fn every_total(&self, kept_max: usize) -> ReadFuture<'_, EveryTotal> {
         Box::pin(async move {
             let mut every = EveryTotal::new(kept_max);
@@ -281,9 +283,8 @@ pub trait Reads: Send + Sync + 'static {
         })
     }
 
-    /// Returns the totals of the series in one totals shard whose names (`city#event_type`) are greater than `after`.
-    /// The result contains at most `limit` series in alphabetical order. The returned flag is true if more series
-    /// follow.
+    /// Returns the totals of the series that follow the name `after` (`city#event_type`) in one totals shard. The
+    /// result contains at most `limit` series, in alphabetical order. The returned flag is true if more series follow.
     fn totals_after(
         &self,
         shard: String,
@@ -308,7 +309,7 @@ pub struct DynamoReads {
 }
 
 impl DynamoReads {
-    /// Returns a reader of the tables `names`, but sends no request yet.
+    /// Returns a reader of the tables with the given names. The function sends no request.
     pub fn new(client: Client, names: TableNames, metrics: Metrics) -> DynamoReads {
         DynamoReads {
             // The reader does not repeat a failed request. The API's client waits for the answer and can repeat its own
@@ -341,8 +342,8 @@ impl DynamoReads {
         Ok(config)
     }
 
-    /// Reads a key that does not exist from each table other than the totals table, at a cost of half a read unit each.
-    /// These reads are sent once per [`OTHERS_EVERY`], and at every ping while a table does not answer.
+    /// Reads a nonexistent key from each table other than the totals table. Each read costs half a read unit. The reads
+    /// are sent once per [`OTHERS_EVERY`], and at every ping while a table does not answer.
     async fn ping_others(&self) -> Result<(), StoreError> {
         let is_recent = |at: Option<Instant>| at.is_some_and(|at| at.elapsed() < OTHERS_EVERY);
         let lock = || self.others_answered.lock().expect("no panic holds it");

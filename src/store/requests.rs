@@ -1,5 +1,5 @@
-//! Functions that the readers and the writer share: one counts requests, and one finds the stored item for which the
-//! condition of a write failed.
+//! Functions that the readers and the writer share. One function counts requests, and the other finds the stored item
+//! for which a write's condition failed.
 
 use std::time::Instant;
 

@@ -75,7 +75,7 @@ const CONSUME: [Grant; 5] = [
     on(TOTALS, "UpdateItem"),
 ];
 
-/// The rights that the writer of rollups needs in addition to `GetItem` and `UpdateItem` on the totals table.
+/// The rights that the rollup writer needs in addition to `GetItem` and `UpdateItem` on the totals table.
 const ROLLUPS: [Grant; 4] = [
     on(AGGREGATIONS, "BatchGetItem"),
     on_index(AGGREGATIONS, SERIES_INDEX),
@@ -120,7 +120,7 @@ const NOTIFY: [Grant; 5] = [
 ];
 
 /// The operations of `init-tables` on each table. `init-tables` uses `Scan` only if another table or the config item is
-/// missing, to read at most two items.
+/// missing, and then reads at most two items.
 const INIT_EACH: [&str; 9] = [
     "CreateTable",
     "DescribeTable",
@@ -154,8 +154,8 @@ const EXPIRING: [usize; 2] = [RAW, ALERTS];
 /// The operations of `init-tables` on the config item.
 const INIT_CONFIG: [&str; 3] = ["GetItem", "PutItem", "UpdateItem"];
 
-/// Returns the rights that `init-tables` needs if a template has created the tables. In this case, `init-tables` only
-/// checks the tables, writes the config item, and rolls up hours.
+/// Returns the rights that `init-tables` needs if the CloudFormation template has created the tables. In this case,
+/// `init-tables` only checks the tables, writes the config item, and rolls up hours.
 pub fn grants_after_template() -> Vec<Grant> {
     let each = |table| ["DescribeTable", "Scan"].map(|operation| on(table, operation));
     let mut out: Vec<Grant> = (RAW..=TOTALS).flat_map(each).collect();
@@ -210,7 +210,7 @@ impl TableUser {
 
 /// Returns an IAM policy document that contains exactly the rights that `user` needs.
 ///
-/// `arn_prefix` is `arn:<partition>:dynamodb:<region>:<account>:table/`. The caller may replace an unknown part by `*`.
+/// `arn_prefix` is `arn:<partition>:dynamodb:<region>:<account>:table/`. The caller may write `*` for an unknown part.
 pub fn policy(user: TableUser, names: &TableNames, arn_prefix: &str) -> Value {
     policy_of(user.grants(), names, arn_prefix)
 }

@@ -18,13 +18,14 @@ use crate::store::attributes::{
 };
 use crate::store::error::StoreError;
 
-/// The attribute of a day row that contains the counts of its 24 hours.
+/// In a day row, the attribute that contains the counts of the day's 24 hours.
 pub(super) const HOURS: &str = "hours";
-/// The attribute of the rollup mark that contains the end of the last rolled-up hour, in Unix milliseconds.
+/// In the rollup mark, the attribute that contains the end of the last rolled-up hour, in Unix milliseconds.
 const UNTIL: &str = "until";
-/// The attribute of the rollup mark that lists the idle partitions.
+/// In the rollup mark, the attribute that lists the idle partitions.
 const IDLE: &str = "idle";
-/// The attribute of the rollup mark that contains the mark's version. Each write of the mark adds one to the version.
+/// In the rollup mark, the attribute that contains the mark's version. Each write of the mark increases the version by
+/// one.
 pub(super) const VERSION: &str = "version";
 
 /// Returns the key of the rollup mark.
@@ -35,7 +36,7 @@ pub(super) fn mark_key() -> Item {
     ])
 }
 
-/// Returns the attributes of a rollup mark that is written at `now_ms`, without the key.
+/// Returns the attributes, other than the key, of a rollup mark that is written at the time `now_ms`.
 pub(super) fn mark_attributes(
     mark: &RollupMark,
     now_ms: UnixMs,
@@ -56,7 +57,7 @@ pub(super) fn mark_attributes(
 /// Decodes the rollup mark.
 ///
 /// # Errors
-/// Returns [`StoreError::Corrupt`] if an attribute is missing or has another type.
+/// Returns [`StoreError::Corrupt`] if an attribute is missing or has the wrong type.
 pub(super) fn decode_mark(names: &TableNames, item: &Item) -> Result<RollupMark, StoreError> {
     let corrupt = |name: &str| StoreError::Corrupt {
         table: names.totals.clone(),
@@ -118,7 +119,7 @@ pub(super) fn decode_row(item: &Item) -> Option<(Grain, RollupSeries, UnixMs, Se
     Some((grain, series, start_ms, counts))
 }
 
-/// Decodes the hours of a day row. Returns `None` if the attribute is missing or damaged.
+/// Decodes the hours of a day row. Returns `None` if the attribute with the hours is missing or damaged.
 pub(super) fn decode_hours(item: &Item) -> Option<DayHours> {
     unpack(item.get(HOURS)?.as_b().ok()?.as_ref())
 }

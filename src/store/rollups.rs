@@ -49,7 +49,7 @@ pub enum RollError {
 /// The speed of a rollup pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Speed {
-    /// The rollup pass sleeps after each read, so that it spends [`READ_UNITS_PER_SECOND`] on average.
+    /// The rollup pass sleeps after each read, so that the pass spends [`READ_UNITS_PER_SECOND`] on average.
     ///
     /// [`READ_UNITS_PER_SECOND`]: crate::core::rollup::READ_UNITS_PER_SECOND
     Paced,
@@ -68,7 +68,7 @@ pub struct RollupWriter {
 }
 
 impl RollupWriter {
-    /// Returns a writer for the tables `names`, but sends no request yet.
+    /// Returns a writer for the tables with the given names. The function sends no request.
     pub fn new(client: Client, names: TableNames, metrics: Metrics) -> RollupWriter {
         RollupWriter {
             source: RollupSource::new(client.clone(), names.clone(), metrics.clone()),
@@ -150,7 +150,7 @@ impl RollupWriter {
         }
     }
 
-    /// Sends the read that `ask` describes, and reports the answer to `roll`.
+    /// Sends the read request that `ask` describes, and passes the answer to `roll`.
     async fn read(&self, roll: &mut Roll, ask: Ask, window_ms: i64) -> Result<(), StoreError> {
         match ask {
             Ask::FirstWindow(from_ms) => {
@@ -224,7 +224,7 @@ impl RollupWriter {
         Ok(result?.0)
     }
 
-    /// Writes the mark if the mark in the table has the previous version.
+    /// Writes the new rollup mark if the mark in the table still has the previous version.
     async fn move_mark(&self, mark: &RollupMark) -> Result<(), RollError> {
         let (operation, table) = ("UpdateItem", &*self.names.totals);
         let attributes = mark_attributes(mark, unix_ms());
@@ -312,7 +312,7 @@ fn may_pass(error: &StoreError) -> bool {
     )
 }
 
-/// Returns the indexes of the rows that DynamoDB returned as unprocessed.
+/// Returns the indexes of the rollup rows that DynamoDB returned as unprocessed.
 ///
 /// # Errors
 /// Returns an error if the answer contains anything other than puts of these rows. In this case, it is unknown which
@@ -346,7 +346,7 @@ struct Identity {
 }
 
 impl Identity {
-    /// Checks that the tables and their topic are still those of `mark`. Ids that were read at most
+    /// Checks that the ids of the tables and of their topic still equal the ids in `mark`. Ids that were read at most
     /// [`READ_INTERVAL_MS`] ago are not read again.
     async fn check(&mut self, source: &RollupSource, mark: &RollupMark) -> Result<(), RollError> {
         let is_younger = |asked_ms: Option<BootMs>, age_ms: i64| {

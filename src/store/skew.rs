@@ -1,10 +1,10 @@
 //! Measures the difference between this host's clock and DynamoDB's clock, using the header `Date` of each answer.
 //!
 //! AWS refuses the signatures of a host whose clock is wrong by five minutes, and the error message does not mention
-//! the clock. The SDK corrects the time in the signatures of its requests. TTLs, measured latencies and the times of
-//! synthetic events are still based on the wrong clock. The program therefore shows the difference as a metric, and
-//! logs a warning if the difference reaches 30 seconds. A measured difference of about one second is normal, because
-//! `Date` has whole seconds and an answer takes time to arrive.
+//! the clock. The SDK corrects the time in the signatures of its requests. However, TTLs, measured latencies and the
+//! times of synthetic events still depend on the wrong clock. The program therefore shows the difference as a metric,
+//! and logs a warning if the difference reaches 30 seconds. A measured difference of about one second is normal,
+//! because `Date` has whole seconds and an answer takes time to arrive.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,8 +21,8 @@ use crate::core::clock::UnixMs;
 use crate::store::warn_limit::WarnLimit;
 use crate::telemetry::unix_ms;
 
-/// Minimum clock skew, in seconds, for which the program logs a warning. AWS refuses signatures if the clock skew
-/// reaches five minutes.
+/// The program logs a warning if the clock skew reaches this number of seconds. AWS refuses signatures if the clock
+/// skew reaches five minutes.
 const WARN_SECONDS: f64 = 30.0;
 /// Minimum time between two warnings.
 const WARN_EVERY: Duration = Duration::from_mins(10);
@@ -44,12 +44,12 @@ impl ClockWatch {
         }
     }
 
-    /// Measures the skew from the date of an answer that arrived at `now_ms`. Returns the skew in seconds if a
-    /// warning is due.
+    /// Measures the clock skew from the date of an answer that arrived at the time `now_ms`. Returns the skew in
+    /// seconds if a warning is due.
     fn measure(&self, date: &str, now_ms: UnixMs) -> Option<f64> {
         let server = DateTime::from_str(date, Format::HttpDate).ok()?;
         let server_ms = UnixMs(server.to_millis().ok()?);
-        // The header `Date` omits the fraction of the second, which is half a second on average.
+        // The header `Date` omits the fraction of the second. This fraction is half a second on average.
         let skew_ms = i32::try_from(server_ms + 500 - now_ms).unwrap_or(i32::MAX);
         let seconds = f64::from(skew_ms) / 1_000.0;
         self.gauge.set(seconds);

@@ -2,8 +2,8 @@
 //!
 //! A [`TableSpec`] describes a table as data, so that the functions that create and compare tables use the same
 //! description. The functions in this file change nothing about an existing table, except that [`ensure_ttl`] switches
-//! TTL on. Rows of counts never expire, because DynamoDB would delete their fences with them. All tables use on-demand
-//! billing.
+//! TTL on. Rows of counts never expire, because DynamoDB would delete the fences together with the rows. All tables use
+//! on-demand billing.
 //!
 //! | table | keys | index | TTL |
 //! |---|---|---|---|
@@ -349,7 +349,7 @@ pub async fn ensure_ttl(client: &Client, table: &str, attribute: &str) -> Result
     Ok(true)
 }
 
-/// Returns true if items expire at the time in `attribute`.
+/// Returns true if TTL is on and uses the attribute with the name `attribute`.
 ///
 /// # Errors
 /// Returns [`StoreError::Different`] if TTL uses another attribute.
@@ -378,7 +378,7 @@ pub async fn ttl_is_on(client: &Client, table: &str, attribute: &str) -> Result<
 
 /// Returns true if a table contains any item other than the config item.
 ///
-/// This function contains the only Scan in the program, which reads at most two items. The item count that DynamoDB
+/// This function contains the program's only Scan. The Scan reads at most two items. The item count that DynamoDB
 /// reports is not used, because DynamoDB updates it only every few hours. If a table or the config item is missing,
 /// `init-tables` calls this function on the existing tables, so that old counts are not mixed with new counts.
 ///

@@ -36,7 +36,7 @@ use crate::store::proof::{self, Unproven};
 use crate::store::requests::{count_request, refusing_item};
 use crate::telemetry::Metrics;
 
-/// Writes to the tables that share one prefix. All clones share the settings.
+/// Writes to the tables that share one prefix. All clones of a writer share its settings.
 #[derive(Clone)]
 pub struct Writer {
     client: Client,
@@ -186,8 +186,7 @@ impl Writer {
         body: Vec<u8>,
     ) -> Result<UpdateItemOutput, SdkError<UpdateItemError, HttpResponse>> {
         let request = self.client.update_item();
-        // The SDK needs the table's name to choose the endpoint, although the body that this program writes also
-        // contains the name.
+        // The body already contains the table's name, but the SDK needs the name separately to choose the endpoint.
         let request = request.table_name(table).customize();
         request.mutate_request(with_body(body)).send().await
     }
@@ -234,8 +233,8 @@ impl Writer {
             }
             Err(error) => match refusing_item(error) {
                 Some(Some(old)) => proof::check_refusal(publish, create, old),
-                // The condition of a creation holds if no item exists. A refusal without an item is therefore not a
-                // valid answer.
+                // The condition for creating an item holds if no item exists. A refusal that shows no existing item is
+                // therefore not a valid answer.
                 Some(None) if create => Err(Unproven::Flaw(Flaw::OtherItem)),
                 Some(None) | None => Ok(()),
             },
@@ -314,7 +313,7 @@ impl Writer {
         }))
     }
 
-    /// Counts an answer with a flaw, and returns the matching error.
+    /// Counts an answer with a flaw in the metrics, and returns the error for this flaw.
     fn wrong_answer(
         &self,
         operation: &'static str,
@@ -362,7 +361,7 @@ fn shown_flaw(shown: Shown) -> Flaw {
     }
 }
 
-/// Returns the indexes of the puts in the batch that DynamoDB returned as unprocessed.
+/// Returns the indexes, in the batch, of the puts that DynamoDB returned as unprocessed.
 ///
 /// # Errors
 /// Returns a flaw if the answer contains anything other than puts of this batch. In this case, it is unknown which puts
@@ -386,7 +385,7 @@ fn unprocessed_puts(
     Ok(out)
 }
 
-/// Returns true if `item` is the item that `put` stores.
+/// Returns true if an item from an answer has the same key as the item of the put request `put`.
 fn is_item(table: PutTable, put: &Put, item: &Item) -> bool {
     let is = |name: &str, wanted: &str| is_text(item, name, wanted);
     let e = &*put.event;

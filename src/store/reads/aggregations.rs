@@ -26,15 +26,16 @@ use crate::store::error::StoreError;
 
 /// Maximum number of newest windows that are read for each series, even if the rules allow more open windows.
 const LATEST_MAX: i64 = 64;
-/// How long the API returns a final row from memory. A final row changes only if the tables are recreated or partitions
-/// are added to the topic.
+/// Maximum time for which the API returns a final row from memory. A final row changes only if the tables are recreated
+/// or partitions are added to the topic.
 const FINAL_AGE_MAX: Duration = Duration::from_secs(300);
 /// Maximum number of final rows in memory, about 10 MB. Seventy series have about this many windows in one day.
 const FINALS_MAX: u64 = 20_000;
 
 /// A cache of the rows that were final when they were read. The key of an entry consists of the topic id at the time of
-/// the read and the key of the row. The topic id is part of the key, because a recreated topic may count events in any
-/// final row. With this cache, a client that reads the newest windows repeatedly pays only for the open windows.
+/// the read and the key of the row. The topic id is part of the key, because a recreated topic may add events to any
+/// row that was final before. With this cache, a client that reads the newest windows repeatedly pays only for the open
+/// windows.
 pub(super) type Finals = Cache<(Option<String>, String), AggregationItem>;
 
 /// Returns an empty cache of final rows.
@@ -72,9 +73,9 @@ pub(super) async fn page(
     })
 }
 
-/// Reads all windows of several series that start in `range`, in any order. The watermark in the result was read
-/// before the rows. If a window ends at or before the watermark and is not among the rows, the window has no
-/// events.
+/// Reads all windows that start in `range` and belong to one of several series, in any order. The watermark in the
+/// result was read before the rows. If a window ends at or before the watermark and is not among the rows, the window
+/// has no events.
 pub(super) async fn windows(
     db: &Db,
     finals: &Finals,
@@ -283,7 +284,7 @@ fn is_final<'a>(
         has_fence = true;
         let is_current = match (log_key.rsplit_once('#'), topic_id) {
             (Some((id, _)), Some(topic_id)) => id == topic_id,
-            // The config item does not name a topic yet, so any topic may be the current one.
+            // The config item does not name a topic yet, so any topic may be the current topic.
             _ => true,
         };
         let is_passed = watermarks.get(log_key).is_some_and(|w| *w >= end_ms);

@@ -1,7 +1,7 @@
 //! Reads the tables for `verify`, in the order of city and time, with Query and BatchGetItem.
 //!
-//! [`Audit::fill`] fills a [`Slice`] city by city. To find the cities, `fill` merges the sixteen sorted lists of the
-//! totals. Within a city, `fill` merges the raw events (one list per shard), the alerts, and the windows (one list per
+//! [`Audit::fill`] fills a [`Slice`] city by city. To find the cities, `fill` merges the sixteen sorted lists of totals
+//! rows. Within a city, `fill` merges the raw events (one list per shard), the alerts, and the windows (one list per
 //! event type) by time. A slice can therefore end at any event time, and memory holds only one page of each list. Raw
 //! events and windows come from indexes, which may lag behind their tables. A caller that finds a difference must
 //! therefore read the row by its key before it reports the difference.
@@ -33,10 +33,10 @@ use lists::{CityLists, CityTotals};
 
 pub use decode::{put_from_item, row_from_item};
 
-/// Number of windows whose rows are read together.
+/// Number of window rows that are read together.
 const WINDOWS_AT_ONCE: usize = 800;
-/// Maximum number of attempts of a request. The error of the last attempt ends the comparison. The pauses between the
-/// attempts add up to ten seconds.
+/// Maximum number of attempts of a request. The error of the last attempt ends the comparison that `verify` makes. The
+/// pauses between the attempts add up to ten seconds.
 const ATTEMPTS: u32 = 8;
 
 /// The settings that determine which rows `verify` reads, and how.
@@ -61,7 +61,8 @@ pub struct AuditView {
 /// The rollup rows that `verify` reads.
 #[derive(Clone, Debug, Default)]
 pub struct RollupView {
-    /// The time at or before which an hour or day must end for its row to be read, or 0 to read no hours and days.
+    /// `verify` reads only the rows of hours and days that end at or before this time. The value 0 means that `verify`
+    /// reads no such rows.
     pub until_ms: UnixMs,
     /// All event types, or an empty list if `until_ms` is 0.
     pub event_types: Vec<String>,
@@ -90,7 +91,7 @@ pub struct Audit {
 }
 
 impl Audit {
-    /// Returns a reader of the tables `names`, but sends no request yet.
+    /// Returns a reader of the tables with the given names. The function sends no request.
     pub fn new(client: Client, names: TableNames, metrics: Metrics) -> Audit {
         Audit {
             db: Db::new(client, names, metrics, ATTEMPTS),
@@ -155,8 +156,8 @@ impl Audit {
     }
 
     /// Fills `slice` with the rows from `lo` to `limit`, until the slice is full or no more rows exist. A full slice
-    /// ends where the next slice begins. `extra` contains the keys of rows of counts that are read in addition to the
-    /// lists.
+    /// ends where the next slice begins. `extra` contains the keys of further count rows to read, in addition to the
+    /// rows in the sorted lists.
     ///
     /// # Errors
     /// Returns the error from DynamoDB.
@@ -178,8 +179,8 @@ impl Audit {
         for (key, row) in self.rows(extra, view).await? {
             slice.add_row(key, row);
         }
-        // The rollup rows for all cities together have an empty city name. Sorted by city name, these rows may come
-        // between the rows of two cities.
+        // The rollup rows for all cities together have an empty city name. In the order of rows, they may come between
+        // the rows of two cities.
         let end_of_all = RowPlace::new("", UnixMs(i64::MAX));
         let mut all_are_due =
             view.rollups.until_ms > UnixMs(0) && lo.is_none_or(|lo| *lo <= end_of_all);
@@ -221,8 +222,8 @@ impl Audit {
         }
     }
 
-    /// Fills `slice` with the hours and days of all cities together. Returns true if the slice ended before all these
-    /// hours and days were added.
+    /// Fills `slice` with the hour rows and day rows that count all cities together. Returns true if the slice ended
+    /// before all these rows were added.
     async fn fill_all_cities(
         &self,
         slice: &mut Slice,
@@ -298,7 +299,7 @@ impl Audit {
         Ok(())
     }
 
-    /// Reads the rows of counts with the given keys, and returns the rows that exist.
+    /// Reads the count rows with the given keys, and returns the rows that exist.
     ///
     /// # Errors
     /// Returns the error from DynamoDB.

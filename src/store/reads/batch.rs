@@ -60,7 +60,7 @@ impl Db {
         Ok(items)
     }
 
-    /// Sends one BatchGetItem request. Returns the items and the unprocessed keys.
+    /// Sends one BatchGetItem request. Returns the items that were found and the unprocessed keys.
     async fn get_some(
         &self,
         table: &str,
@@ -109,8 +109,8 @@ impl Db {
     }
 }
 
-/// Returns the flaw of an answer to a request for `keys`, or `None` if the answer has no flaw. The answer must not
-/// contain a key that was not requested. The answer may contain each requested key only once, either as found or as
+/// Returns the flaw of an answer to a BatchGetItem, or `None` if the answer has no flaw. The answer must not contain a
+/// key that was not requested. The answer may contain each requested key only once, either with its item or as
 /// unprocessed.
 fn find_batch_flaw<'a>(
     table: &str,

@@ -1,5 +1,5 @@
-//! Sends the requests of the readers. [`Db`] checks the answer to each request, counts the request, and repeats a
-//! failed request if the caller allows several attempts.
+//! Sends the read requests. [`Db`] counts each request, checks the answer, and repeats a failed request if the caller
+//! allows several attempts.
 
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,7 @@ use crate::store::error::{StoreError, StoreErrorKind};
 use crate::store::requests::count_request;
 use crate::telemetry::Metrics;
 
-/// Maximum number of requests in flight at the same time for one answer.
+/// Maximum number of DynamoDB requests in flight at the same time for one answer of the API.
 const REQUESTS_MAX: usize = 16;
 /// First pause before a failed request is sent again. The pause doubles with each attempt.
 const PAUSE_FIRST: Duration = Duration::from_millis(80);
@@ -29,7 +29,7 @@ pub(crate) struct Db {
     pub(super) client: Client,
     pub(super) names: TableNames,
     metrics: Metrics,
-    /// Maximum number of attempts of a request. The error of the last attempt ends the read.
+    /// Maximum number of attempts for one request. The error of the last attempt ends the read.
     attempts: u32,
 }
 
@@ -43,7 +43,7 @@ pub(super) struct KeyNames {
 }
 
 impl Db {
-    /// Returns a reader of the tables `names`.
+    /// Returns a [`Db`] that reads the tables with the given names.
     pub(super) fn new(client: Client, names: TableNames, metrics: Metrics, attempts: u32) -> Db {
         Db {
             client,
@@ -62,7 +62,7 @@ impl Db {
     }
 
     /// Returns a Query of one partition for the sort keys from `lower` to `upper`, both inclusive. If `upper` is
-    /// `None`, the Query has no upper end.
+    /// `None`, the Query has no upper bound.
     pub(super) fn query_keys(
         &self,
         keys: &KeyNames,
@@ -209,7 +209,7 @@ impl Db {
         }
     }
 
-    /// Counts an answer with a flaw, and returns the matching error.
+    /// Counts an answer with a flaw in the metrics, and returns the error for this flaw.
     pub(super) fn wrong_answer(
         &self,
         operation: &'static str,
@@ -220,9 +220,9 @@ impl Db {
         StoreError::wrong_answer(operation, table, flaw)
     }
 
-    /// Returns the outcome under which the metrics count a failed request. Only `notify` needs the table of incidents,
-    /// so an alert should not report its absence as a fault. If an IAM policy does not name the table, IAM denies the
-    /// request even if the table does not exist.
+    /// Returns the outcome under which the metrics count a failed request. Only `notify` needs the incident table, so
+    /// its absence should not trigger an alert. If an IAM policy does not name the table, IAM denies the request even
+    /// if the table does not exist.
     fn outcome(&self, table: &str, kind: StoreErrorKind) -> &'static str {
         let is_absent = matches!(kind, StoreErrorKind::NotFound | StoreErrorKind::Denied);
         if is_absent && table == self.names.incidents {
@@ -245,7 +245,7 @@ impl Db {
     }
 }
 
-/// Restricts a Query to the named attributes. The alias of each attribute is `#` followed by its name.
+/// Makes a Query return only the named attributes. The alias of each attribute is `#` followed by its name.
 pub(super) fn project(
     mut query: QueryFluentBuilder,
     attributes: impl IntoIterator<Item = &'static str>,
@@ -281,7 +281,7 @@ where
     Ok(out)
 }
 
-/// The number of times that a failed request may still be repeated, and the next pause.
+/// The number of remaining attempts for a failed request, and the pause before the next attempt.
 pub(super) struct Retries {
     left: u32,
     pause: Duration,
@@ -291,7 +291,7 @@ impl Retries {
     /// Sleeps before a failed request is sent again.
     ///
     /// # Errors
-    /// Returns `error` itself if no attempt is left or another attempt cannot succeed.
+    /// Returns the error `error` itself if no attempt is left or another attempt cannot succeed.
     pub(super) async fn pause_after(&mut self, error: StoreError) -> Result<(), StoreError> {
         let is_passing = matches!(
             error.kind(),

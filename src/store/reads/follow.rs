@@ -1,4 +1,4 @@
-//! Reads the table of incidents again and again, and returns the incidents that have changed.
+//! Polls the incident table, and returns the incidents that have changed.
 
 use super::{IncidentFilter, PageRequest, Range, Reads};
 use crate::core::clock::UnixMs;
@@ -8,14 +8,14 @@ use crate::core::time::TIME_MS_END;
 use crate::store::error::StoreError;
 use crate::store::incidents::StoredIncident;
 
-/// Maximum number of open incidents that one poll lists. The list on the page is as long.
+/// Maximum number of open incidents that one poll lists. The web page shows a list of the same length.
 const OPEN_MAX: usize = 50;
 /// Maximum number of resolved incidents that one poll lists.
 const RESOLVED_MAX: usize = 20;
-/// Maximum number of incidents that one poll reads because no list contains them.
+/// Maximum number of incidents that one poll reads individually because they no longer appear in a list.
 const MISSING_MAX: usize = 10;
 
-/// Remembers the incidents that a reader knows.
+/// Keeps the incidents that earlier polls returned, so that a poll can find the changes.
 #[derive(Default)]
 pub struct IncidentFollower {
     follower: Follower<StoredIncident>,
@@ -27,11 +27,12 @@ impl IncidentFollower {
         self.follower.is_new()
     }
 
-    /// Reads the table once. Returns the incidents that have changed since the last poll. The first poll returns the open
-    /// incidents.
+    /// Reads the table once. Returns the incidents that have changed since the last poll. The first poll returns all
+    /// open incidents.
     ///
     /// # Errors
-    /// Returns an error if DynamoDB does not answer. The next poll then returns what this one would have returned.
+    /// Returns an error if DynamoDB does not answer. In this case, the next poll returns the changes that this poll
+    /// missed.
     pub async fn poll(
         &mut self,
         reads: &dyn Reads,
@@ -80,8 +81,8 @@ fn request(range: Range, limit: usize, now_ms: UnixMs) -> PageRequest {
     }
 }
 
-/// Returns an incident that was open, if it is resolved now. The reader may only read the index, which is sorted by the
-/// time of opening.
+/// Returns a formerly open incident if the incident is resolved now. The reader has access only to the index, which is
+/// sorted by opening time.
 async fn find_resolved(
     reads: &dyn Reads,
     was: &StoredIncident,

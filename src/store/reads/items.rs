@@ -26,13 +26,13 @@ pub struct EventItem {
     pub event_id: String,
     /// The event time, in the form `2013-01-01T06:00:00.000Z`.
     pub timestamp: String,
-    /// The city, as its producers spell it.
+    /// The name of the city, as producers spell it.
     pub city: String,
     /// The event type, in lower case.
     pub event_type: String,
     /// The severity: `low`, `medium`, `high` or `critical`.
     pub severity: String,
-    /// The producer's description, or an empty text.
+    /// The producer's description of the event, or an empty text.
     pub description: String,
     /// The time at which a consumer wrote the item, as UTC text.
     pub processing_time: String,
@@ -55,13 +55,13 @@ pub struct AlertItem {
     pub event_id: String,
     /// The event time, in the form `2013-01-01T06:00:00.000Z`.
     pub event_time: String,
-    /// The city, as its producers spell it.
+    /// The name of the city, as producers spell it.
     pub city: String,
     /// The event type, in lower case.
     pub event_type: String,
     /// The severity: `high` or `critical`.
     pub severity: String,
-    /// The producer's description, or an empty text.
+    /// The producer's description of the event, or an empty text.
     pub description: String,
     /// The time at which a consumer wrote the item, as UTC text.
     pub processing_time: String,
@@ -78,7 +78,7 @@ pub struct AggregationItem {
     pub window_start: String,
     /// The first instant after the window.
     pub window_end: String,
-    /// The city, as its producers spell it.
+    /// The name of the city, as producers spell it.
     pub city: String,
     /// The event type, in lower case.
     pub event_type: String,
@@ -97,7 +97,7 @@ pub struct AggregationItem {
 /// The totals of a series as the API shows them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TotalItem {
-    /// The city, as its producers spell it.
+    /// The name of the city, as producers spell it.
     pub city: String,
     /// The event type, in lower case.
     pub event_type: String,
@@ -110,7 +110,7 @@ pub struct TotalItem {
 }
 
 impl TotalItem {
-    /// Returns the number of all events of the series.
+    /// Returns the number of all events of the series, late events included.
     pub fn events(&self) -> u64 {
         self.event_count.saturating_add(self.late_count)
     }
@@ -221,8 +221,8 @@ pub(super) fn fences(item: &Item) -> impl Iterator<Item = &str> {
     item.keys().filter_map(|name| name.strip_prefix(FENCE_NEXT))
 }
 
-/// Logs a warning if an attribute that should be a number is damaged and is therefore shown as zero. The rate limit
-/// `limit` may suppress the warning.
+/// Logs a warning if a number attribute is damaged. The API shows a damaged number as zero. The rate limit `limit` may
+/// suppress the warning.
 fn warn_of_damage(
     limit: &WarnLimit,
     table: &str,

@@ -8,7 +8,7 @@ use super::db::{Db, KeyNames, read_together};
 use crate::store::attributes::{Item, TTL, number, text};
 use crate::store::error::StoreError;
 
-/// A range of sort keys in one partition of a table or an index, with the rows that were read but not yet taken.
+/// A range of sort keys in one partition of a table or an index, with a buffer of rows that the lane has read ahead.
 #[derive(Clone)]
 pub(super) struct Lane {
     query: QueryFluentBuilder,
@@ -19,14 +19,14 @@ pub(super) struct Lane {
     rows: VecDeque<Item>,
 }
 
-/// A filter that leaves out rows of a lane. The default filter leaves out no row.
+/// A filter for the rows of a lane. The default filter keeps every row.
 #[derive(Clone, Debug, Default)]
 pub(super) struct RowFilter {
-    /// Leaves out rows in which the named attribute has the given value.
+    /// The filter leaves out rows in which the named attribute has the given value.
     pub(super) not: Option<(&'static str, String)>,
-    /// Leaves out rows in which one of the named attributes has another value.
+    /// The filter keeps only rows in which every named attribute has the given value.
     pub(super) only: Vec<(&'static str, String)>,
-    /// Leaves out rows that have expired by the given time, in Unix seconds.
+    /// The filter leaves out rows that have expired by the given time, in Unix seconds.
     pub(super) now_s: Option<i64>,
 }
 
@@ -42,7 +42,7 @@ impl RowFilter {
 }
 
 impl Lane {
-    /// Returns a lane over the sort keys from `lower` to `upper` of one partition, but sends no request yet.
+    /// Returns a lane that reads the sort keys from `lower` to `upper` in one partition. The function sends no request.
     pub(super) fn new(
         db: &Db,
         keys: &KeyNames,
@@ -75,23 +75,23 @@ impl Lane {
         self
     }
 
-    /// Makes the lane begin after the row with the key `key`.
+    /// Makes the lane begin after the row with the given key.
     pub(super) fn after(mut self, key: Option<Item>) -> Lane {
         self.start = key;
         self
     }
 
-    /// Returns the next row that was already read, without taking it out of the lane.
+    /// Returns the first buffered row, without removing the row from the lane.
     pub(super) fn front(&self) -> Option<&Item> {
         self.rows.front()
     }
 
-    /// Removes and returns the next row that was already read.
+    /// Removes and returns the first buffered row.
     pub(super) fn pop(&mut self) -> Option<Item> {
         self.rows.pop_front()
     }
 
-    /// Reads pages until the lane has a row or the Query has ended.
+    /// Reads pages until the lane has at least one buffered row or the Query has ended.
     pub(super) async fn fill(&mut self, db: &Db) -> Result<(), StoreError> {
         while self.rows.is_empty() && !self.has_ended {
             let query = self.query.clone();

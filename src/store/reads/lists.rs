@@ -41,8 +41,8 @@ pub(super) async fn events(
     Ok(page.map(|item| EventItem::from_table(&table, &item)))
 }
 
-/// Returns the bounds of the sort keys, which are times. The times are whole milliseconds, so the last time before `to`
-/// is one millisecond earlier.
+/// Returns the bounds of the sort keys, which are times. The times are whole milliseconds, so the last time in the
+/// range is one millisecond before the range's end.
 fn time_bounds(request: &PageRequest) -> (String, String) {
     (
         format_millis(request.range.from_ms),
@@ -50,8 +50,8 @@ fn time_bounds(request: &PageRequest) -> (String, String) {
     )
 }
 
-/// Returns the sort key for the time that is one millisecond earlier. Any number of rows may have the same time. After
-/// a partition has returned all its rows of one time, its next page begins at the earlier sort key.
+/// Returns the sort key for the time one millisecond before `time`. Any number of rows may have the same time. After a
+/// partition has returned all its rows with one time, its next page begins at the earlier sort key.
 fn earlier(time: &str) -> Option<String> {
     parse_timestamp(time).map(|ms| format_millis(ms - 1))
 }
@@ -90,8 +90,8 @@ pub(super) async fn alerts(
     alerts_page(db, index, SEVERITY_SHARD, &[CITY], partitions, request).await
 }
 
-/// Returns the bounds of the sort keys. Sort keys have the form `<time>#<id>`, so all keys of one time are between that
-/// time and the next millisecond.
+/// Returns the bounds of the sort keys. Sort keys have the form `<time>#<id>`, so all keys with the same time sort
+/// between this time and the next millisecond.
 fn alert_bounds(request: &PageRequest) -> (String, String) {
     (
         format_millis(request.range.from_ms),
@@ -132,7 +132,7 @@ pub(super) async fn silences(db: &Db) -> Result<Vec<Silence>, StoreError> {
     Ok(items.await?.iter().filter_map(silence_of).collect())
 }
 
-/// Reads a page of incidents, sorted by the time of opening.
+/// Reads a page of incidents, sorted by opening time.
 pub(super) async fn incidents(
     db: &Db,
     wanted: IncidentFilter,
@@ -149,8 +149,8 @@ pub(super) async fn incidents(
         other_keys: &[RULE, INCIDENT],
     };
     let (lower, upper) = time_bounds(&request);
-    // Open incidents come before resolved incidents of the same time. An incident that is resolved while a client reads
-    // the pages may therefore appear twice, but is never left out.
+    // Open incidents come before resolved incidents with the same opening time. An incident that is resolved while a
+    // client reads the pages may therefore appear twice, but is never left out.
     let partitions = STATES
         .into_iter()
         .filter(|(is_open, _)| wanted.is_open.is_none_or(|wanted| wanted == *is_open))

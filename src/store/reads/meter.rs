@@ -1,7 +1,7 @@
-//! Sums the number of requests and the read units that one answer costs.
+//! Measures the number of requests and the read units that one API answer costs.
 //!
 //! The meter is a task-local value, so that readers do not have to pass it as an argument. A reader that spawns a task
-//! wraps the future in [`carry`]. A task without a meter sums nothing.
+//! wraps the future in [`carry`]. In a task without a meter, no costs are measured.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,7 +13,7 @@ tokio::task_local! {
     static METER: Meter;
 }
 
-/// Sums what the reads of one answer cost, and may limit that cost. All clones share the sums.
+/// Sums the cost of all reads for one answer, and may limit this cost. All clones of a meter share the same sums.
 #[derive(Clone, Default)]
 pub struct Meter(Arc<CostSums>);
 
@@ -46,12 +46,12 @@ impl Meter {
         }))
     }
 
-    /// Runs `reading` with the meter, and returns the result of `reading`.
+    /// Runs the future `reading` with this meter, and returns the future's result.
     pub async fn run<T>(&self, reading: impl Future<Output = T>) -> T {
         METER.scope(self.clone(), reading).await
     }
 
-    /// Returns the number of requests and the number of read units so far.
+    /// Returns the number of requests and read units that the meter has counted so far.
     pub fn spent(&self) -> (u64, f64) {
         #[allow(clippy::cast_precision_loss)] // the cost of one answer is far below 2^53
         let units = self.0.milliunits.load(Ordering::Relaxed) as f64 / 1_000.0;
@@ -59,12 +59,12 @@ impl Meter {
     }
 }
 
-/// Runs `reading`, and returns its result and its cost.
+/// Runs the future `reading`, and returns its result and its cost.
 pub async fn metered<T>(reading: impl Future<Output = T>) -> (T, Cost) {
     metered_by(&Meter::default(), reading).await
 }
 
-/// Runs `reading` with the given meter, and returns its result and its cost.
+/// Runs the future `reading` with the given meter, and returns the future's result and cost.
 pub async fn metered_by<T>(meter: &Meter, reading: impl Future<Output = T>) -> (T, Cost) {
     let begun = Instant::now();
     let result = meter.run(reading).await;
@@ -84,7 +84,7 @@ pub async fn metered_by<T>(meter: &Meter, reading: impl Future<Output = T>) -> (
     )
 }
 
-/// Returns the read units that the meter of this task has counted, or 0 without a meter.
+/// Returns the read units that the meter of this task has counted, or 0 if the task has no meter.
 pub fn units_so_far() -> f64 {
     METER.try_with(|meter| meter.spent().1).unwrap_or_default()
 }
@@ -106,7 +106,7 @@ pub(super) fn check_bound() -> Result<(), StoreError> {
     }
 }
 
-/// Returns a future that another task can run with the meter of this task.
+/// Wraps a future so that another task runs the future with the meter of this task.
 pub(super) fn carry<T>(
     reading: impl Future<Output = T> + Send + 'static,
 ) -> impl Future<Output = T> + Send + 'static {
@@ -114,7 +114,7 @@ pub(super) fn carry<T>(
     METER.scope(meter, reading)
 }
 
-/// Adds a request and its read units to the meter of this task.
+/// Adds one request and its read units to the meter of the current task.
 pub(super) fn add_request(units: Option<f64>) {
     let _unmetered = METER.try_with(|meter| {
         meter.0.requests.fetch_add(1, Ordering::Relaxed);

@@ -1,11 +1,11 @@
 //! Merges several partitions of a table or an index into one list with the newest items first.
 //!
 //! A lane reads one partition backwards. The merged list is sorted by descending sort key. Rows with equal sort keys
-//! are sorted by lane. Within a lane, rows keep DynamoDB's order. The order of the merged list is total, so a
-//! [`Position`] only has to name one row of one lane. Lanes before the position's lane have already returned all their
-//! rows with the same sort key. The position's lane continues after the position's row. Lanes after the position's lane
-//! have not returned any row with the same sort key. The list therefore returns each row exactly once, even if many
-//! rows have the same time.
+//! are sorted by lane. Within a lane, rows keep DynamoDB's order. The merged list has a total order, so one row of one
+//! lane is enough to define a [`Position`]. Lanes before the position's lane have already returned all their rows with
+//! the position's sort key. The position's lane continues after the position's row. Lanes after the position's lane
+//! have not yet returned any row with the position's sort key. The list therefore returns each row exactly once, even
+//! if many rows have the same time.
 
 use std::cmp::Ordering;
 
@@ -20,10 +20,10 @@ use crate::store::error::StoreError;
 /// Maximum size of the rows on a page as JSON, in bytes. A page with large rows ends at this size, even if more rows
 /// were requested. Every page contains at least one row, unless the list has ended.
 const PAGE_BYTES_MAX: usize = 4 << 20;
-/// Minimum number of rows that a request reads if a filter leaves out some rows.
+/// Minimum number of rows that a request reads if the list has a filter.
 const FILTERED_ROWS_MIN: usize = 100;
 
-/// A table or an index, with the other key attributes of its rows.
+/// A table or an index from which a merged list is read.
 pub(super) struct KeyedSource {
     pub(super) keys: KeyNames,
     /// The attributes that are keys of the table but not of the index. Only the last of these attributes may contain
@@ -50,14 +50,14 @@ impl ListPartition {
         }
     }
 
-    /// Leaves out rows in which the named attribute has another value, if `value` is set.
+    /// If `value` is set, leaves out the rows in which the attribute `name` has a different value.
     pub(super) fn only(mut self, name: &'static str, value: Option<&str>) -> ListPartition {
         self.only
             .extend(value.map(|value| (name, value.to_owned())));
         self
     }
 
-    /// Opens the lane with the number `n`. The lane begins after the position in `request`.
+    /// Opens the lane with the number `n`. The lane begins after the position that `request` contains.
     fn open(
         self,
         db: &Db,
@@ -89,7 +89,7 @@ impl ListPartition {
     }
 }
 
-/// Returns the complete key of the row at `position`, after which a Query can continue.
+/// Returns the complete key of the row at `position`. A Query can continue after this key.
 fn key_at(position: &Position, source: &KeyedSource, pk: &str) -> Item {
     let attribute = |name: &str, value: &str| (name.to_owned(), string(value));
     let mut key = Item::from([
@@ -109,7 +109,7 @@ fn key_at(position: &Position, source: &KeyedSource, pk: &str) -> Item {
 
 /// Reads one page of the merged list.
 ///
-/// The function `below` returns the largest sort key that is smaller than its argument, if such a key exists.
+/// The argument `below` is a function that returns the largest possible sort key that is smaller than a given sort key.
 pub(super) async fn read_page(
     db: &Db,
     source: KeyedSource,
@@ -144,7 +144,7 @@ pub(super) async fn read_page(
     Ok(Page { items, next })
 }
 
-/// Returns the other key attributes of a row in one text, as a [`Position`] contains them.
+/// Returns the key attributes of a row that are not keys of the index, joined as in [`Position::key`].
 fn other_keys_of(row: &Item, source: &KeyedSource) -> String {
     let values = source.other_keys.iter().map(|name| text(row, name));
     values.collect::<Vec<_>>().join("#")
@@ -165,7 +165,7 @@ fn rows_per_request(partitions: &[ListPartition], limit: usize) -> i32 {
     i32::try_from(rows.max(rows_min)).unwrap_or(i32::MAX)
 }
 
-/// Returns the index of the lane whose next row has the largest sort key. If several lanes have rows with this sort
+/// Returns the index of the lane whose next row has the largest sort key. If several lanes have a row with this sort
 /// key, the function returns the first of these lanes.
 fn newest_lane(lanes: &[Lane], sk: &str) -> Option<usize> {
     let fronts = lanes.iter().enumerate().rev();

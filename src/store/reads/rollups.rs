@@ -1,4 +1,4 @@
-//! Reads rollup rows for the API, and the data that the writer of rollups needs.
+//! Reads rollup rows for the API, and the data that the rollup writer needs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -28,13 +28,14 @@ use crate::store::rollup_items::{HOURS, decode_hours, decode_mark, decode_row, m
 use crate::store::warn_limit::WarnLimit;
 use crate::telemetry::Metrics;
 
-/// Time after the last move of the rollup mark during which rollup rows are read consistently, in milliseconds. After
-/// this time, an eventually consistent read returns all rollup rows too, at half the price. AWS states that eventually
-/// consistent reads usually lag by less than a second.
+/// For this number of milliseconds after the rollup mark has moved, rollup rows are read consistently. Later, an
+/// eventually consistent read also returns all rollup rows, at half the price. AWS states that eventually consistent
+/// reads usually lag by less than a second.
 const SETTLED_MS: i64 = 60_000;
 /// Maximum number of series on a page.
 const PAGE_SERIES: i32 = 250;
-/// Maximum number of attempts of a request by the rollup writer. The error of the last attempt ends the rollup pass.
+/// Maximum number of attempts that the rollup writer makes for one request. The error of the last attempt ends the
+/// rollup pass.
 const ATTEMPTS: u32 = 8;
 
 /// Limits how often warnings about damaged rows are logged.
@@ -46,8 +47,7 @@ pub struct RolledUp {
     /// Every hour and every day that ends at or before this time is rolled up. The time is the start of an hour, or 0
     /// if nothing is rolled up.
     pub until_ms: UnixMs,
-    /// True if the rows were written so long ago that eventually consistent reads, at half the price, return all of
-    /// them.
+    /// True if the rollup rows are so old that eventually consistent reads return all of them, at half the price.
     pub is_settled: bool,
     /// A hash of the id of the tables, the topic id and the idle partitions. The counts of a rollup row change only if
     /// this hash also changes.
@@ -59,7 +59,7 @@ pub struct RolledUp {
 /// The counts of one hour, for one series or for an event type in all cities.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HourItem {
-    /// The city and event type that are counted, or the event type in all cities.
+    /// The series that is counted: a city and an event type, or an event type in all cities.
     pub series: RollupSeries,
     /// The start of the hour.
     pub start_ms: UnixMs,
@@ -70,7 +70,7 @@ pub struct HourItem {
 /// The counts of one UTC day, for one series or for an event type in all cities.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DayItem {
-    /// The city and event type that are counted, or the event type in all cities.
+    /// The series that is counted: a city and an event type, or an event type in all cities.
     pub series: RollupSeries,
     /// The start of the day.
     pub start_ms: UnixMs,
@@ -102,7 +102,7 @@ pub(super) async fn rolled_up(db: &Db, now_ms: UnixMs) -> Result<RolledUp, Store
             let counted = |partition: i32| logs.get(&partition).map_or(Some(0), |log| log.counted);
             rolled_up.until_ms = mark.whole_until_ms(counted);
             rolled_up.is_settled = moved_ms.is_some_and(|ms| now_ms - ms >= SETTLED_MS);
-            // When a partition is no longer idle, the rollup writer replaces the rows that left this partition out.
+            // When a partition is no longer idle, the rollup writer replaces the rows that do not count this partition.
             for partition in mark.idle.keys().filter(|p| counted(**p) == Some(0)) {
                 log.push_str(&format!(" {partition}"));
             }
@@ -155,7 +155,7 @@ pub(super) async fn first_hour(
         .filter(|start_ms| *start_ms < rolled_up.until_ms))
 }
 
-/// Reads the rolled-up hours of the given series that start in `range`, in any order.
+/// Reads the counts of the given series for the rolled-up hours that start in `range`, in any order.
 pub(super) async fn hours(
     db: &Db,
     series: Vec<RollupSeries>,
@@ -174,7 +174,7 @@ pub(super) async fn hours(
     Ok(rows.into_iter().filter_map(hour).collect())
 }
 
-/// Reads the rolled-up UTC days of the given series that start in `range`, in any order.
+/// Reads the counts of the given series for the rolled-up UTC days that start in `range`, in any order.
 pub(super) async fn days(
     db: &Db,
     series: Vec<RollupSeries>,
@@ -251,7 +251,7 @@ async fn mark_item(db: &Db) -> Result<Option<Item>, StoreError> {
     db.get_one(&db.names.totals, mark_key()).await
 }
 
-/// The items of the tables that determine which hours can be rolled up.
+/// The stored items that determine which hours can be rolled up.
 #[derive(Clone, Debug)]
 pub struct RollupTables {
     /// The config item of the tables.
@@ -263,7 +263,8 @@ pub struct RollupTables {
 }
 
 impl RollupTables {
-    /// Returns the facts that decide which hours are due. Returns `None` if the tables count a topic with another id.
+    /// Returns the facts that decide which hours are due for rollup. Returns `None` if the tables count a topic with
+    /// another id.
     pub fn facts(&self, topic_id: &str, partition_count: i32) -> Option<RollupFacts> {
         (self.config.topic_id.as_deref() == Some(topic_id)).then(|| RollupFacts {
             topic_id: topic_id.to_owned(),
@@ -274,14 +275,14 @@ impl RollupTables {
     }
 }
 
-/// Reads the data that the writer of rollups needs. All reads are consistent, except the read of the first window.
+/// Reads the data that the rollup writer needs. All reads are consistent, except the read of the first window.
 #[derive(Clone)]
 pub struct RollupSource {
     db: Db,
 }
 
 impl RollupSource {
-    /// Returns a reader of the tables `names`, but sends no request yet.
+    /// Returns a reader of the tables with the given names. The function sends no request.
     pub fn new(client: Client, names: TableNames, metrics: Metrics) -> RollupSource {
         RollupSource::over(Db::new(client, names, metrics, ATTEMPTS))
     }
@@ -311,9 +312,9 @@ impl RollupSource {
         Ok(RollupTables { config, mark, logs })
     }
 
-    /// Returns one page of the series of one totals shard whose names are greater than `after`, in alphabetical order.
-    /// The returned flag is true if more series follow. A consumer writes the totals row of an event before it
-    /// publishes a watermark that covers the event.
+    /// Returns the next page of the series in one totals shard, in alphabetical order. The page begins after the series
+    /// with the name `after`. The returned flag is true if more series follow. A consumer writes the totals row of an
+    /// event before it publishes a watermark that covers the event.
     ///
     /// # Errors
     /// Returns the error from DynamoDB.
@@ -333,7 +334,7 @@ impl RollupSource {
         Ok((names.collect(), next.is_some()))
     }
 
-    /// Reads the windows of a series that start in `range`, by their keys. Returns the start and the counts of each
+    /// Reads, by key, all windows of one series that start in `range`. Returns the start and the counts of each
     /// existing window.
     ///
     /// # Errors
@@ -361,8 +362,8 @@ impl RollupSource {
         Ok(found.iter().filter_map(window).collect())
     }
 
-    /// Returns the earliest start of a window at or after `from_ms`, across all series. The function reads an index,
-    /// which may lag behind its table.
+    /// Returns the start of the first window, across all series, that starts at or after `from_ms`. The function reads
+    /// an index, which may lag behind its table.
     ///
     /// # Errors
     /// Returns the error from DynamoDB.
@@ -406,7 +407,7 @@ impl RollupSource {
         Ok((series, event_types.len() as u64))
     }
 
-    /// Reads the page of series after `after` in `shard`, and sets `shard` and `after` to the start of the next page.
+    /// Reads one page of series from the position (`shard`, `after`), and moves the position to the next page.
     pub(super) async fn next_series(
         &self,
         shard: &mut u32,

@@ -30,7 +30,7 @@ fn join(raw: Option<Range>, windows: Option<Range>, window_ms: i64) -> Option<Ra
     let (Some(raw), Some(windows)) = (raw, windows) else {
         return raw.or(windows);
     };
-    // If the first raw row is later than the first window, the raw row of the first event has expired.
+    // If the first remaining raw row is later than the first window, the raw row of the first event has expired.
     let is_first = raw.from_ms < windows.from_ms + window_ms;
     Some(Range {
         from_ms: if is_first {
@@ -87,7 +87,7 @@ async fn window_ends(db: &Db, series: Vec<String>) -> Result<Option<Range>, Stor
     })))
 }
 
-/// Returns the earliest and the latest of `times`, or `None` if there are none.
+/// Returns the earliest and the latest of the given times, or `None` if there are no times.
 fn ends_of(times: impl Iterator<Item = UnixMs>) -> Option<Range> {
     times.fold(None, |ends: Option<Range>, ms| {
         let ends = ends.unwrap_or(Range {
@@ -123,7 +123,7 @@ mod tests {
             (span(3, 14), span(0, 10), span(3, 14)),
             // The raw rows of the first events have expired.
             (span(7, 14), span(0, 10), span(0, 14)),
-            // No window counts a late event.
+            // The first event is a late event, which no window counts.
             (span(2, 14), span(5, 10), span(2, 14)),
             // The consumers no longer write raw rows.
             (span(3, 4), span(0, 10), span(3, 10)),

@@ -19,11 +19,11 @@ use crate::store::proof;
 
 /// Maximum number of pages of totals that have been read but not yet summed.
 const PAGES_AHEAD: usize = 4;
-/// Number of series on a page. With small pages, a read with a limited cost ends soon after it reaches the limit,
+/// Number of series on a page. With small pages, a read whose cost is limited ends soon after it reaches the limit,
 /// even if many requests are in flight.
 const PAGE_SERIES: i32 = 250;
 
-/// The sums over every series, and the totals of the largest series.
+/// The sums over all series, and the totals of the largest series.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct EveryTotal {
     /// The sums over all series, in which `city` and `event_type` are empty strings.
@@ -32,17 +32,18 @@ pub struct EveryTotal {
     pub series_count: usize,
     /// The largest series, sorted by size. Series of equal size are sorted by name.
     pub largest: Vec<TotalItem>,
-    /// For each event type, the number of its series and their sums. The map contains at most `kept_max` event types.
+    /// For each event type, the number of series and the sums over these series. The map contains at most `kept_max`
+    /// event types.
     pub by_type: BTreeMap<String, (usize, TotalItem)>,
     /// True if there are more event types than `by_type` contains.
     pub types_left_out: bool,
-    /// True if the read reached its limit of read units, so that every part of this value lacks some series.
+    /// True if the read stopped at its limit of read units. The counts and lists then lack some series.
     pub is_cut: bool,
     kept_max: usize,
 }
 
 impl EveryTotal {
-    /// Returns empty sums that will keep at most `kept_max` of the largest series.
+    /// Returns sums of zero. Series that are added later are listed only if they are among the `kept_max` largest.
     pub fn new(kept_max: usize) -> EveryTotal {
         EveryTotal {
             kept_max,
@@ -50,7 +51,7 @@ impl EveryTotal {
         }
     }
 
-    /// Adds series to the sums. The caller must add each series only once.
+    /// Adds the totals of several series to the sums. The caller must add each series only once.
     pub fn take(&mut self, items: Vec<TotalItem>) {
         for item in &items {
             self.all.add(item);
@@ -76,7 +77,7 @@ impl EveryTotal {
         }
     }
 
-    /// Returns true if `largest` contains every series of the tables.
+    /// Returns true if the list `largest` contains every series of the tables.
     pub fn lists_all(&self) -> bool {
         !self.is_cut && self.largest.len() == self.series_count
     }
@@ -98,7 +99,7 @@ impl EveryTotal {
 }
 
 impl TotalItem {
-    /// Adds the counts of another series.
+    /// Adds the counts of another series to these counts.
     pub fn add(&mut self, other: &TotalItem) {
         self.event_count = self.event_count.saturating_add(other.event_count);
         self.late_count = self.late_count.saturating_add(other.late_count);
@@ -107,7 +108,7 @@ impl TotalItem {
         }
     }
 
-    /// Subtracts the counts of a series that was added before.
+    /// Subtracts the counts of a series that was added to these counts earlier.
     pub fn subtract(&mut self, other: &TotalItem) {
         self.event_count = self.event_count.saturating_sub(other.event_count);
         self.late_count = self.late_count.saturating_sub(other.late_count);
@@ -136,7 +137,7 @@ pub(super) async fn every(db: &Db, kept_max: usize) -> Result<EveryTotal, StoreE
     Ok(every.sorted())
 }
 
-/// Reads one page of the totals of a shard, in alphabetical order of the series. The returned flag is true if more
+/// Reads one page of totals rows from one shard, sorted alphabetically by series. The returned flag is true if more
 /// series follow.
 pub(super) async fn after(
     db: &Db,
@@ -158,8 +159,8 @@ pub(super) async fn after(
     Ok((items, next.is_some()))
 }
 
-/// Returns the sums over all progress items. Returns `None` if no progress item exists, or if one of them has no valid
-/// sums. The read is consistent, so later calls never return older sums.
+/// Returns the sums over all progress items. Returns `None` if no progress item exists, or if a progress item has no
+/// valid sums. The read is consistent, so later calls never return older sums.
 pub(super) async fn kept(db: &Db) -> Result<Option<TotalItem>, StoreError> {
     let attributes = [NEXT, SUMS_NEXT].into_iter().chain(SUMS);
     let items = db.progress_items(attributes).await?;
@@ -178,7 +179,7 @@ pub(super) async fn kept(db: &Db) -> Result<Option<TotalItem>, StoreError> {
     Ok((!items.is_empty()).then_some(all))
 }
 
-/// Reads all shards at the same time, and passes each page of totals to `take`.
+/// Reads all shards at the same time, and calls `take` with each page of totals.
 async fn each_page(
     db: &Db,
     city: Option<String>,

@@ -153,7 +153,7 @@ async fn a_table_with_other_keys_or_indexes_has_differences() {
     let client = client().await;
     let specs = specs(&TableNames::new("other"));
     let name = specs[0].name.clone();
-    // Each table gets the name of the raw events table and the keys and indexes of another table.
+    // Each created table has the name of the raw events table, but the keys and indexes of a different table.
     for (made, words) in [
         (
             &specs[1],

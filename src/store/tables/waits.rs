@@ -1,4 +1,4 @@
-//! Waits for tables: until they are active, until they accept a change, or until they are deleted.
+//! Waits until a table is active, accepts a change, or no longer exists.
 
 use std::time::{Duration, Instant};
 
@@ -9,20 +9,20 @@ use super::describe_table;
 use crate::failure::Failure;
 use crate::store::error::{StoreError, StoreErrorKind};
 
-/// Maximum time for a table to become active or to accept a change. AWS usually needs a few seconds. A new table
-/// accepts point-in-time recovery only after some minutes.
+/// Maximum time for a table to become active or to accept a change. AWS usually needs only a few seconds for this. A
+/// new table accepts point-in-time recovery only after some minutes.
 pub const CHANGE_LIMIT: Duration = Duration::from_secs(300);
 /// First pause between two requests for the status of a table. The pause doubles up to [`POLL_MAX`].
 const POLL_FIRST: Duration = Duration::from_millis(50);
 /// Maximum pause between two requests for the status of a table.
 const POLL_MAX: Duration = Duration::from_secs(2);
-/// Minimum time between two log lines about the same wait.
+/// Minimum time between two log lines about the same waiting operation.
 const LINE_EVERY: Duration = Duration::from_secs(10);
 
-/// Waits until the table and its indexes are active.
+/// Waits until a table and its indexes are active.
 ///
 /// # Errors
-/// Returns [`StoreError::Waited`] after `limit`, or the error from DynamoDB.
+/// Returns [`StoreError::Waited`] when the time `limit` is over, or the error from DynamoDB.
 pub async fn wait_active(
     client: &Client,
     table: &str,
@@ -43,7 +43,7 @@ pub async fn wait_active(
     }
 }
 
-/// The readiness of a table to accept changes and serve requests.
+/// Describes whether a table is ready to accept changes and serve requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TableReadiness {
     /// The table and its indexes are active.
@@ -103,7 +103,7 @@ pub fn readiness(found: &TableDescription) -> TableReadiness {
 /// table. DynamoDB refuses point-in-time recovery for some minutes after it has created a table.
 ///
 /// # Errors
-/// Returns the last refusal after `limit`, and returns any other error immediately.
+/// Returns the last refusal when the time `limit` is over, and returns any other error immediately.
 pub async fn repeat_while_busy<T>(
     table: &str,
     limit: Duration,
@@ -126,7 +126,7 @@ pub async fn repeat_while_busy<T>(
 /// DynamoDB refuses to delete a table that it is creating or updating, so the function repeats the request.
 ///
 /// # Errors
-/// Returns [`StoreError::Waited`] after `limit`, or the error from DynamoDB.
+/// Returns [`StoreError::Waited`] when the time `limit` is over, or the error from DynamoDB.
 pub async fn delete(client: &Client, table: &str, limit: Duration) -> Result<bool, StoreError> {
     let request = async || {
         let sent = client.delete_table().table_name(table).send().await;
@@ -144,7 +144,7 @@ pub async fn delete(client: &Client, table: &str, limit: Duration) -> Result<boo
 /// Waits until a table that DynamoDB is deleting no longer exists.
 ///
 /// # Errors
-/// Returns [`StoreError::Waited`] after `limit`, or the error from DynamoDB.
+/// Returns [`StoreError::Waited`] when the time `limit` is over, or the error from DynamoDB.
 pub async fn wait_gone(client: &Client, table: &str, limit: Duration) -> Result<(), StoreError> {
     let mut wait = TableWait::new(limit);
     while describe_table(client, table).await?.is_some() {
@@ -154,12 +154,13 @@ pub async fn wait_gone(client: &Client, table: &str, limit: Duration) -> Result<
     Ok(())
 }
 
-/// A wait for a table, with growing pauses and a time limit. At intervals, the wait logs what it waits for.
+/// A loop that polls a table, with growing pauses and a time limit. At intervals, the loop logs the condition that it
+/// waits for.
 struct TableWait {
     begin: Instant,
     limit: Duration,
     pause: Duration,
-    /// The time at which the wait was last logged. If this time is `None`, the next pause logs the wait.
+    /// The time of the last log line about this wait. If this time is `None`, the next pause writes a log line.
     logged: Option<Instant>,
 }
 
@@ -174,7 +175,7 @@ impl TableWait {
         }
     }
 
-    /// Sleeps before the next request for the status.
+    /// Sleeps before the next request for the status of the table.
     ///
     /// # Errors
     /// Returns [`StoreError::Waited`] when the time limit is reached.

@@ -1,5 +1,5 @@
-//! Decodes the items that `verify` compares. An attribute that contradicts the item's key or cannot be read is reported
-//! as a difference.
+//! Decodes the items that `verify` compares. If an attribute cannot be read or contradicts the item's key, `verify`
+//! reports a difference.
 
 use std::collections::BTreeMap;
 

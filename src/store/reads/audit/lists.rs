@@ -25,9 +25,9 @@ pub(super) struct CityTotals {
 }
 
 impl CityTotals {
-    /// Opens the list at `city`, or at the first city if `city` is `None`.
+    /// Opens the list at the given city, or at the first city if `city` is `None`.
     pub(super) fn new(db: &Db, city: Option<&str>) -> CityTotals {
-        // A city never begins with a character below `!`, because cities are trimmed.
+        // City names are trimmed, so a name never begins with a character below `!`.
         let lower = city.map_or_else(|| "!".to_owned(), |city| format!("{city}#"));
         let keys = KeyNames {
             table: db.names.totals.clone(),
@@ -44,7 +44,7 @@ impl CityTotals {
         }
     }
 
-    /// Returns the next city with its totals by event type.
+    /// Returns the next city, and the city's totals for each event type.
     pub(super) async fn next(
         &mut self,
         db: &Db,
@@ -94,8 +94,8 @@ pub(super) struct CityLists {
 }
 
 impl CityLists {
-    /// Opens all lists of a city from `from_ms` on. An empty city name means all cities together, which have only hour
-    /// rows and day rows.
+    /// Opens all lists of a city, starting at the time `from_ms`. An empty city name stands for all cities together.
+    /// For all cities together, only hour rows and day rows exist.
     pub(super) async fn open(
         db: &Db,
         city: &str,
@@ -139,8 +139,8 @@ impl CityLists {
             for shard in 0..view.shards {
                 open(ListOf::Raw, &raw, format!("{city}#{shard}"), &from, &last);
             }
-            // Sort keys have the form `<time>#<id>`. All keys of one time are therefore between that time and the next
-            // millisecond.
+            // Sort keys have the form `<time>#<id>`. All sort keys with the same time therefore sort between this time
+            // and the next millisecond.
             let alerts = keys(&db.names.alerts, None, CITY, TIMESTAMP);
             let end = format_millis(until_ms);
             open(ListOf::Alerts, &alerts, city.to_owned(), &from, &end);
@@ -165,12 +165,12 @@ impl CityLists {
         Ok(out)
     }
 
-    /// Returns the time of the next item, in Unix milliseconds.
+    /// Returns the time of the next item in the merged lists, in Unix milliseconds.
     pub(super) fn next_ms(&self) -> Option<UnixMs> {
         self.lists.iter().filter_map(front_ms).min()
     }
 
-    /// Removes the next item, and returns it with its key.
+    /// Removes the next item from the lists, and returns the item with its key.
     ///
     /// # Panics
     /// Panics if the lists contain no further item.
@@ -198,7 +198,7 @@ impl CityLists {
         Ok((key, item))
     }
 
-    /// Skips items whose sort key is not a time, although this program never writes items with such a key.
+    /// Skips damaged items whose sort key is not a time. This program never writes such items.
     async fn skip_unreadable(&mut self, db: &Db) -> Result<(), StoreError> {
         for (list_of, lane) in &mut self.lists {
             while let Some(item) = lane.front() {
@@ -214,8 +214,8 @@ impl CityLists {
     }
 }
 
-/// Returns the start of the last hour and of the last day whose rows are compared. The result leaves out hours if no
-/// hour is compared, and days if no day is compared.
+/// Returns the start of the last hour and of the last day whose rows are compared. If no hour is compared, the result
+/// contains no entry for hours. The same rule applies to days.
 fn rollup_ends(view: &AuditView) -> impl Iterator<Item = (Grain, UnixMs)> {
     let end_ms = view.rollups.until_ms.min(view.range.1);
     let last_ms = move |grain: Grain| end_ms - grain.length_ms();
