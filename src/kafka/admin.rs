@@ -1,8 +1,9 @@
 //! Administrative requests: creating, describing and deleting topics, and reading rights and group members.
 //!
 //! This module never changes an existing topic. A different number of partitions would move keys to other partitions.
-//! The operator may have chosen the topic's settings on purpose. [`differences`](crate::kafka::topic_spec::differences)
-//! reports how a topic differs from the topic that `init-tables` would create.
+//! Also, the operator may have chosen different topic settings on purpose.
+//! [`differences`](crate::kafka::topic_spec::differences) reports how a topic differs from the topic that `init-tables`
+//! would create.
 //!
 //! Every call ends within its timeout. Blocking calls of librdkafka run on Tokio's threads for blocking tasks.
 
@@ -28,11 +29,11 @@ use crate::sys::{self, Members, MembersError, Rights, TopicError, TopicFacts};
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// Timeout for the brokers to carry out a change, such as creating a topic.
 const OPERATION_TIMEOUT: Duration = Duration::from_secs(20);
-/// The replication factor that makes the brokers use their own default.
+/// The value of the replication factor that makes the brokers use their own default.
 const REPLICATION_BROKERS: i32 = -1;
 /// Timeout of one attempt to reach a broker.
 const REACH_TIMEOUT: Duration = Duration::from_secs(1);
-/// Maximum wait for the client's report about a failed attempt to reach a broker.
+/// Maximum wait until the client reports why an attempt to reach a broker failed.
 const REPORT_WAIT: Duration = Duration::from_millis(50);
 
 /// The reason why an administrative request failed.
@@ -51,7 +52,7 @@ pub enum AdminError {
     // The field `reason` is not declared as the source of the error, because its text already includes its own source.
     #[error("failed to {what}: {reason}")]
     Kafka {
-        /// The action that the request should carry out.
+        /// The action that was requested.
         what: String,
         /// The error from librdkafka.
         reason: KafkaError,
@@ -59,12 +60,12 @@ pub enum AdminError {
     /// The brokers refused to create or delete a topic.
     #[error("failed to {what}: {code}")]
     Topic {
-        /// The action that the request should carry out.
+        /// The action that was requested.
         what: String,
         /// The error code that the brokers returned.
         code: RDKafkaErrorCode,
     },
-    /// The brokers do not support the request, because some services implement only part of Kafka's protocol.
+    /// The brokers do not support the request. Some Kafka-compatible services implement only part of Kafka's protocol.
     #[error("these brokers do not report {what}")]
     Unsupported {
         /// The kind of information that was requested.
@@ -99,7 +100,7 @@ pub struct Admin {
 }
 
 impl Admin {
-    /// Returns a client for administrative requests, but sends no request yet.
+    /// Returns a client for administrative requests. The function sends no request.
     ///
     /// # Errors
     /// Returns an error if the client's settings cannot work.
@@ -114,8 +115,8 @@ impl Admin {
         })
     }
 
-    /// Returns the number of brokers. Waits for an answer for at most `timeout`, but stops early if the brokers refuse
-    /// the client.
+    /// Returns the number of brokers. The function waits for an answer for at most `timeout`, and stops early if the
+    /// brokers refuse the client.
     ///
     /// # Errors
     /// Returns an error if no broker answers, or if the brokers refuse every client with these settings.
@@ -124,8 +125,8 @@ impl Admin {
         tokio::task::spawn_blocking(move || reach(&config, timeout)).await?
     }
 
-    /// Gives the client a token if its login needs a token. librdkafka cannot request the token through a callback,
-    /// because this client is never polled, and callbacks run only within a poll.
+    /// Gives the client a login token if the login method needs one. librdkafka cannot request the token through a
+    /// callback. Callbacks run only within a poll, and this client is never polled.
     async fn log_in(&self) -> Result<(), AdminError> {
         let client = Arc::clone(&self.client);
         let logged_in = tokio::task::spawn_blocking(move || {
@@ -199,7 +200,7 @@ impl Admin {
         self.create(spec, replication, &options()).await
     }
 
-    /// Returns the result that [`Admin::create_topic`] would have, but creates no topic.
+    /// Returns the result that [`Admin::create_topic`] would return, without creating a topic.
     ///
     /// # Errors
     /// Returns an error if the brokers refuse to create the topic or do not answer.
@@ -293,13 +294,13 @@ impl Admin {
         }
     }
 
-    /// Returns the settings of a topic, by the name of the setting.
+    /// Returns the settings of a topic as a map from names to values.
     ///
     /// # Errors
-    /// Returns an error if the brokers refuse, do not answer, or do not report settings.
+    /// Returns an error if the brokers refuse the request, do not answer, or do not report settings.
     pub async fn topic_config(&self, name: &str) -> Result<BTreeMap<String, String>, AdminError> {
         // Every broker can describe a topic's settings, so the request goes to a broker that currently answers. By
-        // default, librdkafka would send the request to the controller.
+        // default, librdkafka would send the request to the controller, which may be unavailable.
         let brokers = self.request(name, |client, _| sys::brokers(client, REQUEST_TIMEOUT));
         let asked = options().broker_id(brokers.await?.ok().map(|brokers| brokers.answering));
         let what = || format!("describe the settings of topic {name}");
@@ -366,7 +367,7 @@ impl Admin {
     }
 }
 
-/// Returns true if the error `code` means that the brokers do not allow one of the topic's settings.
+/// Returns true if the error code means that the brokers do not allow one of the requested topic settings.
 fn is_about_settings(code: RDKafkaErrorCode) -> bool {
     matches!(
         code,
@@ -378,8 +379,8 @@ fn is_about_settings(code: RDKafkaErrorCode) -> bool {
 
 /// Requests the list of brokers until a broker answers, and returns their number.
 ///
-/// The function uses a separate Kafka client, and polls that client. The callbacks of this separate client provide the
-/// token for the login, and report why no broker answers.
+/// The function uses a separate Kafka client, and polls that client. The callbacks of the separate client provide the
+/// login token, and report why no broker answers.
 fn reach(config: &ClientConfig, timeout: Duration) -> Result<usize, AdminError> {
     let context = Context::new(config);
     let errors = context.errors().clone();
@@ -389,7 +390,7 @@ fn reach(config: &ClientConfig, timeout: Duration) -> Result<usize, AdminError> 
     let begin = Instant::now();
     loop {
         while client.poll(REPORT_WAIT).is_some() {}
-        // The answer lists all topics of the cluster and can be large, but the program requests the list only once.
+        // The answer lists all topics of the cluster and can be large, but the program sends this request only once.
         let reason = match client.fetch_metadata(None, REACH_TIMEOUT) {
             Ok(metadata) => return Ok(metadata.brokers().len()),
             Err(reason) => reason,

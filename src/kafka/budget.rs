@@ -5,7 +5,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Counts used bytes and compares them with a maximum.
+/// Counts the bytes in use, and compares their number with a maximum.
 #[derive(Debug)]
 pub struct Budget {
     used: AtomicU64,
@@ -13,7 +13,7 @@ pub struct Budget {
 }
 
 impl Budget {
-    /// Returns an empty budget with a maximum of `max` bytes.
+    /// Returns a budget of `max` bytes, of which no byte is used.
     pub fn new(max: u64) -> Budget {
         Budget {
             used: AtomicU64::new(0),
@@ -21,8 +21,8 @@ impl Budget {
         }
     }
 
-    /// Adds `bytes` to the number of used bytes. One batch may exceed the budget, because the size of a batch is known
-    /// only after the batch was read.
+    /// Adds `bytes` to the number of used bytes. The number may exceed the budget by one batch, because the size of a
+    /// batch is known only after the batch was read.
     pub fn take(&self, bytes: u64) {
         self.used.fetch_add(bytes, Ordering::Relaxed);
     }

@@ -1,9 +1,9 @@
 //! The librdkafka options that all clients of the program share.
 //!
-//! [`client_config`] converts the options of the command line to librdkafka's properties. `--kafka-property` is applied
-//! last, so it overrides the other options. [`set_default`] sets a property to a subcommand's default, unless the
-//! command line sets the property. Secrets come from files or from the environment, and the program never logs or shows
-//! them. This module detects unusable files before the program connects.
+//! [`client_config`] converts the options of the command line to librdkafka's properties. The option `--kafka-property`
+//! is applied last, so it overrides the other options. [`set_default`] sets a property to a subcommand's default,
+//! unless the command line sets the property. Secrets come from files or from the environment, and the program never
+//! logs or shows secrets. This module detects unusable certificate, key and password files before the program connects.
 
 use std::path::{Path, PathBuf};
 
@@ -17,7 +17,7 @@ use crate::kafka::iam::{self, IamError};
 use crate::settings::{KafkaArgs, KafkaAuth, nearest, warn_if_others_can_read};
 use crate::sys;
 
-/// The reason why a setting of the Kafka client is wrong. A wrong setting makes the program exit with code 2.
+/// The reason why a setting of the Kafka client cannot be used. The program then exits with code 2.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientConfigError {
     /// The login mechanism needs an option that is not set.
@@ -149,8 +149,8 @@ pub fn client_config(args: &KafkaArgs, role: &str) -> Result<ClientConfig, Clien
             config.set("ssl.key.password", password);
         }
     }
-    // Without an explicit log level, the rdkafka crate takes the level from the `log` crate, which is off in this
-    // program.
+    // Without an explicit log level, the rdkafka crate uses the level of the `log` crate. In this program, that level
+    // is off.
     let debug = args
         .kafka_properties
         .iter()
@@ -230,7 +230,7 @@ fn set_login(config: &mut ClientConfig, args: &KafkaArgs) -> Result<(), ClientCo
     Ok(())
 }
 
-/// Makes librdkafka load the certificates and keys, so that it reports unusable files. librdkafka loads these files
+/// Makes librdkafka load the certificates and keys, so that unusable files are reported. librdkafka loads these files
 /// when it creates a client, so this function creates a client without brokers.
 fn check_files(config: &ClientConfig) -> Result<(), ClientConfigError> {
     let mut config = config.clone();
@@ -296,8 +296,8 @@ pub fn check_properties(config: &ClientConfig) -> Result<(), ClientConfigError> 
     }
 }
 
-/// Returns the existing property whose name is most similar to `name`. Returns `None` unless `reason` says that the
-/// property `name` does not exist.
+/// Returns the existing property whose name is most similar to `name`. If librdkafka's message `reason` does not report
+/// an unknown property, returns `None`.
 fn nearest_property(name: &str, reason: &str) -> Option<String> {
     if !reason.contains("No such") {
         return None;
@@ -340,8 +340,8 @@ fn read_secret(option: &'static str, path: &Path) -> Result<String, ClientConfig
     Ok(password.to_owned())
 }
 
-/// Sets the options of a consumer-group member that itself decides where to start each partition and what to commit.
-/// The member skips records of aborted transactions, and gets an event at the end of each partition.
+/// Sets the options of a consumer-group member that chooses its own start offsets and commits. The member skips records
+/// of aborted transactions, and gets an event at the end of each partition.
 pub(crate) fn configure_member(config: &mut ClientConfig, group: &str) {
     config
         .set("group.id", group)
@@ -352,9 +352,9 @@ pub(crate) fn configure_member(config: &mut ClientConfig, group: &str) {
         .set("enable.partition.eof", "true");
 }
 
-/// Sets the options of a client that reads assigned partitions and commits nothing. The client skips records of aborted
-/// transactions, and gets an event at the end of each partition. librdkafka requires a group name (`group`), although
-/// no member joins this group.
+/// Sets the options of a client that reads assigned partitions and commits no offsets. The client skips records of
+/// aborted transactions, and gets an event at the end of each partition. librdkafka requires a group name (`group`),
+/// although no member joins this group.
 pub(crate) fn configure_scan(config: &mut ClientConfig, group: &str) {
     config
         .set("group.id", group)

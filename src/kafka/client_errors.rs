@@ -1,7 +1,7 @@
-//! Decides which of librdkafka's log lines and errors are logged, and remembers why brokers refuse a client.
+//! Filters librdkafka's log lines and errors, and remembers why brokers refuse a client.
 //!
-//! librdkafka reports every lost connection as an error many times, although it reconnects on its own. [`ClientErrors`]
-//! filters these reports:
+//! librdkafka reports each lost connection as an error many times, although librdkafka reconnects on its own.
+//! [`ClientErrors`] filters these reports:
 //!
 //! | report | written as |
 //! |---|---|
@@ -9,8 +9,8 @@
 //! | no broker can be reached | warning, at most every 30 s; error once it has lasted 30 s |
 //! | brokers refuse the client ([`Refusal`]) | error at once, with the option to check; again at most every 30 s |
 //!
-//! A one-shot command gives up after a lasting refusal ([`ClientErrors::lasting_refusal`]). A service logs the refusal
-//! and keeps trying.
+//! If a refusal lasts, a one-shot command gives up ([`ClientErrors::lasting_refusal`]). A service logs the refusal and
+//! keeps trying.
 //!
 //! [`ClientErrors::token`] provides the token for clients that log in with MSK IAM.
 
@@ -27,21 +27,21 @@ use crate::kafka::refusal::{Cause, Refusal, examine_certificate, parse_refusal};
 /// Time between two log lines about the same outage or refusal. An outage that lasts longer than 30 s is logged as an
 /// error.
 const OUTAGE_LINE_EVERY: Duration = Duration::from_secs(30);
-/// Time without a report after which an outage or a refusal is considered over. librdkafka reconnects at least every
+/// An outage or a refusal is considered over if no report arrives for this time. librdkafka reconnects at least every
 /// ten seconds, and reports the same failure every thirty seconds.
 const OUTAGE_OVER_AFTER: Duration = Duration::from_secs(60);
-/// How long a refusal must last before a command gives up. A shorter refusal may be temporary, because a broker that is
-/// starting may also refuse logins.
+/// Minimum duration of a refusal after which a command gives up. A shorter refusal may be temporary, because a broker
+/// that is starting may also refuse logins.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(4);
-/// How long a refusal must last before a command gives up, if the cause of the refusal is not certain.
+/// Minimum duration of a refusal after which a command gives up, if the cause of the refusal is not certain.
 const GIVE_UP_AFTER_UNCERTAIN: Duration = Duration::from_secs(6);
-/// The librdkafka property whose value is passed to the token callback. The value names the AWS Region for which the
-/// token is signed.
+/// The librdkafka property whose value librdkafka passes to the token callback. The value names the AWS Region for
+/// which the token is signed.
 pub(super) const IAM_PROPERTY: &str = "sasl.oauthbearer.config";
 /// The beginning of the value of [`IAM_PROPERTY`] for a login with MSK IAM.
 pub(super) const IAM_PREFIX: &str = "citystream-msk-iam region=";
 
-/// The level at which a report of librdkafka is logged.
+/// The level at which a report from librdkafka is logged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Loudness {
     Error,
@@ -81,7 +81,7 @@ struct Episode {
 }
 
 impl Episode {
-    /// Returns an episode whose first report arrives at `now` and is logged at once.
+    /// Returns an episode that begins with a report at the time `now`. This first report is logged at once.
     fn begin(now: Instant) -> Episode {
         Episode {
             began: now,
@@ -123,7 +123,7 @@ fn report_outage(outage: &mut Option<Episode>, now: Instant) -> Loudness {
     }
 }
 
-/// Logs librdkafka's reports about one client, and remembers the last refusal. All clones share their state.
+/// Logs librdkafka's reports about one client, and remembers the last refusal. All clones of a value share its state.
 #[derive(Clone, Debug)]
 pub struct ClientErrors(Arc<ErrorState>);
 
@@ -131,7 +131,7 @@ pub struct ClientErrors(Arc<ErrorState>);
 struct ErrorState {
     outage: Mutex<Option<Episode>>,
     refused: Mutex<Option<KnownRefusal>>,
-    /// The path of the file with the certificate authorities, if the operator set one.
+    /// The path of the file with the certificate authorities, if the operator set a path.
     authorities: Option<String>,
     signer: Option<Signer>,
 }
@@ -163,8 +163,8 @@ impl ClientErrors {
 
     /// Handles a log line of librdkafka. `ClientContext::log` calls this function.
     pub fn report_line(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
-        // If a broker refuses the client by closing the connection, librdkafka writes only a log line. librdkafka
-        // reports every other refusal as an error too.
+        // If a broker refuses the client by closing the connection, librdkafka writes only a log line. Every other
+        // refusal also appears as an error from librdkafka.
         if matches!(facility, "FAIL" | "SSL")
             && let Some(refusal) = parse_refusal(text)
         {
@@ -223,8 +223,8 @@ impl ClientErrors {
         *self.lock_refused() = None;
     }
 
-    /// Returns the refusal if it has lasted so long that waiting does not help. Callers use this function only for
-    /// clients that have not reached any broker yet.
+    /// Returns the current refusal if it has lasted so long that further waiting would not help. Callers use this
+    /// function only for clients that have not reached any broker yet.
     pub fn lasting_refusal(&self) -> Option<Refusal> {
         let known = self.lock_refused();
         let known = known.as_ref()?;
@@ -276,7 +276,7 @@ impl ClientErrors {
         let mut episode = Episode::begin(now);
         if let Some(other) = known {
             // A refusal with a different cause does not restart the wait, so [`ClientErrors::lasting_refusal`] still
-            // returns in time.
+            // reports the refusal in time.
             episode.began = other.episode.began;
         }
         *slot = Some(KnownRefusal {
@@ -288,8 +288,8 @@ impl ClientErrors {
             tracing::error!(why = %refusal, "Kafka refuses this client");
             return;
         }
-        // Examining the certificate requires a connection to the broker. The examination runs on a separate thread,
-        // because this callback runs on the polling thread, which must not wait for a connection.
+        // Examining the certificate requires a connection to the broker. The polling thread, which runs this callback,
+        // must not wait for a connection. The examination therefore runs on a separate thread.
         let this = self.clone();
         std::thread::spawn(move || {
             let detail = examine_certificate(&refusal.broker, this.0.authorities.as_deref());

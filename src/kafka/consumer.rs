@@ -1,12 +1,12 @@
 //! The consumer thread. Only this thread polls Kafka for events.
 //!
 //! One OS thread owns one `BaseConsumer`. The thread polls, parses records, and sends them in batches as
-//! [`ConsumerEvent::Records`]. The consumer thread never waits long except for the poll, because a member that stops
+//! [`ConsumerEvent::Records`]. Apart from the poll, no step of the consumer thread may wait long. A member that stops
 //! polling loses its partitions after `max.poll.interval.ms`
 //! (<https://github.com/confluentinc/librdkafka/blob/v2.12.1/CONFIGURATION.md>).
 //!
 //! - `rebalance` handles the callbacks of a rebalance. librdkafka calls these callbacks from within a poll.
-//! - `poller` is the loop of the thread: it takes commands, starts partitions, limits memory, and polls.
+//! - `poller` is the loop of the consumer thread. The loop takes commands, starts partitions, limits memory, and polls.
 //!
 //! A newly assigned partition is paused. The consumer thread drops the records of a paused partition until
 //! [`Consumer::begin`] sets the offset to start from.
@@ -49,7 +49,8 @@ pub(super) use rebalance::GroupContext;
 /// The events that the consumer thread reports.
 #[derive(Debug)]
 pub enum ConsumerEvent {
-    /// The group assigned partitions to this member. Assigned partitions stay paused until [`Consumer::begin`].
+    /// The group assigned partitions to this member. An assigned partition stays paused until the shell calls
+    /// [`Consumer::begin`].
     Assigned(Vec<i32>),
     /// The group revokes partitions from this member. The consumer thread receives the restart points through `answer`,
     /// commits them, and then gives up the partitions.
@@ -64,17 +65,17 @@ pub enum ConsumerEvent {
     },
     /// Records of one or more partitions. The records of each partition are in log order.
     Records(Vec<PartitionRecords>),
-    /// The consumer thread has sent all records up to the current end of a partition.
+    /// The consumer thread has sent all records of a partition up to the current end of its log.
     End {
         /// The partition that was read to its end.
         partition: i32,
         /// The assignment under which the partition was read.
         assignment: u64,
-        /// The offset at which reading continues. The offsets directly before `at` may belong to control records or to
-        /// records of aborted transactions.
+        /// The offset at which reading continues. The offsets directly before this offset may belong to control records
+        /// or to records of aborted transactions.
         at: Offset,
     },
-    /// The read position of at least one partition is outside of its log.
+    /// In at least one partition, the read position is outside the range of the log.
     OutOfRange,
     /// The topic does not exist.
     TopicMissing,
@@ -98,7 +99,7 @@ pub struct PartitionRecords {
     pub assignment: u64,
     /// The records in log order.
     pub records: Vec<Record>,
-    /// Number of records that carry the producer's timestamp instead of the broker's timestamp.
+    /// Number of records whose Kafka timestamp was set by the producer and not by the broker.
     pub producer_time: u64,
 }
 
@@ -118,7 +119,7 @@ enum PollerCommand {
 pub struct ConsumerOptions {
     /// The name of the topic to read.
     pub topic: String,
-    /// Maximum wait for the drain after a revoke.
+    /// Maximum wait until revoked partitions have drained.
     pub drain_max: Duration,
     /// The memory budget. The consumer thread takes bytes from the budget for each record, and the pipeline returns
     /// these bytes.
@@ -173,7 +174,7 @@ impl Consumer {
         })
     }
 
-    /// Makes the consumer thread read `partition` from the offset `next`.
+    /// Makes the consumer thread start reading a partition at the offset `next`.
     pub fn begin(&self, partition: i32, assignment: u64, next: Offset) {
         self.send(PollerCommand::Begin {
             partition,
@@ -182,7 +183,7 @@ impl Consumer {
         });
     }
 
-    /// Makes the consumer thread stop reading `partition` until the next call of [`Consumer::begin`].
+    /// Makes the consumer thread stop reading a partition until the next call of [`Consumer::begin`].
     pub fn hold(&self, partition: i32) {
         self.send(PollerCommand::Hold { partition });
     }
@@ -198,7 +199,7 @@ impl Consumer {
         SteadyMs(self.beat_ms.load(Ordering::Relaxed))
     }
 
-    /// Returns the Kafka client's errors, which say why the client does not reach the brokers.
+    /// Returns the error handler of the Kafka client. The error handler knows why the client cannot reach the brokers.
     pub fn client_errors(&self) -> ClientErrors {
         self.client.context().errors().clone()
     }
@@ -212,13 +213,13 @@ impl Consumer {
         )
     }
 
-    /// Makes the consumer thread end. The member leaves the group when the last [`Inquiry`] has also been dropped.
+    /// Ends the consumer thread. The member leaves the group when the last [`Inquiry`] has also been dropped.
     pub fn close(self) {
         let Consumer {
             client, commands, ..
         } = self;
-        // Dropping the last handle closes the Kafka client, and the close waits for the answer to the last revoke. The
-        // caller of this function sends that answer, so this function must not block the caller by dropping the last
+        // Dropping the last handle closes the Kafka client, and closing the client waits for the answer to the last
+        // revoke. The caller of this function sends this answer, so the caller must not be blocked by dropping the last
         // handle. The function therefore drops its own handle before it sends the command to end the thread. The
         // consumer thread or an inquiry then drops the last handle.
         drop(client);

@@ -1,8 +1,8 @@
 //! Sends rejected records to the dead-letter topic, each with the original record and the reject reason.
 //!
-//! The sender repeats each send until Kafka acknowledges it. If the added headers make a record too large, the sender
-//! omits the record's value. If the record is still too large without its value, the sender omits its key and its own
-//! headers as well. A rejected record can therefore never block its partition.
+//! The sender sends each dead letter repeatedly until Kafka acknowledges it. If the added headers make a record too
+//! large, the sender omits the record's value. If the record is still too large without its value, the sender omits its
+//! key and its own headers as well. A rejected record that is too large can therefore never block its partition.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ pub const DLQ_MESSAGE_BYTES_MAX: usize = 2 << 20;
 /// Maximum number of characters in the header `detail`. The limit is necessary because the parser's message may quote
 /// the record.
 const DETAIL_CHARS_MAX: usize = 1_000;
-/// How long one attempt to send a dead letter may take before it fails, in milliseconds.
+/// Timeout of one attempt to send a dead letter, in milliseconds.
 const DELIVERY_TIMEOUT_MS: &str = "30000";
 
 /// Sends dead letters to one dead-letter topic.
@@ -42,7 +42,7 @@ enum Form {
 }
 
 impl DeadLetters {
-    /// Returns a sender that writes dead letters for records of `source_topic` to `topic`.
+    /// Returns a sender that writes dead letters to the topic `topic`, for records of the topic `source_topic`.
     ///
     /// # Errors
     /// Returns an error if librdkafka refuses the settings.
@@ -53,9 +53,9 @@ impl DeadLetters {
     ) -> KafkaResult<DeadLetters> {
         let mut config = config.clone();
         config
-            // A dead letter may be written twice, so readers identify a dead letter by the partition and the offset of
-            // its record. An idempotent producer is not used, because it fails permanently when a broker has lost its
-            // state. If the producer failed permanently, the partition of the rejected record would wait forever.
+            // A dead letter may be written twice, so readers identify a dead letter by the partition and offset of the
+            // original record. An idempotent producer was rejected, because it fails permanently when a broker has lost
+            // its state. After such a failure, the partition of the rejected record would wait forever.
             .set("enable.idempotence", "false")
             .set("acks", "all")
             .set("linger.ms", "5")
@@ -70,8 +70,8 @@ impl DeadLetters {
         })
     }
 
-    /// Sends a dead letter, and returns after Kafka has acknowledged it. The pauses between attempts vary with the
-    /// random bits that `chance` returns.
+    /// Sends a dead letter, and returns after Kafka has acknowledged it. The pauses between attempts are randomized
+    /// with the random bits that `chance` returns.
     pub async fn send(&self, rejected: &Rejected, topic_id: &str, chance: impl Fn() -> u32) {
         let mut form = Form::Whole;
         let mut attempt = 0;
@@ -163,7 +163,8 @@ mod tests {
     use rdkafka::message::Headers as _;
     use rdkafka::mocking::MockCluster;
 
-    /// The headers that [`DeadLetters`] adds. The last two headers are added only if the value was omitted.
+    /// The headers that [`DeadLetters`] adds. The last two headers are added only if the dead letter omits the record's
+    /// value.
     const ADDED: [&str; 9] = [
         "reason",
         "detail",
@@ -197,8 +198,8 @@ mod tests {
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", broker.bootstrap_servers());
         let letters = DeadLetters::new(&config, "t-dlq".into(), "t".into()).expect("fine settings");
-        // Each test case lists the sizes of the record's key, value and headers. Each test case also lists which of the
-        // key, value and headers arrive, and whether the hash is added.
+        // Each test case lists the sizes of the record's key, value and headers. Each test case also says whether the
+        // key, the value, the headers and the hash are in the dead letter.
         let large = DLQ_MESSAGE_BYTES_MAX;
         let cases = [
             ((5, 100, 10), (Some(5), Some(100), 2), false),

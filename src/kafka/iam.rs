@@ -3,12 +3,12 @@
 //! A token is a presigned URL (Signature Version 4) for the action `kafka-cluster:Connect` on
 //! `https://kafka.<region>.amazonaws.com/`. The presigned URL is encoded as URL-safe base64 without padding. AWS's own
 //! clients create the same token, and a test compares the tokens of this module with those of two AWS clients. A token
-//! is valid for 15 minutes, or until the credentials expire if that is earlier. librdkafka requests the next token
+//! is valid for 15 minutes, or until the credentials expire if they expire earlier. librdkafka requests the next token
 //! after four fifths of a token's validity.
 //!
-//! librdkafka requests tokens on threads outside the async runtime. A [`Signer`] therefore has a thread of its own with
-//! a small runtime, in which AWS's library finds the credentials. The signer requests credentials for each token. If a
-//! request for credentials fails, the signer uses the previous credentials while they are valid.
+//! librdkafka requests tokens on threads outside the async runtime. A [`Signer`] therefore has its own thread with a
+//! small async runtime, in which AWS's library finds the credentials. The signer requests credentials for each token.
+//! If a request for credentials fails, the signer uses the previous credentials while they are valid.
 
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -27,15 +27,15 @@ use crate::aws::{http_client, profile};
 use crate::core::clock::UnixMs;
 use crate::failure::{Failure, chain};
 
-/// How long a token is valid. MSK rejects tokens that are valid for more than 15 minutes.
+/// Maximum validity of a token. MSK rejects tokens that are valid for more than 15 minutes.
 const TOKEN_LIFE: Duration = Duration::from_secs(900);
-/// Maximum wait for credentials. The polling thread waits for the credentials too, and the group removes a member that
-/// has not polled for five minutes. The instance metadata service answers within milliseconds.
+/// Maximum wait for credentials. The wait must be short because the polling thread also waits, and the group removes a
+/// member that has not polled for five minutes. The instance metadata service answers within milliseconds.
 const CREDENTIALS_WAIT: Duration = Duration::from_secs(8);
 /// Minimum remaining validity of the AWS credentials. Credentials that expire sooner are not used, because the login
 /// itself takes time.
 const CREDENTIALS_LEFT_MIN: Duration = Duration::from_secs(5);
-/// The characters that are percent-encoded: all except the unreserved characters of RFC 3986.
+/// The characters that are percent-encoded in the URL: all except the unreserved characters of RFC 3986.
 const QUERY: AsciiSet = NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'_')
@@ -186,8 +186,8 @@ async fn provider(region: &str) -> Option<SharedCredentialsProvider> {
         .credentials_provider()
 }
 
-/// Requests credentials and signs a token with them. If the request fails, the function uses the previous credentials
-/// in `last`.
+/// Requests credentials and signs a token with them. If the request fails, the function uses the previous credentials,
+/// which `last` holds.
 async fn next_token(
     region: &str,
     provider: Option<&SharedCredentialsProvider>,
@@ -231,10 +231,11 @@ async fn next_token(
     }
 }
 
-/// Returns the token for `credentials` at the time `now`.
+/// Returns a token that is signed with `credentials` at the time `now`.
 ///
 /// # Errors
-/// Returns [`IamError::Expired`] if the credentials expire too soon, and [`IamError::Sign`] if signing with them fails.
+/// Returns [`IamError::Expired`] if the credentials expire too soon, and [`IamError::Sign`] if the token cannot be
+/// signed.
 pub fn token(region: &str, credentials: &Credentials, now: SystemTime) -> Result<Token, IamError> {
     let wrong = |error: &dyn std::fmt::Display| IamError::Sign {
         reason: error.to_string(),
@@ -310,8 +311,8 @@ mod tests {
         String::from_utf8(bytes.unwrap()).unwrap()
     }
 
-    /// Returns the parameters of a URL in sorted order, without the user agent. Sorting allows a comparison, because
-    /// the order of the parameters has no meaning.
+    /// Returns the parameters of a URL in sorted order, without the user agent. The order of the parameters has no
+    /// meaning, so the test compares them in sorted order.
     fn query(url: &str) -> Vec<&str> {
         let mut pairs: Vec<&str> = url.split(['?', '&']).collect();
         pairs.retain(|pair| !pair.starts_with("User-Agent="));
@@ -321,8 +322,8 @@ mod tests {
 
     #[test]
     fn the_token_equals_that_of_awss_own_client() {
-        // The expected tokens come from AWS's aws-msk-iam-sasl-signer-python 1.0.2 with botocore 1.44.8, for the same
-        // instant.
+        // The expected tokens come from AWS's aws-msk-iam-sasl-signer-python 1.0.2 with botocore 1.44.8, for the
+        // instant `NOW_S`.
         for (session, theirs) in [
             (
                 None,

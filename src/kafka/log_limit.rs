@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-/// Time between two log lines about the same reason for waiting.
+/// Time between two occurrences of the same repeated log line.
 const LINE_EVERY: Duration = Duration::from_secs(10);
 
 /// Allows a repeated log line at most once every ten seconds.
@@ -12,8 +12,8 @@ pub(crate) struct LogLimit {
 }
 
 impl LogLimit {
-    /// Returns true if the log line may be written now. After the function has returned true, it returns false for ten
-    /// seconds.
+    /// Returns true if the log line may be written now. After a call that returned true, the function returns false for
+    /// ten seconds.
     pub(crate) fn allow(&mut self) -> bool {
         let due = self.last.is_none_or(|last| last.elapsed() >= LINE_EVERY);
         if due {

@@ -1,9 +1,9 @@
-//! The errors with which brokers refuse a group member until the member's settings change.
+//! The errors that brokers return to a group member until the member's settings change.
 
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::RDKafkaErrorCode;
 
-/// Returns the remedy for an error that a member gets when it joins a group. Returns `None` if the error may pass
+/// Returns the remedy for an error that a member gets when it joins a group. Returns `None` if the error may disappear
 /// without a change of settings.
 ///
 /// The codes come from the error table of Kafka's protocol guide,
@@ -27,12 +27,12 @@ pub fn remedy(code: RDKafkaErrorCode) -> Option<&'static str> {
     })
 }
 
-/// Returns the error with which the brokers refuse a group member, if `text` is a log line of librdkafka that reports
-/// such an error.
+/// Parses a log line of librdkafka. Returns the error with which the brokers refuse a group member, if the log line
+/// reports such an error.
 ///
 /// With `group.protocol=consumer`, librdkafka 2.12 searches for another coordinator forever if the brokers do not
-/// support the protocol. While librdkafka searches, it reports no error, so a log line is the only sign of the problem.
-/// [`log_coordinator_lines`] makes librdkafka write the log line that reveals the problem.
+/// support the protocol. During this search, librdkafka reports no error, so a log line is the only sign of the
+/// problem. [`log_coordinator_lines`] makes librdkafka write the log line that reveals the problem.
 pub fn parse_refused_member(facility: &str, text: &str) -> Option<RDKafkaErrorCode> {
     let unknown = facility == "COORD"
         && text.contains("ConsumerGroupHeartbeatRequest not supported by broker");

@@ -1,5 +1,5 @@
-//! Clients of Kafka: their settings and logins, topics and rights, the consumer thread, and readers that join no
-//! consumer group.
+//! All code that uses Kafka: client settings and logins, topics and rights, the consumer thread, and readers that join
+//! no consumer group.
 //!
 //! | module | holds |
 //! |---|---|

@@ -1,11 +1,11 @@
-//! Reads a topic without a consumer group: the reader assigns the partitions itself and commits nothing.
+//! Reads a topic without a consumer group. The reader assigns the partitions itself and commits no offsets.
 //!
 //! The commands `tail` and `verify` read the topic with a [`LogReader`]. [`LogReader::run`] blocks. The reader calls a
 //! callback for each record, in log order within each partition. The reader also calls the callback when no record has
 //! arrived for a short time.
 //!
-//! - `start` finds the partitions, and the offset at which reading each partition begins.
-//! - `reading` reads the partitions up to the end of the requested range.
+//! - `start` finds the partitions of the topic, and the first offset to read in each partition.
+//! - `reading` reads these partitions up to the end of the requested range.
 
 mod reading;
 mod start;
@@ -34,12 +34,12 @@ use start::OpenPartition;
 
 /// The group name that librdkafka requires. No member ever joins this group.
 const GROUP: &str = "citystream-tail";
-/// Timeout of each request that is sent before reading begins.
+/// Timeout of each request that the reader sends before it begins to read records.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
-/// Timeout of the first request, and the time by which the timeout grows after each attempt. The first timeout is
-/// short, because the client reports why it cannot connect only after the request has failed.
+/// Timeout of the first request. The timeout grows by this time after each attempt. The first timeout is short, because
+/// the client reports the reason for a failed connection only after the request has failed.
 const FIRST_TIMEOUT: Duration = Duration::from_secs(1);
-/// Maximum wait for a record. After this wait, the caller can update its display, flush its output or stop.
+/// Maximum wait for a record. Between two waits, the caller can update its display, flush its output or stop.
 const POLL: Duration = Duration::from_millis(50);
 
 /// The reason why reading failed.
@@ -59,7 +59,7 @@ pub enum ReaderError {
 /// The position at which the reader begins to read a partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReadStart {
-    /// Reading begins with the next record that is written.
+    /// Reading begins with the first record that is written after the reader has started.
     End,
     /// Reading begins with the oldest record.
     Beginning,
@@ -72,10 +72,10 @@ pub enum ReadStart {
 pub struct ReadRange {
     /// The position at which the reader begins to read each partition.
     pub start: ReadStart,
-    /// The reader stops before a partition's first record whose Kafka timestamp is at or after `until_ms`. `None` sets
-    /// no time limit.
+    /// In each partition, the reader stops at the first record whose Kafka timestamp is at or after this time. `None`
+    /// sets no time limit.
     pub until_ms: Option<UnixMs>,
-    /// True if the reader stops at the offsets where the partitions' logs ended when reading began.
+    /// True if the reader stops at the log end that each partition had when reading began.
     pub stop_at_end: bool,
 }
 
@@ -92,8 +92,7 @@ pub struct LogRecord {
     pub by_broker: bool,
     /// The event or heartbeat in the record, or the reason why the record is rejected.
     pub body: Result<Body, Reject>,
-    /// The value of a rejected record. The value is `None` for a valid record, because `body` then holds all its
-    /// content.
+    /// The value of a rejected record, or `None` for a valid record. The content of a valid record is in `body`.
     pub value: Option<Box<[u8]>>,
 }
 
@@ -119,12 +118,12 @@ pub struct Letter {
 pub enum ReadStep {
     /// A record of the event topic.
     Record(LogRecord),
-    /// A dead letter. Only a reader from [`LogReader::of_letters`] passes dead letters.
+    /// A dead letter. Only a reader that [`LogReader::of_letters`] returns passes dead letters.
     Letter(Letter),
     /// No record has arrived for a short time.
     Idle,
-    /// The brokers answer, and the reader has the given number of records left to read. The reader reports this number
-    /// several times a second.
+    /// The brokers answer, and the given number of records is left to read. The reader reports this number several
+    /// times a second.
     Behind(u64),
     /// The brokers do not answer, or the topic does not exist. The text consists of the reason, `; ` and the remedy.
     /// The reader repeats this step until the brokers answer ([`ReadStep::Behind`]).
@@ -142,18 +141,18 @@ pub struct LogReader {
 }
 
 impl LogReader {
-    /// Returns a reader of the events in `topic`, but sends no request yet.
+    /// Returns a reader of the events in `topic`. The function sends no request.
     ///
     /// # Errors
     /// Returns [`ReaderError::Create`] if librdkafka refuses the settings.
     pub fn new(mut config: ClientConfig, topic: &str) -> Result<LogReader, ReaderError> {
         configure_scan(&mut config, GROUP);
         for (name, value) in [
-            // With librdkafka's default of 1 s, a reader that is faster than the fetches would pause for up to a
-            // second.
+            // With librdkafka's default of 1 s, the client would pause fetching for up to a second whenever its queue
+            // is full.
             ("fetch.queue.backoff.ms", "5"),
-            // If a partition has no new record, the broker answers a fetch only after `fetch.wait.max.ms`. The value of
-            // `fetch.wait.max.ms` is small, so that the end of a log is reported soon.
+            // If a partition has no new record, the broker answers a fetch only after `fetch.wait.max.ms`. This value
+            // is small, so that the client soon reports the end of a log.
             ("fetch.wait.max.ms", "100"),
             ("queued.max.messages.kbytes", "16384"),
             ("reconnect.backoff.max.ms", "2000"),
@@ -172,7 +171,7 @@ impl LogReader {
         })
     }
 
-    /// Returns a reader of the dead letters in `topic`, but sends no request yet.
+    /// Returns a reader of the dead letters in `topic`. The function sends no request.
     ///
     /// # Errors
     /// Returns [`ReaderError::Create`] if librdkafka refuses the settings.
@@ -182,9 +181,9 @@ impl LogReader {
         Ok(reader)
     }
 
-    /// Reads until the requested range ends, until `step` returns `Break`, or until a stop is requested. The call
-    /// blocks the current thread. While Kafka or the topic is missing, the reader waits and logs the reason every ten
-    /// seconds.
+    /// Reads records until the requested range ends, the callback `step` returns `Break`, or a stop is requested. The
+    /// call blocks the current thread. While Kafka is unreachable or the topic does not exist, the reader waits and
+    /// logs the reason every ten seconds.
     ///
     /// # Errors
     /// Returns [`ReaderError::Refused`] if the brokers refuse every client with these settings. Returns
@@ -206,7 +205,7 @@ impl LogReader {
     }
 
     /// Assigns the partitions as soon as Kafka and the topic are available. Returns `None` if a stop was requested, or
-    /// if `step` returned `Break`.
+    /// if the callback `step` returned `Break`.
     fn wait_for_topic(
         &self,
         range: &ReadRange,
@@ -244,7 +243,7 @@ impl LogReader {
         Ok(None)
     }
 
-    /// Logs what the reader waits for, and returns the text for [`ReadStep::Waiting`].
+    /// Logs why the reader is waiting, and returns the text for [`ReadStep::Waiting`].
     fn explain(&self, log_limit: &mut LogLimit, why: &str, todo: &str) -> String {
         if log_limit.allow() {
             tracing::warn!(
@@ -258,7 +257,7 @@ impl LogReader {
     }
 }
 
-/// Returns a description of an error for operators. librdkafka's own error messages address developers.
+/// Returns a description of an error for operators. librdkafka's own error messages are written for developers.
 fn plain(error: &KafkaError) -> String {
     match error.rdkafka_error_code() {
         Some(RDKafkaErrorCode::AllBrokersDown | RDKafkaErrorCode::BrokerTransportFailure) => {

@@ -8,7 +8,7 @@ use crate::core::event::Offset;
 use crate::core::parse::{HEARTBEAT_HEADER, Reason, parse_record};
 use crate::core::worker::{Content, Rejected};
 
-/// Memory that a header needs in addition to its name and value.
+/// Memory that a record header needs in addition to its name and value, in bytes.
 const HEADER_OVERHEAD_BYTES: usize = 64;
 
 /// Returns the event or heartbeat in a record, or the whole record with its reject reason.
@@ -30,7 +30,7 @@ pub(super) fn heartbeat_values<'a>(
         .map(|header| header.value)
 }
 
-/// Returns the number of bytes of the headers in `content`. Only a rejected record keeps its headers.
+/// Returns the size of the headers that `content` keeps, in bytes. Only a rejected record keeps its headers.
 pub(super) fn header_bytes(content: &Content) -> usize {
     let Content::Rejected(rejected) = content else {
         return 0;

@@ -1,11 +1,12 @@
-//! Finds out why a broker refuses a client, and says which option the operator should check.
+//! Finds out why a broker refuses a client, and names the option that the operator should check.
 //!
 //! librdkafka retries forever and reports each failure as text. [`parse_refusal`] searches the text for causes that an
-//! operator must fix, such as an untrusted certificate, a wrong password, or a port with another protocol. Other
+//! operator must fix, such as an untrusted certificate, a wrong password, or a port that uses another protocol. Other
 //! failures may end by themselves, such as a refused connection, a name that does not resolve, or a restarting broker.
 //!
 //! librdkafka's text does not say which flaw OpenSSL found in a certificate. [`examine_certificate`] therefore connects
-//! to the same port with another TLS library and the same authorities, and returns the flaw that this library finds.
+//! to the same port with another TLS library and the same certificate authorities, and returns the flaw that this
+//! library finds.
 
 use std::net::{TcpStream, ToSocketAddrs as _};
 use std::sync::Arc;
@@ -17,7 +18,7 @@ use rustls::{CertificateError, ClientConnection, RootCertStore};
 
 use crate::failure::Failure;
 
-/// How long [`examine_certificate`] waits for a connection, and then for each answer.
+/// Maximum time that [`examine_certificate`] waits for a connection, and then for each answer.
 const EXAMINE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The cause of a refusal.
@@ -35,9 +36,9 @@ pub enum Cause {
     NoToken,
     /// The broker does not support the login mechanism.
     Mechanism,
-    /// The listener does not support a login.
+    /// The broker's listener does not support a login.
     NoLogin,
-    /// The listener requires a login, but this client does not log in.
+    /// The broker's listener requires a login, but this client does not log in.
     LoginWanted,
     /// This client uses TLS, but the broker's port does not.
     NoTls,
@@ -122,7 +123,7 @@ impl Refusal {
     }
 
     /// Returns true if the cause is certain. An uncertain cause is only the most likely reason why the connection was
-    /// closed. A load balancer that reaches no broker also closes connections.
+    /// closed. For example, a load balancer that reaches no broker also closes connections.
     pub fn is_certain(&self) -> bool {
         match self.cause {
             Cause::Certificate
@@ -136,13 +137,13 @@ impl Refusal {
     }
 }
 
-/// Maximum lifetime of a connection that a broker closes because the client does not log in. The broker delays the
-/// close by `connection.failed.authentication.delay.ms`, which is 100 ms by default. In tests, brokers closed such
-/// connections after 6 ms (Kafka 4.1) and after 300 ms (Kafka 3.9).
+/// Maximum lifetime, in milliseconds, of a connection that a broker closes because the client does not log in. The
+/// broker delays the close by `connection.failed.authentication.delay.ms`, which is 100 ms by default. In tests,
+/// brokers closed such connections after 6 ms (Kafka 4.1) and after 300 ms (Kafka 3.9).
 const HUNG_UP_WITHIN_MS: u64 = 1_000;
 
-/// Returns the refusal in librdkafka's text about a failed connection. Returns `None` if the failure may pass without a
-/// change of settings.
+/// Parses librdkafka's text about a failed connection, and returns the refusal. Returns `None` if the failure may end
+/// without a change of settings.
 ///
 /// The recognized texts are those of librdkafka 2.12 with OpenSSL 3. Tests with real brokers check that librdkafka
 /// still writes these texts.
@@ -171,7 +172,7 @@ pub fn parse_refusal(reason: &str) -> Option<Refusal> {
             (Cause::NoToken, why.to_owned())
         } else if says("SASL authentication error") {
             let said = between(reason, "SASL authentication error: ", " (after ");
-            // The connection was lost during the login, which says nothing about the login itself.
+            // The connection was lost during the login. This loss does not show whether the login would succeed.
             if said.contains("Disconnected") || said.contains("timed out") {
                 return None;
             }
@@ -210,7 +211,7 @@ fn between<'a>(text: &'a str, begin: &str, end: &str) -> &'a str {
 }
 
 /// Returns the broker's address from the text, which has the form `[protocol://]host:port/id`. The protocol is absent
-/// if the connection uses neither TLS nor a login.
+/// from this text if the connection uses neither TLS nor a login.
 fn name(reason: &str) -> Option<&str> {
     reason
         .split(": ")
@@ -239,8 +240,8 @@ fn hung_up_soon(reason: &str) -> bool {
 
 /// Returns the flaw in the certificate of `broker` (`host:port`), or `None` if the function finds no flaw.
 ///
-/// The function trusts the authorities in the PEM file `ca`, or the authorities of the host if `ca` is `None`. The
-/// call blocks for a few seconds at most.
+/// The function trusts the certificate authorities in the PEM file `ca`, or the authorities of the host if `ca` is
+/// `None`. The call blocks for a few seconds at most.
 pub fn examine_certificate(broker: &str, ca: Option<&str>) -> Option<String> {
     let (host, _) = broker.rsplit_once(':')?;
     let mut roots = RootCertStore::empty();

@@ -2,10 +2,10 @@
 //! in `store::rights`.
 //!
 //! `check` compares the list of rights with the rights that the brokers report for the client. For a missing right,
-//! `check` prints the command of Kafka's own tool that grants the right, or the IAM actions of Amazon MSK.
+//! `check` prints the Kafka command that grants the right, or the IAM actions of Amazon MSK.
 //!
 //! In Kafka, each right to read, write or delete a resource includes the right to describe that resource. The list
-//! therefore contains Describe only if no other right on the resource includes it.
+//! therefore contains the right Describe only if no other right on the same resource includes Describe.
 
 use std::fmt;
 
@@ -17,7 +17,7 @@ use crate::sys::{Operation, Rights};
 pub const RESEND_GROUP: &str = "citystream-from-dlq";
 
 /// Returns the transactional id of the producer that resends the dead letters of `topic`. If a new producer uses the
-/// same transactional id, Kafka fences the older producer.
+/// same transactional id, Kafka fences off the older producer.
 pub fn resend_transactional_id(topic: &str) -> String {
     format!("{RESEND_GROUP}-{topic}")
 }
@@ -76,7 +76,7 @@ pub struct Need {
 }
 
 impl Need {
-    /// Returns the same need, but with only the given `operations`.
+    /// Returns a need for the same resource, with only the given operations.
     pub fn only(&self, operations: &[Operation]) -> Need {
         Need {
             resource: self.resource.clone(),
@@ -84,7 +84,8 @@ impl Need {
         }
     }
 
-    /// Returns the needed operations that are not in `rights`, or `None` if the brokers do not report rights.
+    /// Returns the needed operations that the client has no right to perform. Returns `None` if the brokers do not
+    /// report rights.
     pub fn missing(&self, rights: &Rights) -> Option<Vec<Operation>> {
         match rights {
             Rights::Listed(told) => {
@@ -97,7 +98,7 @@ impl Need {
     }
 }
 
-/// Returns the rights that `user` needs for `topic` and its dead-letter topic `dlq`.
+/// Returns the rights that the role `user` needs for the topic `topic` and its dead-letter topic `dlq`.
 pub fn needs(user: KafkaUser<'_>, topic: &str, dlq: &str) -> Vec<Need> {
     use Operation::{Create, Delete, Describe, DescribeConfigs, Read, Write};
     let on_topic = |name: &str, operations: &[Operation]| Need {
@@ -143,7 +144,7 @@ pub fn needs(user: KafkaUser<'_>, topic: &str, dlq: &str) -> Vec<Need> {
     }
 }
 
-/// Returns the command or the IAM actions that would give this client `operations` on a resource.
+/// Returns the command, or the IAM actions, that would allow this client to perform `operations` on a resource.
 pub fn grant(args: &KafkaArgs, resource: &Resource, operations: &[Operation]) -> String {
     if args.kafka_auth == KafkaAuth::MskIam {
         let mut actions: Vec<String> = operations
@@ -186,7 +187,7 @@ fn principal(args: &KafkaArgs) -> String {
     }
 }
 
-/// Returns the IAM actions for a right, and all further actions that these actions require. No IAM action includes
+/// Returns the IAM actions for a right, and all further actions that these actions require. In IAM, no action implies
 /// another action.
 ///
 /// The table comes from "Actions, resources, and condition keys for Apache Kafka APIs for Amazon MSK clusters" in

@@ -1,8 +1,9 @@
 //! Reads assigned partitions without a consumer group, and confirms every gap between two records.
 //!
-//! librdkafka may skip records, so the scan checks the offset of every record. If an offset is not the expected one,
-//! the scan lets a [`SecondReader`] read the offsets in between. If there is a record at one of the offsets in between,
-//! the scan moves the client back to that record. docs/ARCHITECTURE.md describes the details. All calls block.
+//! librdkafka may skip records, so the scan checks the offset of every record. If a record's offset is higher than
+//! expected, a [`SecondReader`] reads the offsets in between. If the [`SecondReader`] finds a record there, the scan
+//! moves the client back to the missed record. docs/ARCHITECTURE.md describes the check of gaps in detail. All calls
+//! block.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -39,13 +40,13 @@ pub(crate) struct Scan<'a> {
     second: &'a SecondReader,
     topic: &'a str,
     shutdown: &'a Shutdown,
-    /// The next offset to read, for each partition that is still being read.
+    /// The next offset to read in each partition that is still being read.
     next: BTreeMap<i32, Offset>,
 }
 
 impl<'a> Scan<'a> {
-    /// Returns a scan of `client`. The caller has assigned partitions of `topic` to the client at the offsets in
-    /// `next`.
+    /// Returns a scan that reads with `client`. The caller must already have assigned the partitions of `topic`, at the
+    /// offsets in `next`.
     pub(crate) fn new(
         client: &'a BaseConsumer<Context>,
         second: &'a SecondReader,
@@ -72,7 +73,7 @@ impl<'a> Scan<'a> {
         self.next.get(&partition).copied()
     }
 
-    /// Closes `partition`. From then on, the scan ignores the records of the partition.
+    /// Closes a partition. From then on, the scan ignores the records of this partition.
     pub(crate) fn close(&mut self, partition: i32) {
         self.next.remove(&partition);
     }
@@ -106,7 +107,7 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// Returns true if the log holds no record between the position of `partition` and the offset `to`. If the client
+    /// Returns true if the log holds no record between the partition's position and the offset `to`. If the client
     /// skipped a record, the function moves the client back and returns `false`. The function also returns `false` if a
     /// stop was requested.
     fn passes(&self, partition: i32, to: Offset) -> KafkaResult<bool> {

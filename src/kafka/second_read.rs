@@ -1,7 +1,7 @@
 //! Reads a range of a log a second time, to distinguish real gaps from records that the client skipped
 //! ([`crate::core::gap`]).
 //!
-//! The second read uses a Kafka client of its own, which shares no fetch position with the first client. The second
+//! The second read uses a separate Kafka client, which shares no fetch position with the first client. The second
 //! client assigns partitions only at numeric offsets. For a logical offset such as "beginning" or "end", librdkafka
 //! would have to ask the broker first. All calls block.
 
@@ -23,14 +23,14 @@ use crate::kafka::context::Context;
 /// The group name that is used if the settings contain no group name. librdkafka requires a group name, but no member
 /// joins this group.
 const GROUP: &str = "citystream-second-read";
-/// Maximum time that one call waits for an answer.
+/// Maximum time that one call of [`SecondReader::read`] waits for an answer.
 const WAIT: Duration = Duration::from_secs(1);
-/// How long the first client may search a gap for records before a new client replaces the first one. Each further
-/// client gets twice the time of the previous client, because a range of aborted transactions must be read completely.
+/// Time after which a new client replaces the first client that searches a gap for records. Each further client gets
+/// twice the time of the previous client, because a range of aborted transactions must be read completely.
 const LIFE_FIRST: Duration = Duration::from_secs(5);
 /// Maximum time that any client may search a gap for records.
 const LIFE_MAX: Duration = Duration::from_secs(600);
-/// Time after which the reader forgets a gap if no further call concerns the gap.
+/// Time after the last call about a gap after which the reader forgets the gap.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(60);
 /// Maximum number of idle clients that the reader keeps for later gaps.
 const IDLE_MAX: usize = 8;
@@ -39,8 +39,8 @@ const POLL: Duration = Duration::from_millis(100);
 
 type ReadClient = BaseConsumer<Context>;
 
-/// Reads ranges of one topic a second time. Every open gap has its own client, so that a partition without a leader
-/// does not delay the second reads of other partitions.
+/// Reads ranges of one topic a second time. Each gap that is being searched has its own client. A partition without a
+/// leader therefore does not delay the second reads of other partitions.
 pub struct SecondReader {
     config: ClientConfig,
     topic: String,
@@ -61,14 +61,14 @@ struct OpenGap {
     client: Option<ReadClient>,
     /// The time at which the current client of this gap began to read.
     began: Instant,
-    /// How long the current client may search this gap.
+    /// Maximum time for which the current client may search this gap.
     life: Duration,
     /// The time at which the last call about this gap began.
     asked: Instant,
 }
 
 impl SecondReader {
-    /// Returns a reader of `topic`. The reader connects with `config` when it has to read the first gap.
+    /// Returns a reader of the topic `topic`. The reader uses `config` to connect when it has to read the first gap.
     pub fn new(config: &ClientConfig, topic: &str) -> SecondReader {
         let mut config = config.clone();
         let group = config.get("group.id").unwrap_or(GROUP).to_owned();
@@ -89,8 +89,8 @@ impl SecondReader {
         }
     }
 
-    /// Reads `partition` starting at [`Gap::from`], and returns what comes first: a record or the end of the log. The
-    /// call blocks for about a second at most.
+    /// Reads a partition from the offset [`Gap::from`], and returns the first result: a record or the end of the log.
+    /// The call blocks for about a second at most.
     ///
     /// After [`SecondRead::NoAnswer`], the next call about the same gap continues the search. Calls about different
     /// partitions may run at the same time.
@@ -108,7 +108,7 @@ impl SecondReader {
             open.client = client;
             clients.open.insert(partition, open);
         } else if clients.idle.len() < IDLE_MAX {
-            // Unassigning the partition releases the records that the client has fetched after the answer.
+            // Unassigning the partition releases the memory of records that the client has fetched after the answer.
             clients
                 .idle
                 .extend(client.filter(|client| client.unassign().is_ok()));
@@ -131,7 +131,7 @@ impl SecondReader {
             asked: now,
         });
         open.asked = now;
-        // The client has used up its time and may be stuck, so a new client replaces it.
+        // The current client has used up its time and may be stuck, so a new client replaces the current client.
         if open.client.is_some() && now.duration_since(open.began) >= open.life {
             open.client = None;
             open.began = now;
@@ -192,8 +192,8 @@ pub fn warn_if_skipped(partition: i32, gap: Gap, verdict: Verdict) {
     }
 }
 
-/// Polls the client once. Returns what comes first after [`Gap::from`], a record or the end of the log, if the poll has
-/// found it.
+/// Polls the client once. If the poll has found a record or the end of the log, returns the one that comes first after
+/// [`Gap::from`].
 fn poll(client: &ReadClient, partition: i32, gap: Gap) -> KafkaResult<Option<SecondRead>> {
     match client.poll(POLL) {
         None => Ok(None),
@@ -203,7 +203,8 @@ fn poll(client: &ReadClient, partition: i32, gap: Gap) -> KafkaResult<Option<Sec
             Ok(asked.then_some(SecondRead::Next(offset)))
         }
         Some(Err(KafkaError::PartitionEOF(ended))) => {
-            // A log end inside the gap proves nothing, because the answering replica may lack the rest of the log.
+            // If a replica reports a log end inside the gap, the gap may still contain records, because this replica
+            // may lack the rest of the log.
             let end = client.context().take_end_of_log().unwrap_or(Offset(0));
             let passed = ended == partition && end >= gap.to;
             Ok(passed.then_some(SecondRead::Next(end)))
@@ -211,7 +212,7 @@ fn poll(client: &ReadClient, partition: i32, gap: Gap) -> KafkaResult<Option<Sec
         Some(Err(KafkaError::MessageConsumption(
             RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange,
         ))) => Ok(Some(SecondRead::OutOfRange)),
-        // Brokers may be unreachable for a while, so the next poll or the next client tries again.
+        // The brokers may be unreachable only for a while, so the next poll or the next client tries again.
         Some(Err(KafkaError::MessageConsumption(code))) => {
             tracing::debug!(%code, "waiting for a second read");
             Ok(None)
@@ -237,7 +238,7 @@ mod tests {
         }
     }
 
-    /// Repeats the call of `read` until it returns an answer, as callers outside of tests do.
+    /// Calls [`SecondReader::read`] repeatedly until it returns an answer, as callers outside of tests do.
     fn answer(reader: &SecondReader, partition: i32, gap: Gap) -> SecondRead {
         let deadline = Instant::now() + Duration::from_secs(60);
         while Instant::now() < deadline {

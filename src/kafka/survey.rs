@@ -1,7 +1,7 @@
 //! Reads the facts from Kafka that `verify` compares with the tables: the topic's id, the ends of its log, the commits
 //! of a group, and the dead letters for items that DynamoDB refused.
 //!
-//! The client joins no consumer group and commits nothing. All calls block.
+//! The client joins no consumer group and commits no offsets. All calls block.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -24,7 +24,7 @@ use crate::kafka::second_read::SecondReader;
 use crate::shutdown::Shutdown;
 use crate::sys::{self, TopicError, TopicFacts};
 
-/// Maximum wait for one answer.
+/// Maximum wait for the answer to one request.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Maximum wait of one poll of the dead-letter topic.
 const POLL: Duration = Duration::from_millis(500);
@@ -39,8 +39,8 @@ pub struct Survey {
 }
 
 impl Survey {
-    /// Returns a client that reads facts about `topic` and the commits of `group`. The function sends no request
-    /// yet.
+    /// Returns a client that reads facts about `topic` and the commits of `group`. The function itself sends no
+    /// request.
     ///
     /// # Errors
     /// Returns an error if librdkafka refuses the settings.
@@ -57,9 +57,9 @@ impl Survey {
     /// Returns the id and the number of partitions of the topic, or `None` if the topic does not exist.
     ///
     /// # Errors
-    /// See [`TopicError`].
+    /// For the possible errors, see [`TopicError`].
     pub fn topic(&self) -> Result<Option<TopicFacts>, TopicError> {
-        // The client has no assigned partitions, so the poll only serves callbacks. A callback provides the first token
+        // The client has no assigned partitions, so the poll only runs callbacks. A callback provides the first token
         // for the login.
         self.client.poll(Duration::ZERO);
         sys::topic_facts(self.client.client(), &self.topic, ANSWER_TIMEOUT)
@@ -79,7 +79,7 @@ impl Survey {
         (0..partitions).map(ask).collect()
     }
 
-    /// Returns the group's commit for each partition that has one.
+    /// Returns the group's commit for each partition that has a commit.
     ///
     /// # Errors
     /// Returns an error if the coordinator refuses the request or does not answer in time.
@@ -88,7 +88,7 @@ impl Survey {
     }
 
     /// Reads the dead-letter topic `dlq_topic` up to its end. Returns the records whose raw row or alert row DynamoDB
-    /// refused. Only records of the topic with the id `topic_id` count.
+    /// refused. The result contains only records of the topic with the id `topic_id`.
     ///
     /// # Errors
     /// Returns an error if Kafka does not answer in time.
@@ -132,8 +132,8 @@ impl Survey {
     }
 }
 
-/// Returns the partition and the offset of the original record of a dead letter. Returns `None` unless DynamoDB refused
-/// one of the record's items, and the record belongs to the topic with the id `topic_id`.
+/// Returns the partition and the offset of a dead letter's original record, if DynamoDB refused one of the record's
+/// items. Returns `None` if the record belongs to a topic with an id other than `topic_id`.
 fn refused_record(letter: &BorrowedMessage<'_>, topic_id: &str) -> Option<(i32, Offset)> {
     let header = |name: &str| {
         let found = letter.headers()?.iter().filter(|h| h.key == name).last()?;

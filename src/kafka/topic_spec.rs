@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::kafka::dlq::DLQ_MESSAGE_BYTES_MAX;
 
-/// The topic settings that MSK Serverless allows. All other brokers allow the settings in this list too.
+/// The topic settings that MSK Serverless allows. All other brokers also allow these settings.
 ///
 /// The list comes from "Configuration properties for MSK Serverless clusters" in AWS's documentation.
 const TAKEN_EVERYWHERE: [&str; 7] = [
@@ -27,7 +27,7 @@ pub struct Creation {
 }
 
 impl Creation {
-    /// Returns a note about the settings that were left out, or `None` if there are none.
+    /// Returns a note about the settings that were left out, or `None` if no settings were left out.
     pub fn note(&self) -> Option<String> {
         let names = self.left_out.join(", ");
         (!self.left_out.is_empty())
@@ -35,14 +35,14 @@ impl Creation {
     }
 }
 
-/// A topic as `init-tables` would create it.
+/// The specification of a topic that `init-tables` creates.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TopicSpec {
     /// The name of the topic.
     pub name: String,
     /// The number of partitions of the topic.
     pub partitions: i32,
-    /// The settings that must not depend on the brokers' defaults.
+    /// The topic settings that must not depend on the brokers' defaults.
     pub config: Vec<(&'static str, String)>,
 }
 

@@ -1,4 +1,4 @@
-//! Sends requests about the group and the log over the consumer's connections, and commits restart points.
+//! Uses the consumer's connections to send requests about the group and the log, and to commit restart points.
 //!
 //! All requests block, so callers run them on a thread for blocking tasks. An [`Inquiry`] keeps the Kafka client alive.
 //! The member leaves the group when the last inquiry is dropped.
@@ -60,7 +60,7 @@ pub struct Inquiry {
 }
 
 impl Inquiry {
-    /// Returns a handle for `client`, which was created with `config` and reads `topic`.
+    /// Returns a handle for a client that was created with `config` and reads the topic `topic`.
     pub(super) fn new(
         client: Arc<BaseConsumer<GroupContext>>,
         config: ClientConfig,
@@ -94,7 +94,7 @@ impl Inquiry {
     ///
     /// # Errors
     /// Returns an error if the coordinator does not answer. Also returns an error if the coordinator refuses the
-    /// commit, as it does during a rebalance.
+    /// commit, for example during a rebalance.
     pub fn commit(&self, parts: &[CommitPart]) -> KafkaResult<()> {
         commit(&self.client, &self.topic, parts, CommitMode::Sync)
     }

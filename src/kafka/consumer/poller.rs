@@ -1,8 +1,8 @@
 //! The loop of the consumer thread.
 //!
 //! Each iteration of the loop carries out commands, starts partitions, pauses or resumes reading depending on the
-//! memory budget, and polls a batch. The rebalance callbacks ([`GroupContext`]) run within the poll. No step may block
-//! for long, because a member that stops polling loses its partitions.
+//! memory budget, and polls a batch. The rebalance callbacks ([`GroupContext`]) run within the poll. No step of the
+//! loop may block for long, because a group member that stops polling loses its partitions.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -24,15 +24,15 @@ use crate::kafka::record::{content, header_bytes};
 use crate::kafka::{is_topic_missing, membership};
 use crate::telemetry::steady_ms;
 
-/// Maximum number of records in one batch. The maximum is large enough to keep the cost of sending to the shell low,
-/// and small enough to keep the latency low.
+/// Maximum number of records in one batch. Larger batches cost less to send to the shell, and smaller batches have a
+/// lower latency.
 const BATCH_RECORDS_MAX: usize = 500;
 /// Maximum wait of a poll when no partition waits to start.
 const POLL_IDLE: Duration = Duration::from_millis(50);
 /// Maximum wait of a poll while a partition waits to start.
 const POLL_BEGINNING: Duration = Duration::from_millis(2);
-/// How long the thread waits for free memory before it pauses its partitions. A pause discards records that were
-/// already fetched, so DynamoDB should not cause a pause if it is only a little slower than Kafka.
+/// Maximum time that the thread waits for free memory before it pauses its partitions. A pause discards records that
+/// were already fetched. The wait avoids pauses while DynamoDB is only a little slower than Kafka.
 const PRESSURE_WAIT: Duration = Duration::from_millis(200);
 /// Estimated memory that a record needs in addition to its value. The estimate covers the event, two puts, the entries
 /// in two rows, and a share of a request body.
@@ -76,7 +76,7 @@ impl Poller {
         }
     }
 
-    /// Polls until a command closes the consumer, or until the sender of commands is dropped.
+    /// Runs the loop until a command closes the consumer, or until the sender of commands is dropped.
     pub(super) fn run(mut self) {
         loop {
             self.beat_ms.store(steady_ms().0, Ordering::Relaxed);
@@ -94,7 +94,7 @@ impl Poller {
         }
     }
 
-    /// Carries out the commands that have arrived. Returns `Break` if the loop must end.
+    /// Carries out the commands that have arrived. Returns `Break` if the loop of the thread must end.
     pub(super) fn process_commands(&mut self) -> ControlFlow<()> {
         loop {
             match self.inbox.try_recv() {
@@ -139,8 +139,7 @@ impl Poller {
 
     fn process_message(&mut self, message: &BorrowedMessage<'_>) {
         let partition = message.partition();
-        // The records of a partition belong to no assignment before the partition has started or while it is being
-        // revoked.
+        // Records that arrive before the partition has started, or while it is being revoked, belong to no assignment.
         let Some(&assignment) = self.client.context().active().get(&partition) else {
             return;
         };
@@ -150,10 +149,9 @@ impl Poller {
             Timestamp::NotAvailable => (None, 0),
         };
         let value = message.payload_len();
-        // While a record's items are sent, its value is also part of the request body for the raw row, and perhaps of
+        // While a record's items are sent, copies of its value are in the request body for the raw row, and perhaps in
         // the body for the alert row. The memory estimate for a record is therefore at least three times the size of
-        // its value. The allocator cannot reuse the memory of request bodies at once, because they have many different
-        // sizes.
+        // its value. Request bodies have many different sizes, so the allocator cannot reuse their memory at once.
         let overhead = RECORD_OVERHEAD_BYTES.max(value * 3);
         let content = content(message);
         let bytes = value + message.key_len() + overhead + header_bytes(&content);
@@ -214,7 +212,8 @@ impl Poller {
     }
 
     fn process_fatal_error(&self, code: RDKafkaErrorCode) {
-        // The error of the poll says only that a fatal error has occurred. The cause must be requested from the client.
+        // The error that the poll returns says only that a fatal error has occurred. The cause must be requested from
+        // the client.
         let fatal = self.client.client().fatal_error();
         let cause = fatal.as_ref().map_or(code, |(code, _)| *code);
         if membership::remedy(cause).is_some() {
@@ -245,14 +244,15 @@ impl Poller {
         }
     }
 
-    /// Starts the waiting partitions. If a partition cannot start now, the next iteration of the loop tries again.
+    /// Starts the partitions that wait to start. If a partition cannot start now, the next iteration of the loop tries
+    /// again.
     fn begin_partitions(&mut self) {
         let waiting = std::mem::take(&mut self.beginning);
         for (partition, (assignment, next)) in waiting {
             match self.seek_and_resume(partition, next) {
                 // The partition may become active only after the seek. Otherwise, a record that was fetched before the
-                // seek could arrive first. The offset of such an early record would differ from `next`, which would
-                // look like a gap.
+                // seek could arrive first. The offset of such an early record would differ from `next`, and the
+                // difference would look like a gap.
                 Ok(()) => {
                     self.client.context().active().insert(partition, assignment);
                 }
@@ -262,7 +262,7 @@ impl Poller {
                 }
             }
         }
-        // A partition that was revoked in the meantime can never start, so it is removed.
+        // A waiting partition that was revoked in the meantime can never start, so it is removed.
         if !self.beginning.is_empty()
             && let Ok(assigned) = self.client.assignment()
         {
@@ -275,8 +275,8 @@ impl Poller {
         let at = KafkaOffset::Offset(next.0);
         let sought = self.client.seek(&self.topic, partition, at, SEEK_TIMEOUT);
         if let Err(KafkaError::Seek(_)) = &sought {
-            // After an offset error, librdkafka stops fetching the partition and refuses to seek. Assigning the
-            // partition again makes librdkafka fetch it again.
+            // After an offset error, librdkafka stops fetching the partition and refuses to seek. If the partition is
+            // assigned again, librdkafka resumes fetching it.
             let mut list = TopicPartitionList::new();
             list.add_partition_offset(&self.topic, partition, at)?;
             self.client.incremental_unassign(&self.one(partition))?;
@@ -290,11 +290,11 @@ impl Poller {
         self.client.resume(&self.one(partition))
     }
 
-    /// Waits briefly for free memory, and then pauses reading if the memory budget is still exceeded. Resumes paused
-    /// reading when a quarter of the budget is free.
+    /// Waits briefly for free memory, and then pauses reading if the memory budget is still exceeded. Resumes reading
+    /// when a quarter of the budget is free.
     ///
-    /// Pausing keeps INV-5: memory stays bounded, and polling continues. A longer wait instead of a pause is not
-    /// possible, because the group would remove a member that does not poll.
+    /// Pausing keeps INV-5: memory stays bounded, and polling continues. A longer wait cannot replace the pause,
+    /// because the group would remove a member that does not poll.
     fn apply_back_pressure(&mut self) {
         let deadline = Instant::now() + PRESSURE_WAIT;
         while !self.paused && self.budget.is_exceeded() {

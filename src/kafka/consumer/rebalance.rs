@@ -1,7 +1,8 @@
 //! The librdkafka callbacks of the consumer's client. The most important callbacks handle a rebalance.
 //!
-//! librdkafka calls the callbacks on the polling thread. The group uses the cooperative protocol, so an assign or a
-//! revoke names only the partitions that change. The consumer continues to read all other partitions. Sources:
+//! librdkafka calls the callbacks on the polling thread. The group uses the cooperative protocol. An assign or a revoke
+//! therefore names only the partitions that are added or removed. The consumer continues to read all other partitions.
+//! Sources:
 //!
 //! - The protocol is KIP-429,
 //!   <https://cwiki.apache.org/confluence/display/KAFKA/KIP-429%3A+Kafka+Consumer+Incremental+Rebalance+Protocol>.
@@ -78,7 +79,8 @@ impl GroupContext {
         self.active.lock().expect("no panic holds the lock")
     }
 
-    /// Returns the partitions in `list`, and makes the consumer drop all further records of these partitions.
+    /// Makes the consumer drop all further records of the partitions in `list`. Returns the numbers of these
+    /// partitions.
     fn deactivate(&self, list: &TopicPartitionList) -> Vec<i32> {
         let elements = list.elements_for_topic(&self.topic);
         let partitions: Vec<i32> = elements.iter().map(|e| e.partition()).collect();
@@ -92,11 +94,12 @@ impl GroupContext {
         list: &mut TopicPartitionList,
     ) {
         // 1. Assign the partitions at a numeric offset. Without an offset, librdkafka would start at the group's
-        //   commit, but only the program's start rule may decide whether that commit is valid (INV-3). A logical offset
-        //   such as "end" is not used, because librdkafka asks the broker for the end. If the broker's answer arrives
-        //   after a later seek, librdkafka 2.12 asks the broker again half a second later. After the second answer,
-        //   librdkafka jumps to the end of the log and skips all records in between (`rd_kafka_toppar_handle_Offset` in
-        //   rdkafka_partition.c). A test in `consumer/tests.rs` reproduces the jump to the end.
+        // commit, but only the program's start rule may decide whether that commit is valid (INV-3). A logical offset
+        // such as "end" could skip records. librdkafka asks the broker for the numeric value of a logical offset. If
+        // the broker's answer arrives after a later seek, librdkafka 2.12 asks the broker again half a second later.
+        // After the second answer, librdkafka jumps to the end of the log and skips all records in between
+        // (`rd_kafka_toppar_handle_Offset` in rdkafka_partition.c). A test in `consumer/tests.rs` reproduces the jump
+        // to the end.
         //
         // 2. Pause the partitions, so that the client fetches nothing from offset 0.
         let result = list
@@ -106,11 +109,11 @@ impl GroupContext {
         if let Err(error) = result {
             tracing::warn!(%error, "failed to apply an assignment");
         }
-        // 3. Drop records of an earlier assignment, because they may be before the restart point at which the
-        //   partition starts.
+        // 3. Drop records that were fetched under an earlier assignment. Such records may be before the restart point
+        // of the new assignment.
         let partitions = self.deactivate(list);
-        // 4. Report the assignment. The shell locates the restart points, so that the consumer thread does not
-        //   block.
+        // 4. Report the assignment. The shell, and not the consumer thread, locates the restart points, because
+        // locating them may block.
         tracing::info!(partitions = join_list(&partitions), "partitions assigned");
         self.send(ConsumerEvent::Assigned(partitions));
     }
@@ -137,20 +140,21 @@ impl GroupContext {
             lost,
             answer,
         });
-        // 2. Wait until the partitions have drained. This wait has a limit, because the whole group waits for this
-        //   member.
+        // 2. Wait until the partitions have drained. The wait has a limit, because all other members of the group wait
+        // for this member.
         if !lost
             && let Ok(parts) = drained.recv_timeout(self.drain_max)
             && !parts.is_empty()
         {
-            // 3. Commit the durable boundaries (INV-1) before giving the partitions up, so that the next owner starts
-            //   at these boundaries. The commit request is sent before the next JoinGroup, on the same connection. A
-            //   synchronous commit was rejected, because waiting for the answer here could delay the whole group.
+            // 3. Commit the boundaries of the durable records (INV-1) before giving the partitions up, so that the next
+            // owner starts at these boundaries. The commit request is sent before the next JoinGroup, on the same
+            // connection. A synchronous commit was rejected, because waiting for the answer here could delay the whole
+            // group.
             if let Err(error) = commit(client, &self.topic, &parts, CommitMode::Async) {
                 tracing::warn!(%error, "failed to commit on revoke");
             }
         }
-        // 4. Give the partitions up. After the unassignment, librdkafka joins the group again.
+        // 4. Give the partitions up. librdkafka then joins the group again.
         if let Err(error) = client.incremental_unassign(list) {
             tracing::warn!(%error, "failed to give up partitions");
         }
@@ -168,8 +172,8 @@ impl ClientContext for GroupContext {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        // The callback ignores the error about a missing topic, because the poll also returns this error, and the
-        // poller reports it.
+        // The callback ignores the error about a missing topic. The poll also returns this error, and the poller
+        // reports it.
         if !is_topic_missing(&error) {
             self.base.error(error, reason);
         }
@@ -196,8 +200,8 @@ impl ConsumerContext for GroupContext {
             RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => {
                 self.process_assign_partitions(client, list);
             }
-            // This match arm handles revokes and errors, because librdkafka expects the member to give up all
-            // partitions after an error too.
+            // This match arm handles both revokes and errors. After an error, librdkafka also expects the member to
+            // give up all partitions.
             _ => self.process_revoke_partitions(client, list),
         }
     }

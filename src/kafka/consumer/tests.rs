@@ -52,12 +52,12 @@ impl Bed {
         }
     }
 
-    /// Sends `count` records, each with `value` and a header.
+    /// Sends the given number of records, each with the same value and header.
     fn send(&self, count: usize, value: Option<&str>, header: &str) {
         send(&self.broker, count, value, header);
     }
 
-    /// Waits for an event for which `pick` returns a value.
+    /// Waits for an event for which the function `pick` returns a value.
     async fn until<T>(&mut self, pick: impl Fn(ConsumerEvent) -> Option<T>) -> T {
         let found = async {
             loop {
@@ -91,7 +91,7 @@ impl Bed {
     }
 }
 
-/// Sends `count` records with `value` and a header in one batch.
+/// Sends the given number of records, with the same value and header, in one batch.
 fn send(
     broker: &MockCluster<'static, DefaultProducerContext>,
     count: usize,
@@ -147,15 +147,15 @@ async fn headers_of_rejected_records_count_towards_the_budget() {
     }
 }
 
-/// How long the slow mock broker takes for each answer.
+/// Time that the slow mock broker takes for each answer.
 const SLOW_RTT: Duration = Duration::from_millis(300);
 /// Number of records to read from the slow broker, each with its own request. Reading all ten records takes longer than
 /// two requests for the log's end and librdkafka's pause of 500 ms between these requests.
 const RECORDS: usize = 10;
 
 /// If a partition is assigned at a logical offset, librdkafka asks the broker for the end of the log. If a seek happens
-/// before the answer, librdkafka 2.12 considers the answer outdated and asks again half a second later. After the
-/// second answer, librdkafka jumps to the end of the log and skips all records in between
+/// before the broker answers, librdkafka 2.12 considers the answer outdated and asks again half a second later. After
+/// the second answer, librdkafka jumps to the end of the log and skips all records in between
 /// (`rd_kafka_toppar_handle_Offset` in rdkafka_partition.c).
 #[tokio::test]
 async fn an_answer_about_the_end_of_the_log_that_crosses_a_seek_skips_nothing() {

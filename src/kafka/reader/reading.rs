@@ -29,11 +29,11 @@ use crate::telemetry::unix_ms;
 const LAG_EVERY: Duration = Duration::from_millis(250);
 /// Timeout of the request that checks whether a broker is reachable again.
 const PROBE_TIMEOUT: Duration = Duration::from_millis(500);
-/// How long the reader still reads a quiet partition after the time `until_ms`, in milliseconds. Records from before
-/// `until_ms` may still be on their way.
+/// Time, in milliseconds, for which the reader continues to read a quiet partition after `until_ms`. Records with an
+/// earlier timestamp may still be on their way.
 const UNTIL_GRACE_MS: i64 = 1_000;
 
-/// One run of a [`LogReader`], with the partitions that it has not finished yet.
+/// One run of a [`LogReader`], with the partitions that the run has not finished yet.
 pub(super) struct Reading<'a> {
     reader: &'a LogReader,
     range: &'a ReadRange,
@@ -106,8 +106,8 @@ impl<'a> Reading<'a> {
         if end.is_some_and(|end| offset >= end) || too_new {
             return ControlFlow::Continue(());
         }
-        // Timestamps that producers set are not in log order. A record after the offset for the start time may
-        // therefore be older than the start time.
+        // Timestamps that producers set are not in log order. A record after the first offset to read may therefore be
+        // older than the start time.
         if let (ReadStart::At(from_ms), Some(record_ms)) = (self.range.start, record_ms)
             && record_ms < from_ms
         {
@@ -139,7 +139,7 @@ impl<'a> Reading<'a> {
             return Err(ReaderError::Read(error));
         }
         match error.rdkafka_error_code() {
-            // The reader does not need any right on its group, because it never joins the group.
+            // The reader never joins its group, so a missing right on the group does not matter.
             Some(RDKafkaErrorCode::GroupAuthorizationFailed) => {}
             Some(RDKafkaErrorCode::AllBrokersDown) => {
                 self.brokers_away = true;
@@ -157,8 +157,8 @@ impl<'a> Reading<'a> {
     }
 
     fn report_lag(&mut self) -> ControlFlow<()> {
-        // If the topic is quiet, the broker sends nothing when it becomes reachable again. The reader therefore sends a
-        // request to find out whether the broker is reachable.
+        // If the topic has no new records, the broker sends nothing when it becomes reachable again. The reader
+        // therefore sends a request to find out whether the broker is reachable.
         if self.brokers_away {
             let answer = self.reader.consumer.fetch_metadata(None, PROBE_TIMEOUT);
             self.brokers_away = answer.is_err();
@@ -170,8 +170,8 @@ impl<'a> Reading<'a> {
         (self.step)(ReadStep::Behind(lag))
     }
 
-    /// Returns the number of records that are left to read, according to the log ends in the last fetches. The function
-    /// sends no request.
+    /// Returns the number of records that are left to read. The function sends no request, and uses the log ends that
+    /// the last fetches returned.
     fn lag(&self) -> u64 {
         let of_partition = |(partition, open): (&i32, &OpenPartition)| {
             let next = self.scan.position(*partition).filter(|_| !open.at_end)?;
@@ -182,7 +182,7 @@ impl<'a> Reading<'a> {
         self.open.iter().filter_map(of_partition).sum()
     }
 
-    /// Closes the partitions that were read to their end, as soon as no further record before `until_ms` can be
+    /// Closes the partitions that were read to their end, once no further record with a timestamp before `until_ms` is
     /// expected.
     fn close_after_until(&mut self) {
         let until_ms = self.range.until_ms;

@@ -1,4 +1,4 @@
-//! Finds the partitions of a topic, and the offset at which reading each partition begins.
+//! Finds the partitions of a topic, and the first offset to read in each partition.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,9 +12,9 @@ use crate::core::clock::UnixMs;
 use crate::core::event::Offset;
 use crate::kafka::partitions_of;
 
-/// Maximum wait for one report of the client. A report says why the client reached no broker.
+/// Maximum wait for one report from the Kafka client. A report says why the client could not reach a broker.
 const REPORT_WAIT: Duration = Duration::from_millis(300);
-/// Maximum number of client reports to wait for.
+/// Maximum number of reports from the Kafka client for which the reader waits.
 const REPORTS_MAX: usize = 10;
 
 /// A partition that is being read.
@@ -24,13 +24,13 @@ pub(super) struct OpenPartition {
     pub(super) first: Offset,
     /// The offset at which reading ends, or `None` if reading has no end.
     pub(super) end: Option<Offset>,
-    /// True if the reader has read all records that the partition holds so far.
+    /// True if the reader has read all records that the partition contains so far.
     pub(super) at_end: bool,
 }
 
 impl LogReader {
     /// Finds the offset at which to begin reading each partition, and assigns the partitions to the client. Returns
-    /// `None` if the topic does not exist. Partitions without a record to read are not assigned.
+    /// `None` if the topic does not exist. A partition that contains no record to read is not assigned.
     pub(super) fn assign(
         &self,
         range: &ReadRange,
@@ -38,9 +38,9 @@ impl LogReader {
     ) -> KafkaResult<Option<BTreeMap<i32, OpenPartition>>> {
         let metadata = self.consumer.fetch_metadata(None, timeout);
         if metadata.is_err() {
-            // No partition is assigned yet, so the polls in this loop only run callbacks. A moment after a request has
-            // failed, the client reports why it reached no broker. The client's report is more precise than the error
-            // of the request.
+            // No partition is assigned yet, so the polls in this loop only run callbacks. Shortly after a request has
+            // failed, the client reports why it could not reach a broker. The client's report is more precise than the
+            // error of the request.
             for _ in 0..REPORTS_MAX {
                 if self.consumer.poll(REPORT_WAIT).is_none() {
                     break;
@@ -82,10 +82,10 @@ impl LogReader {
     }
 
     /// Returns the offset of the first record at or after the time `from_ms`, for each partition that has such a
-    /// record. Returns `None` if the broker does not support requests by time.
+    /// record. Returns `None` if the broker cannot look up offsets by time.
     ///
-    /// If the broker does not support requests by time, the caller reads from the beginning and skips older records.
-    /// librdkafka's mock cluster does not support requests by time: it finds no offset for any time.
+    /// If the broker cannot look up offsets by time, the caller reads from the beginning and skips older records. For
+    /// example, librdkafka's mock cluster finds no offset for any time.
     fn offsets_at(
         &self,
         from_ms: UnixMs,
@@ -113,9 +113,9 @@ impl LogReader {
             }
             Err(error) => return Err(error),
         };
-        // An empty answer means either that all records are older than the requested time, or that the broker does not
-        // support requests by time. A second request for the time 0 distinguishes the two cases, because every record
-        // is at or after the time 0.
+        // An empty answer means either that all records are older than the requested time, or that the broker cannot
+        // look up offsets by time. A second request for the time 0 distinguishes the two cases, because every record is
+        // at or after the time 0.
         let has_records = bounds.values().any(|(low, end)| low < end);
         if found.is_empty() && has_records && request(UnixMs(0))?.is_empty() {
             return Ok(None);
