@@ -1,12 +1,12 @@
-//! The HTTP client for AWS: timeouts, proxies, and the certificate authorities that TLS trusts.
+//! The HTTP client for AWS, with its timeouts, proxies and trusted certificate authorities.
 //!
-//! All requests to AWS go through [`http_client`]: requests to DynamoDB, and requests for the credentials of DynamoDB
-//! and Kafka. TLS trusts the certificate authorities of the host. If the host has no certificate authorities, TLS
-//! trusts authorities that are built into the program. The certificate authorities are loaded for the first `https`
-//! connection.
+//! All requests to AWS go through [`http_client`]. These are requests to DynamoDB, and requests for the credentials of
+//! DynamoDB and Kafka. TLS trusts the certificate authorities of the host. If the host has no certificate authorities,
+//! TLS trusts authorities that are built into the program. The program loads the certificate authorities when it opens
+//! the first `https` connection.
 //!
-//! The variables `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY` apply to `https` only. Requests over `http`, such as those
-//! for instance metadata, never use a proxy.
+//! The variables `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY` apply only to `https`. Requests over `http`, such as
+//! requests for instance metadata, never use a proxy.
 
 pub mod profile;
 
@@ -26,7 +26,7 @@ use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use base64::Engine as _;
 
 /// Time after which the client closes an idle connection. Load balancers and NAT gateways drop idle connections after a
-/// minute or more. Keeping idle connections longer would let only a few more requests reuse a connection.
+/// minute or more. With a longer time, only a few more requests would reuse a connection.
 const POOL_IDLE: Duration = Duration::from_secs(20);
 
 /// Returns an HTTP client for `http` and `https`.
@@ -38,8 +38,8 @@ pub fn http_client() -> SharedHttpClient {
     })
 }
 
-/// The `https` client of the whole process. All AWS clients share the connections of this one client, and the
-/// certificate authorities are loaded only once.
+/// The `https` client of the whole process. All AWS clients share this client's connections, so the certificate
+/// authorities are loaded only once.
 static TLS: LazyLock<SharedHttpClient> = LazyLock::new(|| {
     let found = rustls_native_certs::load_native_certs().certs.len();
     let store = if found > 0 {
@@ -66,7 +66,7 @@ fn tls_client_through(store: TrustStore, proxy: ProxyConfig) -> SharedHttpClient
         .with_trust_store(store)
         .build()
         .expect("a context with only a trust store is valid");
-    // The code builds a connector, because a proxy cannot be set on the builder of the client.
+    // The code builds its own connector, because the client's builder has no option for a proxy.
     aws_smithy_http_client::Builder::new().build_with_connector_fn(move |settings, components| {
         let mut builder = Connector::builder()
             .pool_idle_timeout(POOL_IDLE)

@@ -1,5 +1,5 @@
-//! Inspects the AWS profile in use. Rejects logins that this program does not support, and sets a session name for a
-//! role.
+//! Inspects the AWS profile in use. This module rejects logins that the program does not support, and sets a session
+//! name for a role.
 //!
 //! The features `sso` and `credentials-login` of `aws-config` are off, for the reason given in Cargo.toml. Without
 //! `sso` and `credentials-login`, the library reports an unsupported login only when it needs credentials. Without the
@@ -11,9 +11,9 @@ use aws_types::os_shim_internal::{Env, Fs};
 
 use crate::failure::Failure;
 
-/// Maximum number of `source_profile` links that are followed. Real chains of profiles have two or three links.
+/// Maximum number of `source_profile` links that this module follows. Real chains of profiles have two or three links.
 const CHAIN_LENGTH_MAX: usize = 16;
-/// The session name for a role whose profile does not set one.
+/// The session name for a role, if the role's profile sets no session name.
 const SESSION_NAME: &str = "citystream";
 
 /// Returns a failure if the AWS profile in use has a login that this program does not support.
@@ -30,7 +30,7 @@ pub async fn refusal() -> Option<Failure> {
 /// Returns the profile files, with a session name added for the role that the profile assumes.
 ///
 /// Without a session name, the AWS library chooses a new name each time it assumes the role. MSK treats each session
-/// name as a separate user, and does not let a connection log in again as another user.
+/// name as a separate user, and does not allow a connection to log in again as another user.
 pub async fn files_with_session_name() -> EnvConfigFiles {
     let files = EnvConfigFiles::builder()
         .include_default_config_file(true)
@@ -51,7 +51,7 @@ async fn load_profiles() -> Option<ProfileSet> {
         .ok()
 }
 
-/// Returns the last profile in the chain of `source_profile` links, which holds the credentials.
+/// Returns the last profile in the chain of `source_profile` links. This profile contains the credentials.
 fn credentials_profile(profiles: &ProfileSet) -> Option<&Profile> {
     let mut profile = profiles.get_profile(profiles.selected_profile())?;
     for _ in 0..CHAIN_LENGTH_MAX {
@@ -67,8 +67,8 @@ fn credentials_profile(profiles: &ProfileSet) -> Option<&Profile> {
 fn login_refusal(profiles: &ProfileSet) -> Option<Failure> {
     let profile = credentials_profile(profiles)?;
     let has = |names: &[&str]| names.iter().any(|name| profile.get(name).is_some());
-    // If a profile has several kinds of login, the AWS library uses the first kind in the order of the `if` conditions
-    // below.
+    // If a profile has several kinds of login, the AWS library uses the kind that matches first. The `if` conditions
+    // below have the same order.
     let way = if has(&["credential_source", "web_identity_token_file"]) {
         return None;
     } else if has(&["sso_session", "sso_start_url", "sso_account_id"]) {

@@ -1,4 +1,4 @@
-//! The results of requests to DynamoDB and Kafka, and the channel that brings them to the shell.
+//! The results of requests to DynamoDB and Kafka, and the channel that carries these results to the shell.
 
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -13,7 +13,7 @@ use crate::core::plan::{PutTable, RowUpdate, Ticket, UpdateOutcome};
 use crate::exit::SettingsError;
 use crate::store::error::StoreError;
 
-/// The result of a request.
+/// The result of a request to DynamoDB or Kafka.
 pub(super) enum Done {
     Batch(Batch, BatchOutcome, Option<StoreError>),
     Update(
@@ -37,7 +37,7 @@ pub(super) enum Done {
     TablesRead(String, BootMs),
     /// The random id of the tables could not be read.
     TablesUnread(Trouble),
-    /// A table does not exist, or does not contain the config item. The number is the table's index in
+    /// A table does not exist, or does not contain the config item. The number is the index of this table in
     /// [`crate::core::keys::TABLES`].
     TableMissing(usize),
     GapRead {
@@ -46,8 +46,8 @@ pub(super) enum Done {
         gap: Gap,
         second: SecondRead,
     },
-    /// A result from the Kafka client with the given generation number. The shell ignores results from former Kafka
-    /// clients.
+    /// A result from a Kafka client, with the generation number of that client. The shell ignores results from former
+    /// Kafka clients.
     Kafka(u64, Answer),
 }
 
@@ -58,12 +58,12 @@ pub(super) enum Answer {
     Topic(Option<String>),
     Committed(bool),
     Looked(Looked),
-    /// The read positions that are outside of the offset range of their partition's log.
+    /// The read positions that are outside of the log's offset range in their partition.
     Outside(Vec<ReadPosition>),
-    /// The read positions in partitions for which no broker has returned the log's offset range.
+    /// The read positions of partitions for which no broker has returned the offset range of the log.
     RangesUnknown(Vec<ReadPosition>),
-    /// The number of records that the group must still commit before `consume --stop-at-end` exits. The number is
-    /// `None` if the shell did not request it or Kafka did not answer.
+    /// The number of records that the group must still commit before `consume --stop-at-end` exits. The value is `None`
+    /// if the shell did not request the number, or if Kafka did not answer.
     AtEnd(Option<u64>),
 }
 
@@ -83,7 +83,7 @@ pub(super) struct Answers {
 }
 
 impl Answers {
-    /// Returns the sender for results from the first Kafka client.
+    /// Returns a sender for results that come from the first Kafka client.
     pub(super) fn new(done: UnboundedSender<Done>) -> Answers {
         Answers {
             done,
@@ -108,20 +108,20 @@ impl Answers {
     }
 
     pub(super) fn send(&self, done: Done) {
-        // Sending fails only after the shell has ended, and then nothing waits for the result.
+        // Sending fails only after the shell has ended. At that time, no task waits for the result.
         if self.done.send(done).is_err() {
             tracing::trace!("a request outlived the role");
         }
     }
 }
 
-/// The topic's id, and the end offset of each partition's log if the shell requested these offsets.
+/// The topic's id. If the shell requested the log ends, also the end offset of each partition's log.
 pub(super) struct Looked {
     pub(super) topic: TopicNow,
     pub(super) ends: Option<Vec<(i32, Offset)>>,
 }
 
-/// The state of the topic, as the brokers report it.
+/// The state of the topic, as reported by the brokers.
 pub(super) enum TopicNow {
     Is(String),
     Missing,

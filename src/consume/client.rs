@@ -12,7 +12,7 @@ use crate::kafka::client_errors::ClientErrors;
 use crate::kafka::consumer::Inquiry;
 use crate::kafka::consumer::{Consumer, ConsumerEvent};
 
-/// Starts a Kafka client that has its own memory budget and its own channel of events.
+/// A function that starts a Kafka client with its own memory budget and its own channel of events.
 pub(super) type StartClient = Box<
     dyn Fn() -> KafkaResult<(Consumer, Arc<Budget>, UnboundedReceiver<ConsumerEvent>)>
         + Send
@@ -39,8 +39,8 @@ impl Client {
         })
     }
 
-    /// Starts another Kafka client and closes the current one. The function does not wait for the close, because
-    /// closing a stalled client may never finish.
+    /// Starts another Kafka client and closes the current client. The function does not wait until the current client
+    /// is closed, because closing a stalled client may never finish.
     pub(super) fn replace(&mut self) -> KafkaResult<()> {
         let (consumer, budget, events) = (self.start)()?;
         self.budget = budget;
@@ -49,17 +49,17 @@ impl Client {
         Ok(())
     }
 
-    /// Waits for the next event. Returns `None` after the consumer thread has ended.
+    /// Waits for the next event from the consumer thread. Returns `None` after the consumer thread has ended.
     pub(super) async fn next_event(&mut self) -> Option<ConsumerEvent> {
         self.events.recv().await
     }
 
-    /// Returns the next event if one has already arrived.
+    /// Returns the next event from the consumer thread, if an event has already arrived.
     pub(super) fn try_event(&mut self) -> Option<ConsumerEvent> {
         self.events.try_recv().ok()
     }
 
-    /// Makes the consumer thread read a partition from the offset `next`.
+    /// Makes the consumer thread start reading a partition at the offset `next`.
     pub(super) fn begin(&self, partition: i32, assignment: u64, next: Offset) {
         self.consumer.begin(partition, assignment, next);
     }
@@ -74,12 +74,12 @@ impl Client {
         self.consumer.beat_ms()
     }
 
-    /// Returns the errors that the Kafka client has logged.
+    /// Returns the error handler of the Kafka client.
     pub(super) fn errors(&self) -> ClientErrors {
         self.consumer.client_errors()
     }
 
-    /// Returns a handle for requests to Kafka.
+    /// Returns a handle for blocking requests to Kafka.
     pub(super) fn inquiry(&self) -> Inquiry {
         self.consumer.inquiry()
     }

@@ -1,4 +1,4 @@
-//! The messages of a consumer that stops because of a problem that an operator must fix.
+//! The error messages for problems that make the consumer stop until an operator fixes them.
 
 use crate::core::keys::{self, TableNames};
 use crate::core::pipeline::Halt;

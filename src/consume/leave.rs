@@ -1,4 +1,4 @@
-//! Shuts the consumer down: it stops reading, drains, commits and leaves the group within ten seconds.
+//! Shuts the consumer down. Within ten seconds, the consumer stops reading, drains, commits and leaves the group.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ use crate::telemetry::steady_ms;
 const SHUTDOWN_DRAIN_MS: i64 = 7_000;
 /// Maximum wait for the last commit before the consumer leaves the group.
 const COMMIT_TIMEOUT: Duration = Duration::from_millis(1_200);
-/// Maximum total time for the drain, the last commit and leaving the group. The total must stay below 10 s.
+/// Maximum total time for the drain, the last commit and leaving the group. This maximum must stay below 10 s.
 const END_TIMEOUT: Duration = Duration::from_millis(9_400);
 
 impl Shell {
@@ -26,17 +26,17 @@ impl Shell {
         self.drain().await;
         let parts = self.revokes.take_parts();
         // The last commit is sent before the Kafka client closes, so that the next owner of each partition starts at
-        // the durable boundary (INV-1). Without the last commit, the next owner would start at the previous commit and
-        // read all later records again.
+        // the partition's boundary (INV-1). Without the last commit, the next owner would start at the previous commit,
+        // and would read the records after it again.
         self.commit_last(parts).await;
         let ledger = self.pipeline.report().ledger;
-        // Records that earlier rebalances gave up are not counted here, because the new owners of their partitions read
-        // these records.
+        // The number excludes records that were given up in earlier rebalances, because the new owners of these
+        // partitions read the records.
         let given_up = ledger.given_up - given_up_before;
         let metrics = &self.host.metrics;
         *metrics.ledger.lock().expect("no panic holds the ledger") = ledger;
-        // The Kafka client leaves the group when its last handle is dropped, and `requests` holds some of its handles.
-        // The channel of events closes after the client has left the group.
+        // The Kafka client leaves the group when its last handle is dropped. The field `requests` holds some of these
+        // handles. The channel of events closes after the client has left the group.
         drop(self.requests);
         let mut events = self.client.close();
         let left = async {

@@ -1,9 +1,9 @@
 //! Finds the facts that a partition needs to start: topic id, config item, commits, progress items, and the ends
 //! of the log.
 //!
-//! If facts about one partition are missing, the other partitions start without it. The pipeline receives the reason
-//! why facts are missing, and requests the facts again later. The topic's id must be read before all other facts. If
-//! the topic's id were read later, facts about a former log could be mistaken for facts about the new log.
+//! If facts about one partition are missing, the other partitions start without this partition. The pipeline receives
+//! the reason, and requests the missing facts again later. The topic's id must be read before all other facts. If the
+//! topic's id were read later, facts about a former log could be mistaken for facts about the new log.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -27,14 +27,14 @@ use crate::store::config::{ConfigItem, set_topic};
 use crate::store::write::Writer;
 use crate::sys;
 
-/// Maximum wait for one answer of a broker.
+/// Maximum wait for a broker's answer to one request.
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
-/// Timeout of a request to the leader of a partition, when requests go to several leaders. If one leader does not
-/// answer, the other partitions start after five seconds at the latest.
+/// Timeout of a request to a partition leader, if requests go to several leaders at the same time. If one leader does
+/// not answer, the partitions of the other leaders start after five seconds at the latest.
 const LEADER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Maximum number of requests to partition leaders at the same time.
 const QUESTIONS_MAX: usize = 16;
-/// Maximum number of partitions of a topic. The fences of more partitions would not fit into a DynamoDB row.
+/// Maximum number of partitions of a topic. With more partitions, a row's fences would not fit into a DynamoDB item.
 const PARTITIONS_MAX: usize = 1_000;
 
 /// Requests from Kafka and DynamoDB the facts that a partition needs to start.
@@ -55,7 +55,7 @@ pub(super) struct Located {
     pub(super) tables: Tables,
 }
 
-/// The facts that were found about starting partitions, and the partitions with missing facts.
+/// The starting partitions, divided into partitions with complete facts and partitions with missing facts.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Found {
     pub(super) located: Vec<Located>,
@@ -67,7 +67,7 @@ pub(super) struct Found {
 pub(super) struct Unlocated {
     pub(super) partition: i32,
     pub(super) assignment: u64,
-    /// A description of what the partition waits for.
+    /// A description of the condition that the partition waits for.
     pub(super) why: String,
 }
 
@@ -94,7 +94,7 @@ impl Locator {
         }
     }
 
-    /// Finds the facts for starting the partitions in `wanted`, as far as these facts are available now.
+    /// Finds the facts that the given partitions need to start, as far as these facts are available now.
     pub(super) async fn locate(&self, wanted: Vec<(i32, u64)>) -> Result<Found, SettingsError> {
         match self.try_locate(&wanted).await {
             Ok(found) => Ok(found),
@@ -119,9 +119,9 @@ impl Locator {
         let config = self.config().await?;
         self.claim(&config, &topic_id).await?;
         let (inquiry, partitions) = (self.inquiry.clone(), wanted.iter().map(|(p, _)| *p));
-        // A partition is skipped if its number is not below the topic's partition count. If the topic no longer has the
-        // partition, the group will soon revoke it. If the answering broker does not know the partition yet, a later
-        // attempt finds its facts.
+        // A partition is skipped if its number is not below the topic's partition count. If the topic no longer has
+        // this partition, the group will soon revoke the partition. If the answering broker does not know a new
+        // partition yet, a later attempt finds the partition's facts.
         let partitions: Vec<i32> = partitions.filter(|p| *p < count).collect();
         let asked = partitions.clone();
         let commits = run_blocking(move || inquiry.commits(&asked, ANSWER_TIMEOUT))
@@ -182,8 +182,8 @@ impl Locator {
         Ok(Found { located, missing })
     }
 
-    /// Requests the first offset and the end offset of each partition's log from the partition leaders, several leaders
-    /// at a time.
+    /// Requests the first offset and the end offset of each partition's log from the partition leaders. Several
+    /// requests run at the same time.
     pub(super) async fn ranges(
         &self,
         partitions: impl IntoIterator<Item = i32>,
@@ -237,7 +237,7 @@ impl Locator {
         Ok(config)
     }
 
-    /// Writes the topic's name and id into the config item, unless the config item already holds both.
+    /// Writes the topic's name and id into the config item, unless the config item already contains this name and id.
     async fn claim(&self, config: &ConfigItem, topic_id: &str) -> Result<(), Trouble> {
         match &config.topic {
             Some(topic) if *topic != self.topic => {
@@ -269,7 +269,7 @@ impl Locator {
         .map_err(|e| Trouble::Wait(dynamodb(&e)))
     }
 
-    /// Returns the set of tables that the locator reads.
+    /// Returns the set of tables that this locator reads.
     pub(super) fn tables(&self) -> TableSet {
         self.tables.clone()
     }

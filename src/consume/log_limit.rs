@@ -6,15 +6,15 @@ use std::time::{Duration, Instant};
 /// Minimum time between two log lines about the same problem.
 const INTERVAL: Duration = Duration::from_secs(10);
 
-/// Remembers when each problem was last logged.
+/// Stores the time at which each problem was last logged.
 #[derive(Default)]
 pub(super) struct LogLimits {
     logged: BTreeMap<&'static str, Instant>,
 }
 
 impl LogLimits {
-    /// Returns true if a line about `trouble` may be logged now. After returning true, the function assumes that the
-    /// caller logs the line.
+    /// Returns true if a line about `trouble` may be logged now. If the function returns true, the caller must log the
+    /// line.
     pub(super) fn allows(&mut self, trouble: &'static str) -> bool {
         let last = self.logged.get(trouble);
         let allowed = last.is_none_or(|at| at.elapsed() >= INTERVAL);

@@ -3,7 +3,7 @@
 //! The consumer thread (`kafka::consumer`) reports records and rebalances. The pipeline (`core::pipeline`) decides what
 //! to do. The shell (`consume::shell`) carries out the pipeline's decisions by sending requests to Kafka and DynamoDB.
 //! `consume::locate` finds the facts that a partition needs to start. If Kafka, the topic or the tables are missing at
-//! the start, the consumer waits and reports what it waits for.
+//! the start, the consumer waits and reports the reason.
 
 mod answers;
 mod client;
@@ -54,14 +54,14 @@ use shell::{Shell, ShellOptions, done_channel};
 pub use status::{Status, Wait};
 
 /// Maximum number of requests in flight per table. A table answers in 5 to 10 ms, so 64 requests allow about 100,000
-/// items per second. With more than 64 requests in flight, items would only wait in DynamoDB instead of in this
+/// items per second. More requests in flight would not be faster: items would wait in DynamoDB instead of in this
 /// process.
 const REQUESTS_MAX: u32 = 64;
 /// Default session timeout, which `--kafka-property` overrides. With the default timeout, the group notices a killed
 /// member after 10 s.
 const SESSION_TIMEOUT_MS: u64 = 10_000;
 
-/// A callback that receives a partition and the offset of the partition's durable boundary.
+/// A callback that receives a partition and its boundary, which is the offset below which all records are durable.
 pub type SettledCallback = Arc<dyn Fn(i32, i64) + Send + Sync>;
 
 /// The parts of the surrounding process that the pipeline uses, such as its metrics and its status.
@@ -70,20 +70,20 @@ pub struct Host {
     pub metrics: Metrics,
     /// The status that the pipeline updates.
     pub status: Arc<Status>,
-    /// A callback that keeps a producer in this process from sending records faster than the pipeline finishes them.
-    /// `None` if there is no such producer.
+    /// A callback that slows down a producer in the same process to the speed of the pipeline. The value is `None` if
+    /// this process has no producer.
     pub settled: Option<SettledCallback>,
-    /// True if records may carry the producer's timestamp. If false, the consumer logs a warning about records with the
-    /// producer's timestamp.
+    /// True if producers may set the Kafka timestamps of records. If false, the consumer logs a warning about records
+    /// with such a timestamp.
     pub producer_time_is_fine: bool,
-    /// Time without progress, in milliseconds, after which a partition with lag counts as stalled. Only tests use a
+    /// A partition with lag counts as stalled if it makes no progress for this time, in milliseconds. Only tests use a
     /// value other than [`PATIENCE_MS`](crate::core::stall::PATIENCE_MS).
     pub stall_ms: i64,
-    /// When and how fast the consumer rolls up hours, or `None` if the consumer does not roll up hours.
+    /// The schedule and the speed of rollups, or `None` if the consumer does not roll up hours.
     pub rollups: Option<RollupPace>,
 }
 
-/// Runs the pipeline with the given DynamoDB client, and without an HTTP server.
+/// Runs the pipeline with the given DynamoDB client. The function starts no HTTP server.
 ///
 /// # Errors
 /// Returns the error that made the consumer stop.
@@ -113,8 +113,8 @@ pub async fn run_with(
         args.kafka.topic.clone(),
     )
     .context("failed to start the dead-letter producer")?;
-    // The drain after a revoke may take half of the session timeout. After the whole session timeout, the group would
-    // remove a member that sends nothing.
+    // The drain after a revoke may take half of the session timeout. When the whole session timeout is over, the group
+    // would remove a member that sends nothing.
     let drain_max = Duration::from_millis(session_ms / 2);
     let second_reader = SecondReader::new(&config, &args.kafka.topic);
     let start_client = start_client(config, &args, drain_max);
@@ -173,8 +173,8 @@ pub(crate) fn check_settings(args: &Consume) -> anyhow::Result<()> {
     consumer_config(args).map(drop)
 }
 
-/// Returns the consumer's librdkafka settings. The user's properties override the defaults, and the fixed settings
-/// override the user's properties.
+/// Returns the consumer's librdkafka settings. The operator's properties override the defaults, and the fixed settings
+/// override the operator's properties.
 fn consumer_config(args: &Consume) -> anyhow::Result<ClientConfig> {
     let mut config = client_config(&args.kafka, "consume")?;
     // Maximum size of the queue of fetched records, in KiB of values. For small records, librdkafka needs about three
@@ -199,7 +199,7 @@ fn consumer_config(args: &Consume) -> anyhow::Result<ClientConfig> {
                 .to_string(),
         ),
         ("fetch.wait.max.ms", "100".to_owned()),
-        // How long the client may take to notice a new topic or new partitions.
+        // Interval at which the client looks for a new topic or new partitions.
         ("topic.metadata.refresh.interval.ms", "5000".to_owned()),
     ];
     for (name, value) in defaults {
@@ -212,7 +212,7 @@ fn consumer_config(args: &Consume) -> anyhow::Result<ClientConfig> {
             set_default(&mut config, &args.kafka, "heartbeat.interval.ms", "3000");
             config.set("partition.assignment.strategy", "cooperative-sticky");
         }
-        // With the protocol of KIP-848, the broker decides the timeouts and the assignment of partitions.
+        // With the group protocol of KIP-848, the broker chooses the timeouts and assigns the partitions.
         GroupProtocol::Consumer => {
             config.set("group.protocol", "consumer");
         }

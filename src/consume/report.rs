@@ -1,11 +1,12 @@
-//! Copies the pipeline's counts into the metrics.
+//! Copies the pipeline's counts, watermarks and lag into the metrics.
 
 use crate::consume::Host;
 use crate::core::pipeline::Pipeline;
 use crate::kafka::budget::Budget;
 use crate::telemetry::unix_ms;
 
-/// Copies the counts since the last call into the metrics, and returns the memory of finished records to the budget.
+/// Adds the pipeline's counts since the last call to the metrics, and returns the memory of finished records to the
+/// budget.
 pub(super) fn report_counts(pipeline: &mut Pipeline, host: &Host, budget: &Budget) {
     if let Some(settled) = &host.settled {
         for worker in pipeline.workers() {
@@ -34,7 +35,7 @@ pub(super) fn report_counts(pipeline: &mut Pipeline, host: &Host, budget: &Budge
     let now_ms = unix_ms();
     for at_ms in tally.durable_ms {
         // The measured latency can be negative, because the clocks of two hosts differ a little. The latency can also
-        // be very large, because a replayed record may be years old.
+        // be very large, because replayed records may be years old.
         let ms = (now_ms - at_ms).clamp(0, i64::from(u32::MAX));
         let ms = u32::try_from(ms).expect("just clamped");
         m.event_latency_seconds.observe(f64::from(ms) / 1_000.0);
@@ -54,8 +55,8 @@ pub(super) fn report_watermarks(pipeline: &Pipeline, host: &Host) {
     }
 }
 
-/// Copies the lag of each partition into the metrics. `ends` holds the offset after the newest record of each
-/// partition.
+/// Copies the lag of each partition into the metrics. `ends` contains, for each partition, the offset after the newest
+/// record.
 pub(super) fn report_lag(
     pipeline: &Pipeline,
     host: &Host,
@@ -76,7 +77,7 @@ pub(super) fn report_lag(
 /// Removes the metrics of a partition that this consumer no longer owns.
 pub(super) fn forget_partition(host: &Host, topic: &str, partition: i32) {
     let label = partition.to_string();
-    // Removing a metric returns an error if the partition never had the metric, and this function ignores that error.
+    // Removing a metric that the partition never had returns an error. This function ignores the error.
     let lag = &host.metrics.lag_records;
     drop(lag.remove_label_values(&[topic, &label]));
     let watermark = &host.metrics.watermark_seconds;

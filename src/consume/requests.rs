@@ -1,4 +1,4 @@
-//! Runs the requests that the pipeline asks for. Each request runs as a separate task and sends its result as a
+//! Runs the pipeline's requests to DynamoDB and Kafka. Each request runs as a separate task and sends its result as a
 //! [`Done`].
 
 use std::collections::BTreeMap;
@@ -28,7 +28,7 @@ use crate::store::write::Writer;
 use crate::sys;
 use crate::telemetry::unix_ms;
 
-/// Maximum number of offset gaps that are read a second time in parallel.
+/// Maximum number of offset gaps for which a second read runs at the same time.
 const SECOND_READS_MAX: usize = 8;
 
 /// The clients and settings that the requests use.
@@ -38,12 +38,12 @@ pub(super) struct Requests {
     dead_letters: DeadLetters,
     second_reader: Arc<SecondReader>,
     pub(super) answers: Answers,
-    /// The topic's id at the time when a partition last started.
+    /// The topic id that was current when a partition last started.
     topic_id: String,
-    /// The tasks that send dead letters. The map's keys consist of the partition and the assignment of the rejected
-    /// record.
+    /// The tasks that send dead letters. Each key of the map consists of the partition and the assignment of the
+    /// rejected records.
     letters: BTreeMap<(i32, u64), JoinSet<()>>,
-    /// Reading a record again opens a separate Kafka client. The semaphore therefore allows only one repeated read at a
+    /// Reading a record again opens a separate Kafka client. This semaphore therefore allows only one such client at a
     /// time.
     reads_again: Arc<Semaphore>,
     second_reads: Arc<Semaphore>,
@@ -70,18 +70,19 @@ impl Requests {
         }
     }
 
-    /// Makes further requests use another Kafka client. The shell ignores later results from the former Kafka client.
+    /// Makes all further requests use a new Kafka client. From then on, the shell ignores results from the former Kafka
+    /// client.
     pub(super) fn use_client(&mut self, inquiry: Inquiry) {
         self.answers.begin_generation();
         self.locator = self.locator.renewed(inquiry);
     }
 
-    /// Sets the topic id that later dead letters contain.
+    /// Sets the topic id that is written into later dead letters.
     pub(super) fn set_topic_id(&mut self, topic_id: &str) {
         topic_id.clone_into(&mut self.topic_id);
     }
 
-    /// Returns the topic's id at the time when a partition last started.
+    /// Returns the topic id that was current when a partition last started.
     pub(super) fn topic_id(&self) -> &str {
         &self.topic_id
     }
@@ -90,12 +91,12 @@ impl Requests {
         &self.locator
     }
 
-    /// Returns a sender for results of requests.
+    /// Returns a sender that passes the results of requests to the shell.
     pub(super) fn answers(&self) -> Answers {
         self.answers.clone()
     }
 
-    /// Sends a batch of puts to DynamoDB.
+    /// Sends a batch of put requests to DynamoDB.
     pub(super) fn put(&self, batch: Batch) {
         let (writer, answers) = (self.writer.clone(), self.answers());
         tokio::spawn(async move {
@@ -107,8 +108,8 @@ impl Requests {
     /// Sends a row update to DynamoDB.
     ///
     /// If the outcome is unknown, the pipeline sends the same update again, and the row's fence rejects the update if
-    /// it was already applied (INV-2). The SDK's own retries are not used, because all requests would share one retry
-    /// budget, and concurrent requests would exhaust it.
+    /// it was already applied (INV-2). The SDK's own retries are not used. With these retries, all requests would share
+    /// one retry budget, and concurrent requests would exhaust it.
     pub(super) fn update(&self, update: RowUpdate) {
         let (writer, answers) = (self.writer.clone(), self.answers());
         tokio::spawn(async move {
@@ -142,7 +143,8 @@ impl Requests {
         });
     }
 
-    /// Moves a progress item forward. If the request fails, the next commit publishes the progress item again.
+    /// Moves a progress item forward. If the request fails, the consumer publishes the progress item again at the next
+    /// commit.
     ///
     /// The write's condition prevents the progress item from moving back (INV-4), so a late request from the
     /// partition's former owner changes nothing.
@@ -183,7 +185,7 @@ impl Requests {
         });
     }
 
-    /// Requests the topic's id before a commit.
+    /// Requests the topic's current id before a commit.
     ///
     /// If the topic was recreated, the pipeline drops the restart points of the former log. In the new log, the records
     /// before these restart points are not durable (INV-1).
@@ -196,24 +198,24 @@ impl Requests {
         });
     }
 
-    /// Commits restart points. All records before a restart point are durable (INV-1).
+    /// Commits restart points to the consumer group. All records before a restart point are durable (INV-1).
     ///
-    /// The commit runs on a thread for blocking calls. Committing on the consumer thread was rejected, because polling
-    /// would stop while the coordinator does not answer (INV-5).
+    /// The commit runs on a thread for blocking calls. A commit on the consumer thread was rejected, because the thread
+    /// would stop polling while the coordinator does not answer (INV-5).
     pub(super) fn commit(&self, parts: Vec<CommitPart>) {
         let (inquiry, answers) = (self.locator.inquiry(), self.answers());
         tokio::spawn(async move {
             let result = run_blocking(move || inquiry.commit(&parts)).await;
             if let Err(error) = &result {
-                // A commit usually fails because a rebalance is in progress. The next commit includes the same restart
-                // points or later ones.
+                // A commit usually fails because a rebalance is in progress. The next commit includes the same or later
+                // restart points.
                 tracing::debug!(%error, "failed to commit, trying again");
             }
             answers.kafka(Answer::Committed(result.is_ok()));
         });
     }
 
-    /// Waits for the duration `wait`, and then finds the facts that the partitions in `wanted` need to start.
+    /// Waits for the duration `wait`, and then finds the facts that the given partitions need to start.
     pub(super) fn locate(&self, wanted: Vec<(i32, u64)>, wait: Duration) {
         let (locator, answers) = (self.locator.clone(), self.answers());
         tokio::spawn(async move {
@@ -255,8 +257,8 @@ impl Requests {
         });
     }
 
-    /// Sends a record to the dead-letter topic because a table permanently refused the record's item. The counts still
-    /// include this record.
+    /// Sends a record to the dead-letter topic because DynamoDB permanently refused the record's raw item or alert. The
+    /// counts still include this record.
     pub(super) fn refuse(&mut self, table: PutTable, put: Put) {
         let (letters, answers) = (self.dead_letters.clone(), self.answers());
         let (topic_id, inquiry) = (self.topic_id.clone(), self.locator.inquiry());
@@ -293,15 +295,15 @@ impl Requests {
         });
     }
 
-    /// Runs the task `sending` until it ends, or until the assignment of the record ends. If the task outlived the
-    /// assignment, it would keep the record in memory for as long as Kafka refuses the dead letter. The next owner of
-    /// the partition reads the record again and sends its dead letter.
+    /// Runs a task that sends a dead letter. The task is aborted when the assignment of the record ends. Otherwise, the
+    /// task would keep the record in memory for as long as Kafka refuses the dead letter. The next owner of the
+    /// partition reads the record again and sends its dead letter.
     fn spawn_letter(&mut self, ticket: Ticket, sending: impl Future<Output = ()> + Send + 'static) {
         let letters = self.letters.entry((ticket.partition, ticket.assignment));
         letters.or_default().spawn(sending);
     }
 
-    /// Ends the tasks that send dead letters of former assignments.
+    /// Aborts the tasks that send dead letters for records of former assignments.
     pub(super) fn end_former_letters(&mut self, pipeline: &Pipeline) {
         self.letters.retain(|(partition, assignment), letters| {
             while letters.try_join_next().is_some() {}
@@ -321,7 +323,7 @@ impl Answers {
     }
 }
 
-/// The reasons why partitions cannot start yet.
+/// The reason why each waiting partition cannot start yet.
 #[derive(Default)]
 pub(super) struct WaitingStarts {
     why: BTreeMap<i32, String>,
@@ -332,12 +334,12 @@ impl WaitingStarts {
         self.why.insert(partition, why);
     }
 
-    /// Removes a partition from the list of waiting partitions. Returns true if the partition was waiting.
+    /// Removes a partition from the waiting partitions. Returns true if the partition was waiting.
     pub(super) fn end(&mut self, partition: i32) -> bool {
         self.why.remove(&partition).is_some()
     }
 
-    /// Returns the reason why the first waiting partition waits, or `None` if no partition waits.
+    /// Returns the reason for the first waiting partition, or `None` if no partition is waiting.
     pub(super) fn first(&self) -> Option<&str> {
         self.why.values().next().map(String::as_str)
     }

@@ -14,14 +14,14 @@ pub(super) struct Revokes {
 struct Revoke {
     partitions: BTreeSet<i32>,
     parts: Vec<CommitPart>,
-    /// The channel on which the consumer thread waits for the restart points, inside librdkafka's rebalance callback.
-    /// The value is `None` for the drain when the consumer shuts down.
+    /// The channel that carries the restart points to the consumer thread, which waits inside librdkafka's rebalance
+    /// callback. The value is `None` for the drain during shutdown.
     answer: Option<Sender<Vec<CommitPart>>>,
 }
 
 impl Revokes {
-    /// Adds a revoke of `partitions`. After the drain, the restart points are sent to `answer`. Without `answer`, the
-    /// restart points are kept for [`Revokes::take_parts`].
+    /// Adds a revoke of `partitions`. After the drain, the restart points are sent to the channel `answer`. Without a
+    /// channel, the restart points are kept for [`Revokes::take_parts`].
     pub(super) fn add(&mut self, partitions: &[i32], answer: Option<Sender<Vec<CommitPart>>>) {
         self.waiting.push(Revoke {
             partitions: partitions.iter().copied().collect(),
@@ -30,11 +30,12 @@ impl Revokes {
         });
     }
 
-    /// Removes a released partition from all revokes, and adds its restart point to the points to commit.
+    /// Removes a released partition from all revokes. Adds the partition's restart point to the points that are
+    /// committed.
     ///
-    /// The pipeline releases a partition only once, even if several revokes wait for this partition. Several revokes
-    /// wait if a rebalance happens while the consumer drains before it exits. Every waiting revoke therefore gets the
-    /// restart point. Committing the same restart point twice changes nothing.
+    /// The pipeline releases a partition only once, even if several revokes wait for this partition. Every waiting
+    /// revoke therefore gets the restart point. Several revokes wait for a partition if a rebalance happens while the
+    /// consumer drains before its exit. Committing the same restart point twice changes nothing.
     pub(super) fn release(&mut self, partition: i32, commit: Option<&CommitPart>) {
         for revoke in &mut self.waiting {
             if revoke.partitions.remove(&partition) {
@@ -55,7 +56,7 @@ impl Revokes {
         });
     }
 
-    /// Returns true if all partitions of all revokes have been released.
+    /// Returns true if the pipeline has released all partitions of all revokes.
     pub(super) fn are_done(&self) -> bool {
         self.waiting.iter().all(|r| r.partitions.is_empty())
     }

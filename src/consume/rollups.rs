@@ -1,5 +1,5 @@
-//! Rolls up hours in a task of the consumer that owns partition 0. Kafka's partition assignment thereby decides which
-//! consumer runs the rollup task.
+//! Runs the rollup task, which rolls up hours. The consumer that owns partition 0 runs this task, so Kafka's partition
+//! assignment selects the consumer.
 //!
 //! The rollup task is not part of the commit path. The rollup task shares no lock with the pipeline and sends its own
 //! requests. The rollup task is aborted at once when partition 0 is revoked. An abort is safe at any point, because the
@@ -23,25 +23,26 @@ use crate::store::error::StoreError;
 use crate::store::rollups::{RollError, RollupWriter, Speed};
 use crate::telemetry::Metrics;
 
-/// When and how fast hours are rolled up.
+/// The schedule and the speed of rollups.
 #[derive(Clone, Copy, Debug)]
 pub struct RollupPace {
-    /// Time between two checks for hours that are due.
+    /// Time between two checks for hours that are due for rollup.
     pub interval: Duration,
-    /// How long the rollup task waits for the index to contain every window of its table.
+    /// Time that the rollup task waits until the index contains every window of its table.
     pub settle: Duration,
     /// The speed at which the rollup task reads windows.
     pub speed: Speed,
 }
 
 impl RollupPace {
-    /// The pace for DynamoDB, which charges for reads.
+    /// The pace of rollups for DynamoDB, which charges for reads.
     pub const PACED: RollupPace = RollupPace {
         interval: Duration::from_millis(LOOK_INTERVAL_MS),
         settle: Duration::from_millis(SETTLE_MS),
         speed: Speed::Paced,
     };
-    /// The pace for the embedded database, whose reads are free and whose indexes do not lag behind their tables.
+    /// The pace of rollups for the embedded database. Its reads are free, and its indexes do not lag behind their
+    /// tables.
     pub const EMBEDDED: RollupPace = RollupPace {
         interval: Duration::from_secs(5),
         settle: Duration::ZERO,
@@ -71,7 +72,7 @@ impl Rollups {
     }
 
     /// Starts the rollup task for a new assignment of partition 0. Ends the task if this consumer no longer owns
-    /// partition 0. A task that was stopped does not start again for the same assignment, because partition 0 may still
+    /// partition 0. The function does not restart a stopped task for the same assignment, because partition 0 may still
     /// be draining.
     pub(super) fn look(&mut self, assignment: Option<u64>, locator: &Locator) {
         if assignment == self.assignment {
@@ -92,7 +93,7 @@ impl Rollups {
         self.task = Some(tokio::spawn(work.run(self.pace.interval)));
     }
 
-    /// Aborts the rollup task, even in the middle of its work.
+    /// Aborts the rollup task, even in the middle of a rollup pass.
     pub(super) fn stop(&mut self) {
         if let Some(task) = self.task.take() {
             task.abort();
@@ -119,8 +120,8 @@ struct RollupWork {
 
 /// The reason why a check did not roll up all hours that are due.
 enum Missed {
-    /// The rollup task could not find out which hours are due, or is not allowed to write. A check that ends for this
-    /// reason does not count as a failure.
+    /// The rollup task could not find out which hours are due, or is not allowed to write. This case does not count as
+    /// a failure.
     Unasked(String),
     /// A request to DynamoDB for a read or a write failed.
     Failed(String),
@@ -153,7 +154,7 @@ impl RollupWork {
         }
     }
 
-    /// Finds the hours that are due, and rolls them up.
+    /// Finds the hours that are due for rollup, and rolls these hours up.
     async fn roll_up(&mut self) -> Result<(), Missed> {
         let (topic_id, partition_count) = self.locator.topic().await.map_err(Missed::unasked)?;
         let tables = self.writer.source().look().await.map_err(Missed::failed)?;
@@ -185,7 +186,7 @@ impl RollupWork {
         }
     }
 
-    /// Asks Kafka for the commits and log ends of the partitions without a published watermark.
+    /// Requests from Kafka the commits and log ends of the partitions that have no published watermark.
     async fn find_ends(&self, facts: &mut RollupFacts) -> Result<(), Missed> {
         let unclear = facts.unclear();
         if unclear.is_empty() {
@@ -209,7 +210,7 @@ impl RollupWork {
         self.metrics.rollups_until_seconds.set(until_ms.0 / 1_000);
     }
 
-    /// Logs why no hour can be rolled up yet. Repeated calls with the same reason log nothing.
+    /// Logs why no hour can be rolled up yet. A repeated call with the same reason logs nothing.
     fn wait(&mut self, waiting: Waiting) {
         if self.waiting == Some(waiting) {
             return;

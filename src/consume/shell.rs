@@ -1,8 +1,8 @@
 //! The loop that carries out the pipeline's decisions.
 //!
-//! One task owns the pipeline. This task passes events from the consumer thread, results of requests, and the current
-//! time to the pipeline. Then the task carries out the pipeline's decisions. The pipeline decides what the consumer
-//! reads, writes and commits. The shell's only decision is when the consumer stops.
+//! One task owns the pipeline. The task gives the pipeline three inputs: events from the consumer thread, results of
+//! requests, and the current time. Then the task carries out the pipeline's decisions. The pipeline decides what the
+//! consumer reads, writes and commits. The shell's only decision is when the consumer stops.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -42,19 +42,19 @@ use crate::store::error::{StoreError, StoreErrorKind};
 use crate::sys;
 use crate::telemetry::{join_list, steady_ms};
 
-/// Maximum number of request results that one round of decisions handles, and also the maximum number of events.
+/// Maximum number of request results, and maximum number of consumer events, that one iteration of the loop handles.
 const ROUND_MAX: usize = 64;
 
-/// Settings of the shell that stay the same while it runs.
+/// The settings of the shell, which stay the same while the shell runs.
 pub(super) struct ShellOptions {
     pub(super) topic: String,
     pub(super) group: String,
-    /// How long a revoked partition may take to drain.
+    /// Maximum time that a revoked partition may take to drain.
     pub(super) drain_max: Duration,
     pub(super) stop_at_end: bool,
 }
 
-/// The parts of a running consumer. Some fields are `pub(super)`, because the module `leave` uses these fields when the
+/// The parts of a running consumer. Some fields are `pub(super)`, because the module `leave` uses them when the
 /// consumer shuts down.
 pub(super) struct Shell {
     pub(super) pipeline: Pipeline,
@@ -74,7 +74,7 @@ pub(super) struct Shell {
     producer_time_logged: bool,
 }
 
-/// Returns a channel for the results of requests.
+/// Returns a channel that carries the results of requests to the shell.
 pub(super) fn done_channel() -> (UnboundedSender<Done>, UnboundedReceiver<Done>) {
     mpsc::unbounded_channel()
 }
@@ -117,8 +117,8 @@ impl Shell {
         }
     }
 
-    /// Runs until the consumer must stop. Before it returns, the shell drains the partitions, commits and leaves the
-    /// group.
+    /// Runs the loop until the consumer must stop. Before returning, the shell drains the partitions, commits and
+    /// leaves the group.
     pub(super) async fn run(mut self, shutdown: Shutdown) -> anyhow::Result<Exit> {
         let mut look = tokio::time::interval(TOPIC_INTERVAL);
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -129,7 +129,7 @@ impl Shell {
             let ends = StopEnds::find(self.requests.locator(), &self.client, &self.host.status);
             tokio::select! {
                 ends = ends => self.topic.stop_at(ends?),
-                // A script may wait for `consume --stop-at-end` to exit, so the consumer exits after a permanent
+                // A script may wait for `consume --stop-at-end` to exit. The consumer therefore exits after a permanent
                 // refusal instead of retrying.
                 refusal = refused(errors) => return Err(SettingsError((&refusal).into()).into()),
                 () = shutdown.wait() => {}
@@ -148,8 +148,9 @@ impl Shell {
                 _ = look.tick() => self.look(),
                 () = tokio::time::sleep(wake) => {}
             }
-            // The yield lets all ready tasks run first, so that one round of decisions handles all their results. If
-            // each result had its own round of decisions, every round would start one request and wake a thread for it.
+            // The yield lets all ready tasks run first, so that one iteration of the loop handles all their results. If
+            // each result had its own iteration, every iteration would start one request and wake a thread for this
+            // request.
             tokio::task::yield_now().await;
             self.take_arrived();
             self.act();
@@ -186,7 +187,7 @@ impl Shell {
         match event {
             ConsumerEvent::Assigned(partitions) => {
                 if partitions.is_empty() {
-                    // The group has more members than partitions, and this member is on standby.
+                    // The group has more members than partitions, so this member is on standby.
                     self.host.status.set_waiting(Wait::Start, None);
                 }
                 self.pipeline.assigned(now_ms, &partitions);
@@ -232,8 +233,8 @@ impl Shell {
                 });
                 self.end = Some(Err(error.into()));
             }
-            // The consumer must not restart here, because a restart would fence the other consumer with the same
-            // `group.instance.id`. Both consumers would then restart and fence each other endlessly.
+            // The consumer must not restart after this error. A restart would fence off the other consumer that has the
+            // same `group.instance.id`. Both consumers would then restart and fence each other endlessly.
             ConsumerEvent::Fatal { fenced: true, .. } => {
                 let text =
                     "another consumer of the group has joined with the same --group-instance-id";
@@ -361,7 +362,7 @@ impl Shell {
         self.pipeline.not_located(now_ms, partition, assignment);
     }
 
-    /// Reports why some partitions cannot start yet.
+    /// Reports in the status why some partitions cannot start yet.
     fn show_waiting_starts(&mut self) {
         let waiting = self.starts.first().map(|why| format!("waiting for {why}"));
         if let Some(waiting) = &waiting
@@ -393,7 +394,7 @@ impl Shell {
         }
     }
 
-    /// Runs the periodic checks of the consumer thread, the watermarks, the topic and the lag.
+    /// Runs the periodic checks of the consumer thread, the watermarks, the topic's id and the lag.
     fn look(&mut self) {
         let status = &self.host.status;
         if self.pipeline.in_flight() == 0 {
@@ -416,7 +417,7 @@ impl Shell {
             .look(self.requests.locator(), answers, partitions);
     }
 
-    /// Handles the brokers' report about the topic.
+    /// Handles the brokers' answer about the topic's id and the log ends.
     fn looked(&mut self, now_ms: SteadyMs, looked: &Looked) {
         match &looked.topic {
             TopicNow::Is(id) => {
@@ -440,7 +441,7 @@ impl Shell {
         check_ranges(self.requests.locator(), self.requests.answers(), positions);
     }
 
-    /// Returns the read position of each running partition.
+    /// Returns the read position of each partition that is being read.
     fn positions(&self) -> Vec<ReadPosition> {
         let position = |w: &Worker| ReadPosition {
             partition: w.place().partition,
@@ -454,7 +455,7 @@ impl Shell {
     pub(super) fn act(&mut self) {
         let now_ms = steady_ms();
         self.pipeline.pump(now_ms, sys::boot_ms());
-        // The facts for several starting partitions are requested together, so that one request to Kafka covers all of
+        // The facts for several starting partitions are requested together, so that one request to Kafka covers all
         // these partitions.
         let mut starts: BTreeMap<SteadyMs, Vec<(i32, u64)>> = BTreeMap::new();
         while let Some(output) = self.pipeline.poll_output() {
@@ -545,16 +546,15 @@ impl Shell {
         }
     }
 
-    /// Replaces the Kafka client. The old client leaves the group in the background, and the shell does not wait for
-    /// it.
+    /// Replaces the Kafka client. The old client leaves the group in the background, without delaying the shell.
     fn replace_client(&mut self, stalled: &[i32]) {
         tracing::warn!(
             partitions = join_list(stalled),
             "partitions have records to read but make no progress, creating a new Kafka client"
         );
         self.host.metrics.stalls.inc();
-        // The pipeline has already given up all partitions. The memory of their records must be returned to the old
-        // Kafka client's budget before the client is replaced.
+        // The pipeline has already given up all partitions. The memory of these partitions' records must be returned to
+        // the budget of the old Kafka client before the shell replaces that client.
         report_counts(&mut self.pipeline, &self.host, self.client.budget());
         if let Err(error) = self.client.replace() {
             return self.fail(&format!("failed to create a new Kafka client: {error}"));
@@ -565,7 +565,7 @@ impl Shell {
         self.topic.look_ended();
     }
 
-    /// Ends the rollup task, which starts again with the next assignment of partition 0.
+    /// Ends the rollup task. The task starts again with the next assignment of partition 0.
     pub(super) fn stop_rollups(&mut self) {
         if let Some(rollups) = &mut self.rollups {
             rollups.stop();
@@ -626,7 +626,7 @@ impl Shell {
     }
 }
 
-/// Returns the time from `now_ms` until `at_ms`.
+/// Returns the duration from `now_ms` to `at_ms`, or zero if `at_ms` is in the past.
 fn wait_until(at_ms: SteadyMs, now_ms: SteadyMs) -> Duration {
     Duration::from_millis(u64::try_from(at_ms - now_ms).unwrap_or(0))
 }

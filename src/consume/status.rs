@@ -1,6 +1,6 @@
 //! The status of a consumer: whether it is alive, whether it is ready, and what it waits for.
 //!
-//! A consumer is ready if it waits for none of the conditions in [`Wait`]. A consumer is alive as long as its thread
+//! A consumer is ready if it does not wait for any condition in [`Wait`]. A consumer is alive as long as its thread
 //! polls Kafka and no partition stalls. While a dependency is down, a consumer is not ready but still alive, because a
 //! restart would not help.
 
@@ -12,18 +12,18 @@ use crate::core::clock::SteadyMs;
 use crate::telemetry::{join_list, steady_ms};
 
 /// Maximum time between two polls of the consumer thread, in milliseconds. A consumer thread that has not polled Kafka
-/// for a minute hangs, and a restart of the process would help.
+/// for a minute is stuck, and a restart of the process would help.
 const BEAT_MS_MAX: i64 = 60_000;
 
-/// The conditions that a consumer can wait for. Each condition has a separate status, so that one wait can end while
-/// other waits continue.
+/// The conditions that a consumer can wait for. The status stores each condition separately, because one wait can end
+/// while other waits continue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wait {
-    /// The consumer waits for partitions, or for the facts that partitions need to start.
+    /// The consumer waits for the group to assign partitions, or for the facts that partitions need to start.
     Start,
-    /// The consumer waits for the topic.
+    /// The consumer waits until the topic exists.
     Topic,
-    /// The consumer waits for the tables.
+    /// The consumer waits until the tables exist.
     Tables,
     /// The consumer waits until DynamoDB accepts writes.
     Sink,
@@ -32,7 +32,7 @@ pub enum Wait {
 /// The status that the shell updates and the HTTP server reads.
 #[derive(Debug)]
 pub struct Status {
-    /// The reasons for waiting, indexed by [`Wait`].
+    /// The reasons why the consumer waits, indexed by [`Wait`].
     waiting_for: Mutex<[Option<String>; 4]>,
     beat_ms: AtomicI64,
     stuck: Mutex<Vec<i32>>,
@@ -52,12 +52,13 @@ impl Status {
         }
     }
 
-    /// Sets the reason why the consumer waits for `wait`, or `None` if this wait is over.
+    /// Sets the reason why the consumer waits for the condition `wait`. `None` means that this wait is over.
     pub fn set_waiting(&self, wait: Wait, what: Option<String>) {
         self.waiting_for.lock().expect("no panic holds the lock")[wait as usize] = what;
     }
 
-    /// Replaces the reason why the consumer waits to start. Changes nothing if the consumer has already started.
+    /// Replaces the reason why the consumer waits to start. The call changes nothing if the consumer has already
+    /// started.
     pub fn still_waiting(&self, why: String) {
         let mut waiting = self.waiting_for.lock().expect("no panic holds the lock");
         let start = &mut waiting[Wait::Start as usize];
@@ -72,7 +73,7 @@ impl Status {
         *self.left.lock().expect("no panic holds the lock") = Some(records);
     }
 
-    /// Returns the number of records that the first call of [`Status::set_left`] set.
+    /// Returns the number of records that was passed to the first call of [`Status::set_left`].
     pub fn left_at_first(&self) -> Option<u64> {
         self.left_at_first.get().copied()
     }
@@ -82,7 +83,7 @@ impl Status {
         *self.left.lock().expect("no panic holds the lock")
     }
 
-    /// Sets the time at which the consumer thread last polled.
+    /// Sets the time at which the consumer thread last polled Kafka.
     pub fn set_beat(&self, beat_ms: SteadyMs) {
         self.beat_ms.store(beat_ms.0, Ordering::Relaxed);
     }

@@ -1,4 +1,5 @@
-//! `consume --stop-at-end` exits when the group has committed all records that the partitions' logs held at the start.
+//! Decides when `consume --stop-at-end` exits: when the group has committed all records that were in the topic at the
+//! start.
 
 use std::time::Duration;
 
@@ -13,12 +14,12 @@ use crate::consume::trouble::{Trouble, kafka};
 use crate::core::event::Offset;
 use crate::kafka::consumer::Inquiry;
 
-/// The partitions that held records at the start, each with its first offset and the offset after its last record.
+/// The partitions that contained records at the start, each with its first offset and the offset after its last record.
 #[derive(Clone)]
 pub(super) struct StopEnds(Vec<(i32, Offset, Offset)>);
 
 impl StopEnds {
-    /// Requests the ends of all partitions' logs, and repeats the request until Kafka answers.
+    /// Requests the log ends of all partitions, and repeats the request until Kafka answers.
     ///
     /// # Errors
     /// Returns an error if this program cannot read the topic.
@@ -43,8 +44,7 @@ impl StopEnds {
             match found {
                 Ok(ranges) => {
                     let ends = StopEnds::of(ranges);
-                    // The consumer has not read any record yet, so all records that are not committed are still left to
-                    // process.
+                    // The consumer has not read any record yet, so all uncommitted records are still to be processed.
                     let (inquiry, asked) = (locator.inquiry(), ends.clone());
                     if let Some(left) = run_blocking(move || asked.left(&inquiry)).await {
                         status.set_left(left);
@@ -63,15 +63,15 @@ impl StopEnds {
         }
     }
 
-    /// Returns the offset ranges of the partitions that hold a record. A range consists of the first offset and the
-    /// offset after the last record.
+    /// Returns the offset ranges of the partitions that contain at least one record. A range consists of the first
+    /// offset and the offset after the last record.
     fn of(ranges: Vec<(i32, (Offset, Offset))>) -> StopEnds {
         let some = |(p, (start, end))| (end > start).then_some((p, start, end));
         StopEnds(ranges.into_iter().filter_map(some).collect())
     }
 
-    /// Returns the number of records between the group's commits and the log ends that were found at the start. The
-    /// number includes all partitions, no matter which member owns them. Returns `None` if Kafka does not answer. The
+    /// Returns the number of records between the group's current commits and the log ends at the start. The number
+    /// covers all partitions, regardless of which member owns a partition. Returns `None` if Kafka does not answer. The
     /// call blocks the current thread.
     pub(super) fn left(&self, inquiry: &Inquiry) -> Option<u64> {
         let partitions: Vec<i32> = self.0.iter().map(|(p, _, _)| *p).collect();
@@ -79,7 +79,8 @@ impl StopEnds {
         Some(self.count_left(|p| commits.get(&p).map(|commit| commit.next)))
     }
 
-    /// Counts the records that the group has not committed. In a partition without a commit, all records count.
+    /// Counts the records that the group has not committed yet. In a partition without a commit, all records count as
+    /// uncommitted.
     fn count_left(&self, committed: impl Fn(i32) -> Option<Offset>) -> u64 {
         let left = |(p, start, end): &(i32, Offset, Offset)| {
             let at = committed(*p).unwrap_or(*start).max(*start);

@@ -34,7 +34,7 @@ impl TableSet {
     ///
     /// # Errors
     /// Returns [`Trouble::Wait`] if the config item does not exist or DynamoDB does not answer. Returns
-    /// [`Trouble::Settings`] if the item was not written by this program.
+    /// [`Trouble::Settings`] if the config item was not written by this program.
     pub(super) async fn config(&self) -> Result<ConfigItem, Trouble> {
         let config = match read_config(&self.client, &self.names).await {
             Err(error) if error.kind() == StoreErrorKind::NotFound && self.has_windows().await => {
@@ -68,7 +68,7 @@ impl TableSet {
         }
     }
 
-    /// Decides whether an error from a table makes the consumer wait or stop.
+    /// Decides whether the consumer waits or stops because of an error from a table.
     fn trouble(&self, table: usize, error: &StoreError) -> Trouble {
         let name = self.names.all()[table];
         match error.kind() {

@@ -1,5 +1,5 @@
-//! Sends periodic requests to Kafka for the topic's id and the ends of its logs, and finds read positions outside of
-//! the logs.
+//! Sends periodic requests to Kafka for the topic's id and the ends of its logs, and finds read positions that are
+//! outside of the logs.
 
 use std::time::{Duration, Instant};
 
@@ -11,16 +11,16 @@ use crate::consume::locate::{ANSWER_TIMEOUT, Locator};
 use crate::consume::stop_ends::StopEnds;
 use crate::core::event::Offset;
 
-/// Time between two requests for the topic's id. After a topic was recreated, counts may become wrong until the
-/// consumer has seen the new id.
+/// Time between two requests for the topic's id. If a topic is recreated, counts may become wrong until the consumer
+/// has received the new id.
 pub(super) const TOPIC_INTERVAL: Duration = Duration::from_millis(300);
 /// Time between two requests for the ends of the logs and the group's commits.
 const ENDS_INTERVAL: Duration = Duration::from_millis(1_000);
-/// Maximum wait for a partition leader to report the end of its log. The results of all partitions wait for the slowest
-/// leader.
+/// Maximum wait for a partition leader to report the end of its log. The results of all partitions are delayed until
+/// the slowest leader has answered.
 const END_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Requests the state of the topic periodically, with at most one request in flight.
+/// Periodically requests the state of the topic, with at most one request in flight.
 pub(super) struct TopicWatch {
     looking: bool,
     asked_ends_at: Instant,
@@ -36,18 +36,19 @@ impl TopicWatch {
         }
     }
 
-    /// Makes the consumer exit after the group has committed all records before `ends`.
+    /// Makes the consumer exit after the group has committed all records before the log ends in `ends`.
     pub(super) fn stop_at(&mut self, ends: StopEnds) {
         self.stop_ends = Some(ends);
     }
 
-    /// Records that the request in flight has ended, or that its client was replaced.
+    /// Marks the request in flight as ended. The shell calls this function when the request has ended or its Kafka
+    /// client was replaced.
     pub(super) fn look_ended(&mut self) {
         self.looking = false;
     }
 
-    /// Requests the topic's id. If [`ENDS_INTERVAL`] has passed since the last request for the ends, also requests the
-    /// ends of the logs of `partitions`. The results arrive first as [`Answer::Looked`] and then as [`Answer::AtEnd`].
+    /// Requests the topic's id. The function also requests the log ends of `partitions`, if the last such request was
+    /// at least [`ENDS_INTERVAL`] ago. The results arrive first as [`Answer::Looked`] and then as [`Answer::AtEnd`].
     pub(super) fn look(&mut self, locator: &Locator, answers: Answers, partitions: Vec<i32>) {
         if self.looking {
             return;
@@ -68,8 +69,8 @@ impl TopicWatch {
                 Err(_) => TopicNow::Unknown,
             };
             let ends = if !matches!(topic, TopicNow::Is(_)) {
-                // The log ends are requested only if the topic exists, because Kafka would not answer a request about a
-                // missing topic.
+                // Kafka would not answer a request about a missing topic. The log ends are therefore requested only if
+                // the topic exists.
                 Some(Vec::new())
             } else if asks_ends {
                 let ranges = locator.ranges(partitions, END_TIMEOUT).await;
@@ -92,9 +93,9 @@ impl TopicWatch {
 
 /// Finds the read positions in `positions` that are outside of their partition's log.
 ///
-/// librdkafka reports only once that some read position is outside of its log, and does not report which position.
-/// After the report, librdkafka no longer reads the affected partition. If no broker reports the range of a log, the
-/// read position is therefore returned as [`Answer::RangesUnknown`], and the shell checks it again.
+/// librdkafka reports only once that a read position is outside of its log, and the report does not name the partition.
+/// After this report, librdkafka no longer reads the affected partition. If no broker reports the range of a log, the
+/// read position is therefore returned as [`Answer::RangesUnknown`], and the shell checks this read position again.
 pub(super) fn check_ranges(locator: &Locator, answers: Answers, positions: Vec<ReadPosition>) {
     if positions.is_empty() {
         return;
@@ -113,7 +114,7 @@ pub(super) fn check_ranges(locator: &Locator, answers: Answers, positions: Vec<R
     });
 }
 
-/// Returns the read positions that are outside of their logs, and the read positions whose log range is unknown.
+/// Returns the read positions that are outside of their logs, and the read positions in logs whose range is unknown.
 fn split_by_range(
     positions: Vec<ReadPosition>,
     range: impl Fn(i32) -> Option<(Offset, Offset)>,

@@ -13,7 +13,8 @@ pub(super) struct WriteErrors {
 }
 
 impl WriteErrors {
-    /// Records the result of a write to `table`, which is an index into [`crate::core::keys::TABLES`].
+    /// Records the result of a write to a table. The argument `table` is the table's index in
+    /// [`crate::core::keys::TABLES`].
     pub(super) fn note(
         &mut self,
         table: usize,
@@ -36,7 +37,7 @@ impl WriteErrors {
         }
     }
 
-    /// Removes all errors. The shell calls this function when no request is in flight.
+    /// Removes all recorded errors. The shell calls this function when no request is in flight.
     pub(super) fn clear(&mut self, status: &Status, limit: &mut LogLimits) {
         if !self.failing.is_empty() {
             self.failing.clear();

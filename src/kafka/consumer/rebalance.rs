@@ -146,10 +146,9 @@ impl GroupContext {
             && let Ok(parts) = drained.recv_timeout(self.drain_max)
             && !parts.is_empty()
         {
-            // 3. Commit the boundaries of the durable records (INV-1) before giving the partitions up, so that the next
-            // owner starts at these boundaries. The commit request is sent before the next JoinGroup, on the same
-            // connection. A synchronous commit was rejected, because waiting for the answer here could delay the whole
-            // group.
+            // 3. Commit the partitions' boundaries (INV-1) before giving the partitions up, so that the next owner
+            // starts at these boundaries. The commit request is sent before the next JoinGroup, on the same connection.
+            // A synchronous commit was rejected, because waiting for the answer here could delay the whole group.
             if let Err(error) = commit(client, &self.topic, &parts, CommitMode::Async) {
                 tracing::warn!(%error, "failed to commit on revoke");
             }
