@@ -1,9 +1,9 @@
 //! The HTTP client for AWS, with its timeouts, proxies and trusted certificate authorities.
 //!
-//! All requests to AWS go through [`http_client`]. These are requests to DynamoDB, and requests for the credentials of
-//! DynamoDB and Kafka. TLS trusts the certificate authorities of the host. If the host has no certificate authorities,
-//! TLS trusts authorities that are built into the program. The program loads the certificate authorities when it opens
-//! the first `https` connection.
+//! All requests to AWS go through [`http_client`], including the requests for the credentials that DynamoDB and Kafka
+//! need. TLS trusts the certificate authorities of the host. If the host has no certificate authorities, TLS trusts
+//! authorities that are built into the program. The program loads the certificate authorities when it opens the first
+//! `https` connection.
 //!
 //! The variables `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY` apply only to `https`. Requests over `http`, such as
 //! requests for instance metadata, never use a proxy.

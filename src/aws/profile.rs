@@ -51,7 +51,7 @@ async fn load_profiles() -> Option<ProfileSet> {
         .ok()
 }
 
-/// Returns the last profile in the chain of `source_profile` links. This profile contains the credentials.
+/// Returns the last profile in the chain of `source_profile` links, which is the profile that contains the credentials.
 fn credentials_profile(profiles: &ProfileSet) -> Option<&Profile> {
     let mut profile = profiles.get_profile(profiles.selected_profile())?;
     for _ in 0..CHAIN_LENGTH_MAX {
@@ -68,7 +68,7 @@ fn login_refusal(profiles: &ProfileSet) -> Option<Failure> {
     let profile = credentials_profile(profiles)?;
     let has = |names: &[&str]| names.iter().any(|name| profile.get(name).is_some());
     // If a profile has several kinds of login, the AWS library uses the kind that matches first. The `if` conditions
-    // below have the same order.
+    // below follow the library's order.
     let way = if has(&["credential_source", "web_identity_token_file"]) {
         return None;
     } else if has(&["sso_session", "sso_start_url", "sso_account_id"]) {

@@ -58,7 +58,7 @@ pub(super) enum Answer {
     Topic(Option<String>),
     Committed(bool),
     Looked(Looked),
-    /// The read positions that are outside of the log's offset range in their partition.
+    /// The read positions that are outside of the offset range of their partition's log.
     Outside(Vec<ReadPosition>),
     /// The read positions of partitions for which no broker has returned the offset range of the log.
     RangesUnknown(Vec<ReadPosition>),
@@ -91,8 +91,8 @@ impl Answers {
         }
     }
 
-    /// Begins the generation of a new Kafka client. From then on, the shell ignores the results of all former Kafka
-    /// clients.
+    /// Begins a new generation of results, because the consumer uses a new Kafka client. From then on, the shell
+    /// ignores the results of all former Kafka clients.
     pub(super) fn begin_generation(&mut self) {
         self.generation += 1;
     }

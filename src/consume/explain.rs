@@ -12,7 +12,7 @@ pub(super) struct Names<'a> {
     pub(super) tables: &'a TableNames,
 }
 
-/// Returns a message that says what happened, why the consumer stops, and what the operator should do.
+/// Returns an error message that states the problem, the reason why the consumer stops, and the remedy.
 pub(super) fn explain_halt(halt: &Halt, names: &Names<'_>) -> SettingsError {
     let (topic, group) = (names.topic, names.group);
     match halt {

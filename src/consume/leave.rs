@@ -14,7 +14,8 @@ use crate::telemetry::steady_ms;
 const SHUTDOWN_DRAIN_MS: i64 = 7_000;
 /// Maximum wait for the last commit before the consumer leaves the group.
 const COMMIT_TIMEOUT: Duration = Duration::from_millis(1_200);
-/// Maximum total time for the drain, the last commit and leaving the group. This maximum must stay below 10 s.
+/// Maximum total time for the drain, the last commit and leaving the group. The total must stay below 10 s, the limit
+/// for the whole shutdown.
 const END_TIMEOUT: Duration = Duration::from_millis(9_400);
 
 impl Shell {

@@ -132,9 +132,9 @@ impl Locator {
             rules: config.rules,
             keep: keep(config.raw),
         };
-        // The topic's id is read a second time. A different topic id means that the topic was recreated in the
-        // meantime, or that one broker did not know the new topic yet. In both cases, the facts may come from two
-        // different logs.
+        // The topic's id is read a second time. If the two reads return different ids, the topic was recreated between
+        // them, or one broker did not know the new topic yet. In both cases, the facts may come from two different
+        // logs.
         if self.topic().await?.0 != topic_id {
             return Err(Trouble::Wait(
                 "the topic to settle, because it was recreated".to_owned(),

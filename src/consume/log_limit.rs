@@ -13,8 +13,8 @@ pub(super) struct LogLimits {
 }
 
 impl LogLimits {
-    /// Returns true if a line about `trouble` may be logged now. If the function returns true, the caller must log the
-    /// line.
+    /// Returns true if a line about `trouble` may be logged now. If the function returns true, the caller must write
+    /// the log line.
     pub(super) fn allows(&mut self, trouble: &'static str) -> bool {
         let last = self.logged.get(trouble);
         let allowed = last.is_none_or(|at| at.elapsed() >= INTERVAL);

@@ -77,7 +77,7 @@ pub(super) fn report_lag(
 /// Removes the metrics of a partition that this consumer no longer owns.
 pub(super) fn forget_partition(host: &Host, topic: &str, partition: i32) {
     let label = partition.to_string();
-    // Removing a metric that the partition never had returns an error. This function ignores the error.
+    // The removal returns an error if the metric does not exist for the partition. This function ignores such an error.
     let lag = &host.metrics.lag_records;
     drop(lag.remove_label_values(&[topic, &label]));
     let watermark = &host.metrics.watermark_seconds;

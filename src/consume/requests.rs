@@ -43,8 +43,8 @@ pub(super) struct Requests {
     /// The tasks that send dead letters. Each key of the map consists of the partition and the assignment of the
     /// rejected records.
     letters: BTreeMap<(i32, u64), JoinSet<()>>,
-    /// Reading a record again opens a separate Kafka client. This semaphore therefore allows only one such client at a
-    /// time.
+    /// The semaphore that allows only one record to be read again at a time, because each such read opens a separate
+    /// Kafka client.
     reads_again: Arc<Semaphore>,
     second_reads: Arc<Semaphore>,
 }
@@ -107,8 +107,8 @@ impl Requests {
 
     /// Sends a row update to DynamoDB.
     ///
-    /// If the outcome is unknown, the pipeline sends the same update again, and the row's fence rejects the update if
-    /// it was already applied (INV-2). The SDK's own retries are not used. With these retries, all requests would share
+    /// If the outcome is unknown, the pipeline sends the same update again, and the row's fence rejects an update that
+    /// was already applied (INV-2). The SDK's own retries are not used. With these retries, all requests would share
     /// one retry budget, and concurrent requests would exhaust it.
     pub(super) fn update(&self, update: RowUpdate) {
         let (writer, answers) = (self.writer.clone(), self.answers());
@@ -295,9 +295,9 @@ impl Requests {
         });
     }
 
-    /// Runs a task that sends a dead letter. The task is aborted when the assignment of the record ends. Otherwise, the
-    /// task would keep the record in memory for as long as Kafka refuses the dead letter. The next owner of the
-    /// partition reads the record again and sends its dead letter.
+    /// Runs a task that sends a dead letter. The task is aborted when the assignment of the record ends. Without the
+    /// abort, the task would keep the record in memory for as long as Kafka refuses the dead letter. The next owner of
+    /// the partition reads the record again and sends its dead letter.
     fn spawn_letter(&mut self, ticket: Ticket, sending: impl Future<Output = ()> + Send + 'static) {
         let letters = self.letters.entry((ticket.partition, ticket.assignment));
         letters.or_default().spawn(sending);

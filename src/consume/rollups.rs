@@ -2,10 +2,10 @@
 //! assignment selects the consumer.
 //!
 //! The rollup task is not part of the commit path. The rollup task shares no lock with the pipeline and sends its own
-//! requests. The rollup task is aborted at once when partition 0 is revoked. An abort is safe at any point, because the
-//! next rollup task begins at the rollup mark in the tables. If two consumers run rollup tasks at the same time, both
-//! write the same rows. After a failure, the rollup task logs a warning, counts the failure in a metric, and tries
-//! again.
+//! requests. When partition 0 is revoked, the consumer aborts the rollup task immediately. An abort is safe at any
+//! point, because the next rollup task begins at the rollup mark in the tables. If two consumers run rollup tasks at
+//! the same time, both write the same rows. After a failure, the rollup task logs a warning, counts the failure in a
+//! metric, and tries again.
 
 use std::time::Duration;
 
@@ -41,8 +41,8 @@ impl RollupPace {
         settle: Duration::from_millis(SETTLE_MS),
         speed: Speed::Paced,
     };
-    /// The pace of rollups for the embedded database. Its reads are free, and its indexes do not lag behind their
-    /// tables.
+    /// The pace of rollups for the embedded database. Reads from this database are free, and its indexes do not lag
+    /// behind their tables.
     pub const EMBEDDED: RollupPace = RollupPace {
         interval: Duration::from_secs(5),
         settle: Duration::ZERO,
@@ -120,8 +120,8 @@ struct RollupWork {
 
 /// The reason why a check did not roll up all hours that are due.
 enum Missed {
-    /// The rollup task could not find out which hours are due, or is not allowed to write. This case does not count as
-    /// a failure.
+    /// The rollup task could not find out which hours are due, or is not allowed to write. Such a check does not count
+    /// as a failed rollup.
     Unasked(String),
     /// A request to DynamoDB for a read or a write failed.
     Failed(String),

@@ -149,8 +149,8 @@ impl Shell {
                 () = tokio::time::sleep(wake) => {}
             }
             // The yield lets all ready tasks run first, so that one iteration of the loop handles all their results. If
-            // each result had its own iteration, every iteration would start one request and wake a thread for this
-            // request.
+            // each result were handled in its own iteration, every iteration would start one request and wake a thread
+            // for this request.
             tokio::task::yield_now().await;
             self.take_arrived();
             self.act();
@@ -234,7 +234,7 @@ impl Shell {
                 self.end = Some(Err(error.into()));
             }
             // The consumer must not restart after this error. A restart would fence off the other consumer that has the
-            // same `group.instance.id`. Both consumers would then restart and fence each other endlessly.
+            // same `group.instance.id`. The two consumers would then restart and fence each other off endlessly.
             ConsumerEvent::Fatal { fenced: true, .. } => {
                 let text =
                     "another consumer of the group has joined with the same --group-instance-id";

@@ -1,4 +1,4 @@
-//! The status of a consumer: whether it is alive, whether it is ready, and what it waits for.
+//! The status of a consumer, which shows whether the consumer is alive and ready, and which conditions it waits for.
 //!
 //! A consumer is ready if it does not wait for any condition in [`Wait`]. A consumer is alive as long as its thread
 //! polls Kafka and no partition stalls. While a dependency is down, a consumer is not ready but still alive, because a

@@ -8,7 +8,7 @@ use crate::store::error::StoreError;
 /// The reason why some facts that a partition needs to start are not known.
 #[derive(Debug)]
 pub(super) enum Trouble {
-    /// The missing facts may become available later. The text describes what the consumer waits for.
+    /// The missing facts may become available later. The text describes the condition that the consumer waits for.
     Wait(String),
     /// Only an operator can fix the problem, so the consumer stops.
     Settings(SettingsError),

@@ -2,8 +2,8 @@
 //!
 //! This module never changes an existing topic. A different number of partitions would move keys to other partitions.
 //! Also, the operator may have chosen different topic settings on purpose.
-//! [`differences`](crate::kafka::topic_spec::differences) reports how a topic differs from the topic that `init-tables`
-//! would create.
+//! [`differences`](crate::kafka::topic_spec::differences) reports the differences between a topic and the topic that
+//! `init-tables` would create.
 //!
 //! Every call ends within its timeout. Blocking calls of librdkafka run on Tokio's threads for blocking tasks.
 

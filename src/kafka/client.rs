@@ -354,7 +354,7 @@ pub(crate) fn configure_member(config: &mut ClientConfig, group: &str) {
 
 /// Sets the options of a client that reads assigned partitions and commits no offsets. The client skips records of
 /// aborted transactions, and gets an event at the end of each partition. librdkafka requires a group name (`group`),
-/// although no member joins this group.
+/// although the client joins no group.
 pub(crate) fn configure_scan(config: &mut ClientConfig, group: &str) {
     config
         .set("group.id", group)

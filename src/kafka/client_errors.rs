@@ -27,8 +27,8 @@ use crate::kafka::refusal::{Cause, Refusal, examine_certificate, parse_refusal};
 /// Time between two log lines about the same outage or refusal. An outage that lasts longer than 30 s is logged as an
 /// error.
 const OUTAGE_LINE_EVERY: Duration = Duration::from_secs(30);
-/// An outage or a refusal is considered over if no report arrives for this time. librdkafka reconnects at least every
-/// ten seconds, and reports the same failure every thirty seconds.
+/// An outage or a refusal is considered over if librdkafka reports no failure for this time. librdkafka reconnects at
+/// least every ten seconds, and reports the same failure every thirty seconds.
 const OUTAGE_OVER_AFTER: Duration = Duration::from_secs(60);
 /// Minimum duration of a refusal after which a command gives up. A shorter refusal may be temporary, because a broker
 /// that is starting may also refuse logins.
@@ -81,7 +81,8 @@ struct Episode {
 }
 
 impl Episode {
-    /// Returns an episode that begins with a report at the time `now`. This first report is logged at once.
+    /// Returns an episode that begins with a report at the time `now`. The first report of an episode is logged at
+    /// once.
     fn begin(now: Instant) -> Episode {
         Episode {
             began: now,

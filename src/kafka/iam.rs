@@ -2,9 +2,9 @@
 //!
 //! A token is a presigned URL (Signature Version 4) for the action `kafka-cluster:Connect` on
 //! `https://kafka.<region>.amazonaws.com/`. The presigned URL is encoded as URL-safe base64 without padding. AWS's own
-//! clients create the same token, and a test compares the tokens of this module with those of two AWS clients. A token
-//! is valid for 15 minutes, or until the credentials expire if they expire earlier. librdkafka requests the next token
-//! after four fifths of a token's validity.
+//! clients create the same tokens. A test compares the tokens of this module with the tokens of two AWS clients. A
+//! token is valid for 15 minutes, or until the credentials expire if they expire earlier. librdkafka requests the next
+//! token after four fifths of a token's validity.
 //!
 //! librdkafka requests tokens on threads outside the async runtime. A [`Signer`] therefore has its own thread with a
 //! small async runtime, in which AWS's library finds the credentials. The signer requests credentials for each token.

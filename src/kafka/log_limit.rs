@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-/// Time between two occurrences of the same repeated log line.
+/// Minimum time between two copies of a repeated log line.
 const LINE_EVERY: Duration = Duration::from_secs(10);
 
 /// Allows a repeated log line at most once every ten seconds.

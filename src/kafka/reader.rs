@@ -151,8 +151,8 @@ impl LogReader {
             // With librdkafka's default of 1 s, the client would pause fetching for up to a second whenever its queue
             // is full.
             ("fetch.queue.backoff.ms", "5"),
-            // If a partition has no new record, the broker answers a fetch only after `fetch.wait.max.ms`. This value
-            // is small, so that the client soon reports the end of a log.
+            // If a partition has no new record, the broker answers a fetch only after `fetch.wait.max.ms`. The maximum
+            // wait of a fetch is short, so that the client soon reports the end of a log.
             ("fetch.wait.max.ms", "100"),
             ("queued.max.messages.kbytes", "16384"),
             ("reconnect.backoff.max.ms", "2000"),

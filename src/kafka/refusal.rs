@@ -46,8 +46,8 @@ pub enum Cause {
     TlsWanted,
 }
 
-/// A broker's refusal to accept a client. The refusal's text says what the broker does and which option the operator
-/// should check.
+/// A broker's refusal to accept a client. The text of a refusal describes the broker's reaction, and names the option
+/// that the operator should check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
     /// The cause of the refusal.
@@ -172,7 +172,8 @@ pub fn parse_refusal(reason: &str) -> Option<Refusal> {
             (Cause::NoToken, why.to_owned())
         } else if says("SASL authentication error") {
             let said = between(reason, "SASL authentication error: ", " (after ");
-            // The connection was lost during the login. This loss does not show whether the login would succeed.
+            // The connection was lost during the login. A lost connection does not show whether the login would
+            // succeed.
             if said.contains("Disconnected") || said.contains("timed out") {
                 return None;
             }

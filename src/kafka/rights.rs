@@ -12,8 +12,8 @@ use std::fmt;
 use crate::settings::{KafkaArgs, KafkaAuth};
 use crate::sys::{Operation, Rights};
 
-/// The consumer group whose commits record how far `produce --from-dlq` has read the dead letters. No member joins
-/// this group.
+/// The consumer group whose commits store the progress of `produce --from-dlq` in the dead-letter topic. No member
+/// joins this group.
 pub const RESEND_GROUP: &str = "citystream-from-dlq";
 
 /// Returns the transactional id of the producer that resends the dead letters of `topic`. If a new producer uses the

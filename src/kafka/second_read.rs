@@ -26,7 +26,8 @@ const GROUP: &str = "citystream-second-read";
 /// Maximum time that one call of [`SecondReader::read`] waits for an answer.
 const WAIT: Duration = Duration::from_secs(1);
 /// Time after which a new client replaces the first client that searches a gap for records. Each further client gets
-/// twice the time of the previous client, because a range of aborted transactions must be read completely.
+/// twice as much time as the previous client. A long range of aborted transactions needs more time, because one client
+/// must read the range completely.
 const LIFE_FIRST: Duration = Duration::from_secs(5);
 /// Maximum time that any client may search a gap for records.
 const LIFE_MAX: Duration = Duration::from_secs(600);
@@ -92,7 +93,7 @@ impl SecondReader {
     /// Reads a partition from the offset [`Gap::from`], and returns the first result: a record or the end of the log.
     /// The call blocks for about a second at most.
     ///
-    /// After [`SecondRead::NoAnswer`], the next call about the same gap continues the search. Calls about different
+    /// After [`SecondRead::NoAnswer`], the next call about the same gap continues the search. Calls for different
     /// partitions may run at the same time.
     pub fn read(&self, partition: i32, gap: Gap) -> SecondRead {
         let mut open = self.open(partition, gap);

@@ -1,5 +1,5 @@
-//! Reads the facts from Kafka that `verify` compares with the tables: the topic's id, the ends of its log, the commits
-//! of a group, and the dead letters for items that DynamoDB refused.
+//! Reads facts from Kafka for `verify`, which compares these facts with the tables. The facts are the topic's id, its
+//! log ends, the commits of a group, and the dead letters for items that DynamoDB refused.
 //!
 //! The client joins no consumer group and commits no offsets. All calls block.
 
@@ -133,7 +133,7 @@ impl Survey {
 }
 
 /// Returns the partition and the offset of a dead letter's original record, if DynamoDB refused one of the record's
-/// items. Returns `None` if the record belongs to a topic with an id other than `topic_id`.
+/// items. Returns `None` if the record does not belong to the topic with the id `topic_id`.
 fn refused_record(letter: &BorrowedMessage<'_>, topic_id: &str) -> Option<(i32, Offset)> {
     let header = |name: &str| {
         let found = letter.headers()?.iter().filter(|h| h.key == name).last()?;

@@ -96,7 +96,7 @@ impl std::fmt::Display for Flaw {
 #[error("{0}")]
 pub(super) struct FlawedAnswer(pub(super) Flaw);
 
-/// Counts an answer with a flaw in the metric, and logs a warning.
+/// Adds a flawed answer to the metric, and logs a warning.
 pub(super) fn count_flaw(counter: Option<&IntCounterVec>, operation: &str, flaw: Flaw) {
     if let Some(counter) = counter {
         counter.with_label_values(&[operation, flaw.name()]).inc();
@@ -240,8 +240,8 @@ fn find_answer_flaw(x: &Exchange<'_>) -> Option<Flaw> {
         .map(|_| Flaw::OtherItem)
 }
 
-/// Returns the flaw of an error answer. If an error answer contains an item, that item must have the key of the
-/// request.
+/// Returns the flaw of an answer that reports an error, or `None` if this answer has no flaw. If an error answer
+/// contains an item, that item must have the key of the request.
 fn refusal_flaw(x: &Exchange<'_>) -> Option<Flaw> {
     if x.operation != "UpdateItem" {
         return None;

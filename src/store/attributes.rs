@@ -92,7 +92,7 @@ pub(super) fn is_text(item: &Item, name: &str, wanted: &str) -> bool {
 /// Returns the whole number in an attribute, or `None` if the attribute is missing.
 ///
 /// # Errors
-/// Returns [`NotANumber`] if the attribute holds anything other than a whole number.
+/// Returns [`NotANumber`] if the value of the attribute is not a whole number.
 pub(super) fn checked_number(item: &Item, name: &str) -> Result<Option<i64>, NotANumber> {
     let parse = |value: &AttributeValue| value.as_n().ok()?.parse().ok();
     let value = item.get(name);
@@ -101,8 +101,7 @@ pub(super) fn checked_number(item: &Item, name: &str) -> Result<Option<i64>, Not
         .transpose()
 }
 
-/// Returns the whole number in an attribute. Returns `None` if the attribute is missing or holds anything other than a
-/// whole number.
+/// Returns the whole number in an attribute. Returns `None` if the attribute is missing or is not a whole number.
 pub(super) fn number(item: &Item, name: &str) -> Option<i64> {
     checked_number(item, name).ok().flatten()
 }

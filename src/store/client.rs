@@ -390,7 +390,7 @@ mod tests {
             first.write_all(answer.as_bytes()).await.unwrap();
         }
         asked.await.unwrap().expect("it answered");
-        // From now on, the server neither answers on the first connection nor closes it.
+        // From now on, the server does not answer on the first connection, and does not close this connection.
         let begun = std::time::Instant::now();
         let error = client.list_tables().send().await.expect_err("no answer");
         let error = StoreError::from_sdk("ListTables", "", error);

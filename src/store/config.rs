@@ -152,7 +152,7 @@ pub async fn grow_shards(
 /// Writes the topic that the tables count, and the current id of that topic.
 ///
 /// # Errors
-/// Returns [`StoreError::Settings`] if these tables count another topic or have no config item. Otherwise returns the
+/// Returns [`StoreError::Settings`] if the tables count another topic or have no config item. Otherwise returns the
 /// error from DynamoDB.
 pub async fn set_topic(
     client: &Client,

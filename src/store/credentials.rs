@@ -1,4 +1,4 @@
-//! Logs the source of the AWS credentials, and when the credentials expire, at the start of a subcommand.
+//! Logs the source and the expiry time of the AWS credentials at the start of a subcommand.
 //!
 //! The log line does not delay any request. If the source of the credentials does not answer at the start, the SDK
 //! contacts this source again for the first request. The log never contains a secret or a key id.

@@ -1,4 +1,4 @@
-//! The errors of the store, and what the caller must do about each of them.
+//! The errors of the store, and how the caller must react to each kind of error.
 //!
 //! [`CODES`] is the only table that maps DynamoDB's error codes to a [`StoreErrorKind`]. For a code that is not in
 //! [`CODES`], the HTTP status determines the kind. HTTP status 429 means throttling. For status 5xx, or status 2xx with
@@ -64,7 +64,7 @@ impl StoreErrorKind {
         }
     }
 
-    /// Returns true if the same request may succeed later.
+    /// Returns true if the request may succeed when the caller repeats it later.
     pub const fn is_retryable(self) -> bool {
         matches!(
             self,
@@ -184,7 +184,7 @@ pub enum StoreError {
         /// The differences between the table and its definition, with one sentence for each.
         differences: Vec<String>,
     },
-    /// The program waited for something that did not happen in time.
+    /// The program waited for a condition, but the condition did not become true in time.
     #[error("waited {seconds} s for {what} in vain")]
     Waited {
         /// The condition that the program waited for.
@@ -383,8 +383,8 @@ impl StoreError {
             && (request.kind == StoreErrorKind::Denied || request.message.contains("loading credentials")))
     }
 
-    /// Returns true if DynamoDB refused a change to a table because an earlier change is not finished. DynamoDB
-    /// accepts the same change later.
+    /// Returns true if DynamoDB refused a change to a table because an earlier change is not finished. DynamoDB accepts
+    /// the refused change later.
     pub fn is_busy(&self) -> bool {
         const BUSY: [&str; 3] = [
             "ContinuousBackupsUnavailableException",
@@ -468,8 +468,8 @@ fn throttling_reasons(error: &aws_sdk_dynamodb::Error) -> Vec<String> {
         .collect()
 }
 
-/// Returns a description of the DynamoDB limit that was reached. DynamoDB uses the same words in the reasons for reads
-/// and writes, and for tables and indexes. Source: "Understanding DynamoDB throttling" in AWS's documentation.
+/// Returns a description of the DynamoDB limit that was reached. The reasons for throttling contain the same words for
+/// reads and writes, and for tables and indexes. Source: "Understanding DynamoDB throttling" in AWS's documentation.
 fn describe_limit(reason: &str) -> &'static str {
     if reason.contains("KeyRange") {
         "one key is hot"

@@ -48,7 +48,8 @@ impl IncidentTable {
         }
     }
 
-    /// Writes an incident unless the stored row is at least as new. Returns the row as it is stored after the call.
+    /// Writes an incident, unless the stored row of the incident is at least as new. Returns the row as it is stored
+    /// after the call.
     ///
     /// # Errors
     /// Returns an error if the outcome of the write is unknown or the row is damaged. The caller may repeat the call.
@@ -138,7 +139,7 @@ impl IncidentTable {
         same.then_some(stored).ok_or_else(damaged)
     }
 
-    /// Returns the stored rows of the given incidents. An incident without a row is left out.
+    /// Returns the stored rows of the given incidents. The result leaves out incidents that have no row.
     ///
     /// # Errors
     /// Returns an error if DynamoDB does not answer or a row is damaged.

@@ -4,8 +4,8 @@
 //! out the write, it returns the new attributes (`UPDATED_NEW` or `ALL_NEW`). If the condition refused the write,
 //! DynamoDB returns the stored attributes (`ALL_OLD`). Returning these attributes costs no capacity units. An answer
 //! proves an outcome only if it contains exactly the values that the write stores, or values for which the write's
-//! condition must have failed. If the item contains other values, the outcome is unknown, and the caller sends the same
-//! write again.
+//! condition must have failed. If the item in an answer contains other values, the outcome is unknown, and the caller
+//! sends the write again.
 //!
 //! The HTTP status alone proves nothing. If the program trusted a swapped or invented answer, the pipeline could mark
 //! records as durable although no row counts them (INV-1, INV-2). The module [`crate::store::answers`] checks for every
@@ -90,8 +90,8 @@ pub(super) fn check_published(publish: &Publish, new: Option<&Item>) -> Result<(
 
 /// Checks that the progress item in an answer really fails the condition under which `publish` is written.
 ///
-/// DynamoDB refuses to create a progress item that exists. DynamoDB refuses to move a progress item only if the stored
-/// `next` is at least as large as the new `next`, because a progress item never moves back (INV-4).
+/// DynamoDB refuses to create a progress item that exists. DynamoDB refuses to move a progress item if the stored
+/// `next` is at least as large as the new `next`. A progress item therefore never moves back (INV-4).
 pub(super) fn check_refusal(publish: &Publish, create: bool, old: &Item) -> Result<(), Unproven> {
     match checked_number(old, NEXT).map_err(|NotANumber| Unproven::Corrupt)? {
         Some(next) if create || next >= publish.boundary.next.0 => Ok(()),

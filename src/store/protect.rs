@@ -27,7 +27,7 @@ pub struct Protection {
     pub pitr: bool,
     /// The KMS key that encrypts the tables, as its id, its ARN or `alias/…`.
     pub kms_key: Option<String>,
-    /// The names and values of the tags.
+    /// The names and values of the tags for every table.
     pub tags: Vec<(String, String)>,
     /// Write units per second that the tables of raw events and alerts, and their indexes, accept immediately. A new
     /// on-demand table accepts 4,000 write units per second. Later, an on-demand table accepts twice its last peak.

@@ -1,9 +1,9 @@
 //! The data that the API reads from the tables: the trait [`Reads`] and its implementation on DynamoDB.
 //!
-//! The readers use Query, BatchGetItem and GetItem. The readers never use Scan, so the cost of an answer depends on the
-//! size of the answer and not on the size of the tables. Expressions name every attribute by an alias such as `#x`,
-//! because several attribute names are reserved words in DynamoDB. The readers fetch every page of a Query, and request
-//! the unprocessed keys of a BatchGetItem again.
+//! The readers use Query, BatchGetItem and GetItem. The readers never use Scan. The cost of an answer therefore depends
+//! on the size of the answer, and not on the size of the tables. Expressions name every attribute by an alias such as
+//! `#x`, because several attribute names are reserved words in DynamoDB. The readers fetch every page of a Query, and
+//! request the unprocessed keys of a BatchGetItem again.
 //!
 //! | question | requests |
 //! |---|---|
@@ -19,9 +19,9 @@
 //! | grand total, if there are too many series | a Query on `progress` |
 //! | a page of totals in order of names | a Query per `totals#n` from a name on, merged by the API |
 //!
-//! The readers tolerate damaged items. An attribute that is missing or has the wrong type is returned as empty or zero,
-//! so that one damaged row does not hide the other rows. The readers log a warning for each damaged number, at a
-//! limited rate.
+//! The readers tolerate damaged items. If an attribute is missing or has the wrong type, the readers return an empty
+//! value or zero. One damaged row therefore does not hide other rows. The readers log a warning for each damaged
+//! number, at a limited rate.
 
 mod aggregations;
 pub mod audit;
@@ -73,7 +73,7 @@ pub type ReadFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> 
 /// One page of a list, newest first.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Page<T> {
-    /// The items on the page. Their number is at most the limit in the request.
+    /// The items on the page, at most [`PageRequest::limit`] items.
     pub items: Vec<T>,
     /// The position where the next page begins, or `None` at the end of the list.
     pub next: Option<Position>,
@@ -147,7 +147,7 @@ pub struct Position {
     pub sort_key: String,
     /// The number of the lane from which the item was read.
     pub lane: u32,
-    /// The remaining attributes of the item's key, separated by `#`. This text is empty if the key has only two
+    /// The remaining attributes of the item's key, separated by `#`. An empty string if the item's key has only two
     /// attributes.
     pub key: String,
 }
@@ -168,7 +168,7 @@ impl Range {
     }
 }
 
-/// The part of a list that one page should show.
+/// A request for one page of a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PageRequest {
     /// The range of event times, or of window starts in a list of windows.
@@ -225,8 +225,8 @@ pub trait Reads: Send + Sync + 'static {
     /// as many windows as can be open at the same time.
     fn latest_windows(&self, series: Vec<String>) -> ReadFuture<'_, Vec<AggregationItem>>;
 
-    /// Returns how far the windows of the current topic are rolled up. The caller reads hours before `until_ms` from
-    /// rollups, and later hours from windows. The call costs two read units.
+    /// Returns the time up to which the windows of the current topic are rolled up. The caller reads hours before
+    /// `until_ms` from rollups, and later hours from windows. The call costs two read units.
     ///
     /// The caller passes the returned value to [`Reads::hours`] and [`Reads::days`], and calls this function again for
     /// each answer. The rollup rows of an hour before `until_ms` change only if the topic is recreated or an idle
@@ -242,7 +242,7 @@ pub trait Reads: Send + Sync + 'static {
     ) -> ReadFuture<'_, Option<UnixMs>>;
 
     /// Returns the counts of the given series for each hour that starts in `range` and ends at or before
-    /// `rolled_up.until_ms`, in any order. Hours without events are left out.
+    /// `rolled_up.until_ms`, in any order. The result leaves out hours without events.
     ///
     /// For one series and 1,000 hours with events, the call costs about 23 read units. The cost doubles if
     /// `rolled_up.is_settled` is false.
@@ -254,7 +254,7 @@ pub trait Reads: Send + Sync + 'static {
     ) -> ReadFuture<'_, Vec<HourItem>>;
 
     /// Returns the counts of the given series for each UTC day that starts in `range` and ends at or before
-    /// `rolled_up.until_ms`, in any order. Days without events are left out.
+    /// `rolled_up.until_ms`, in any order. The result leaves out days without events.
     ///
     /// For one series and one year, the call costs about 13 to 22 read units. The cost doubles if
     /// `rolled_up.is_settled` is false.

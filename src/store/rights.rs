@@ -258,8 +258,8 @@ pub fn policy_of(mut grants: Vec<Grant>, names: &TableNames, arn_prefix: &str) -
     json!({"Version": "2012-10-17", "Statement": statements})
 }
 
-/// Tests a grant with a call that changes nothing. This call reads a key that no item has, or writes with a condition
-/// that cannot hold.
+/// Tests a grant with a call that changes nothing. The test call reads a key that no item has, or writes with a
+/// condition that cannot hold.
 ///
 /// # Errors
 /// Returns the error from DynamoDB. The kind is [`StoreErrorKind::Denied`] if the right is missing.

@@ -79,7 +79,7 @@ impl RollupWriter {
         }
     }
 
-    /// Returns the same writer, but with `settle` as the time to wait until the index shows all windows.
+    /// Sets the time that the writer waits until the index shows all windows. Returns the changed writer.
     #[must_use]
     pub fn with_settle(self, settle: Duration) -> RollupWriter {
         RollupWriter { settle, ..self }
@@ -181,8 +181,8 @@ impl RollupWriter {
         Ok(())
     }
 
-    /// Puts rows, and returns the indexes of the rows that were not stored. After a temporary error, the function
-    /// returns the indexes of all rows.
+    /// Stores rollup rows, and returns the indexes of the rows that were not stored. After a temporary error, the
+    /// function returns the indexes of all rows.
     async fn put(&self, rows: &[RollupRow], failed: &mut u32) -> Result<Vec<usize>, StoreError> {
         match self.send_put(rows).await {
             Ok(left) if left.len() < rows.len() => {
@@ -315,8 +315,8 @@ fn may_pass(error: &StoreError) -> bool {
 /// Returns the indexes of the rollup rows that DynamoDB returned as unprocessed.
 ///
 /// # Errors
-/// Returns an error if the answer contains anything other than puts of these rows. In this case, it is unknown which
-/// rows were stored.
+/// Returns an error if the answer contains anything other than puts of the given rows. After such an answer, it is
+/// unknown which rows were stored.
 fn unprocessed(
     rows: &[RollupRow],
     table: &str,

@@ -49,7 +49,7 @@ impl ClockWatch {
     fn measure(&self, date: &str, now_ms: UnixMs) -> Option<f64> {
         let server = DateTime::from_str(date, Format::HttpDate).ok()?;
         let server_ms = UnixMs(server.to_millis().ok()?);
-        // The header `Date` omits the fraction of the second. This fraction is half a second on average.
+        // The header `Date` contains whole seconds. On average, the omitted fraction is half a second.
         let skew_ms = i32::try_from(server_ms + 500 - now_ms).unwrap_or(i32::MAX);
         let seconds = f64::from(skew_ms) / 1_000.0;
         self.gauge.set(seconds);

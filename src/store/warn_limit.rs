@@ -20,8 +20,8 @@ impl WarnLimit {
         }
     }
 
-    /// Returns true if a warning may be logged now. In this case, the call starts the next interval, so the caller must
-    /// log the warning.
+    /// Returns true if a warning may be logged now. A call that returns true starts the next interval, so the caller
+    /// must then log the warning.
     pub(super) fn is_due(&self) -> bool {
         let mut last = self.last.lock().expect("no panic holds the lock");
         let is_due = last.is_none_or(|at| at.elapsed() >= self.pause);

@@ -79,8 +79,8 @@ impl Writer {
         *self.options.lock().expect("no panic holds the lock")
     }
 
-    /// Writes a batch of puts and returns the outcome. The caller logs the error, if there is one, and checks whether
-    /// the error reports a missing table.
+    /// Writes a batch of puts and returns the outcome. The caller logs an error, and checks whether the error reports a
+    /// missing table.
     pub async fn put(&self, batch: &Batch, now_ms: UnixMs) -> (BatchOutcome, Option<StoreError>) {
         let table = table_name(&self.names, batch.table);
         let events = batch.puts.iter().map(|p| &*p.event);
@@ -125,16 +125,16 @@ impl Writer {
         }
     }
 
-    /// Updates a row and returns the outcome. The result also contains the error of the request, if there is one, so
-    /// that the caller can log it.
+    /// Updates a row and returns the outcome. If the request failed, the result also contains the error, so that the
+    /// caller can log this error.
     ///
     /// If an answer does not prove the outcome of this particular update, the outcome is [`UpdateOutcome::Unknown`].
     /// After an unknown outcome, the caller sends the same update again. The fence ensures that the update counts only
     /// once (INV-2).
     ///
     /// # Errors
-    /// Returns an error if the same update can never succeed: DynamoDB considers the row invalid, or the row's fence is
-    /// not a number.
+    /// Returns an error if the update can never succeed: DynamoDB considers the row invalid, or the row's fence is not
+    /// a number.
     pub async fn update(
         &self,
         update: &RowUpdate,
@@ -313,7 +313,7 @@ impl Writer {
         }))
     }
 
-    /// Counts an answer with a flaw in the metrics, and returns the error for this flaw.
+    /// Adds a flawed answer to the metrics, and returns the error for its flaw.
     fn wrong_answer(
         &self,
         operation: &'static str,
@@ -364,8 +364,8 @@ fn shown_flaw(shown: Shown) -> Flaw {
 /// Returns the indexes, in the batch, of the puts that DynamoDB returned as unprocessed.
 ///
 /// # Errors
-/// Returns a flaw if the answer contains anything other than puts of this batch. In this case, it is unknown which puts
-/// were stored.
+/// Returns a flaw if the answer contains anything other than puts of this batch. After such an answer, it is unknown
+/// which puts were stored.
 fn unprocessed_puts(
     batch: &Batch,
     table: &str,

@@ -151,7 +151,7 @@ impl Poller {
         let value = message.payload_len();
         // While a record's items are sent, copies of its value are in the request body for the raw row, and perhaps in
         // the body for the alert row. The memory estimate for a record is therefore at least three times the size of
-        // its value. Request bodies have many different sizes, so the allocator cannot reuse their memory at once.
+        // its value. Request bodies have many different sizes, so the allocator cannot immediately reuse their memory.
         let overhead = RECORD_OVERHEAD_BYTES.max(value * 3);
         let content = content(message);
         let bytes = value + message.key_len() + overhead + header_bytes(&content);
@@ -250,9 +250,9 @@ impl Poller {
         let waiting = std::mem::take(&mut self.beginning);
         for (partition, (assignment, next)) in waiting {
             match self.seek_and_resume(partition, next) {
-                // The partition may become active only after the seek. Otherwise, a record that was fetched before the
-                // seek could arrive first. The offset of such an early record would differ from `next`, and the
-                // difference would look like a gap.
+                // The partition may become active only after the seek. If the partition became active earlier, a record
+                // that was fetched before the seek could arrive first. The offset of such an early record would differ
+                // from `next`, and the difference would look like a gap.
                 Ok(()) => {
                     self.client.context().active().insert(partition, assignment);
                 }

@@ -94,12 +94,12 @@ impl GroupContext {
         list: &mut TopicPartitionList,
     ) {
         // 1. Assign the partitions at a numeric offset. Without an offset, librdkafka would start at the group's
-        // commit, but only the program's start rule may decide whether that commit is valid (INV-3). A logical offset
-        // such as "end" could skip records. librdkafka asks the broker for the numeric value of a logical offset. If
-        // the broker's answer arrives after a later seek, librdkafka 2.12 asks the broker again half a second later.
-        // After the second answer, librdkafka jumps to the end of the log and skips all records in between
-        // (`rd_kafka_toppar_handle_Offset` in rdkafka_partition.c). A test in `consumer/tests.rs` reproduces the jump
-        // to the end.
+        // commit, but the group's commit may be invalid. Only the program's start rule decides whether the commit is
+        // valid (INV-3). A logical offset such as "end" could skip records. librdkafka asks the broker for the numeric
+        // value of a logical offset. If the broker's answer arrives after a later seek, librdkafka 2.12 asks the broker
+        // again half a second later. After the second answer, librdkafka jumps to the end of the log and skips all
+        // records in between (`rd_kafka_toppar_handle_Offset` in rdkafka_partition.c). A test in `consumer/tests.rs`
+        // reproduces the jump to the end.
         //
         // 2. Pause the partitions, so that the client fetches nothing from offset 0.
         let result = list
@@ -126,7 +126,7 @@ impl GroupContext {
         // 1. Stop sending records of the revoked partitions, so that their drain can end.
         let partitions = self.deactivate(list);
         // A lost partition may already have another owner (`rd_kafka_assignment_lost` in rdkafka.h), so Kafka would
-        // refuse a commit. The next owner reads the records since the last commit again. The fences reject the records
+        // refuse a commit. The next owner reads the records after the last commit again. The fences reject the records
         // that the rows already count (INV-2).
         let lost = client.assignment_lost();
         tracing::info!(
@@ -147,8 +147,9 @@ impl GroupContext {
             && !parts.is_empty()
         {
             // 3. Commit the partitions' boundaries (INV-1) before giving the partitions up, so that the next owner
-            // starts at these boundaries. The commit request is sent before the next JoinGroup, on the same connection.
-            // A synchronous commit was rejected, because waiting for the answer here could delay the whole group.
+            // starts at these boundaries. The client sends the commit request before the next JoinGroup request, on the
+            // same connection. A synchronous commit was rejected, because waiting for the answer here could delay the
+            // whole group.
             if let Err(error) = commit(client, &self.topic, &parts, CommitMode::Async) {
                 tracing::warn!(%error, "failed to commit on revoke");
             }

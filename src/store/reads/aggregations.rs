@@ -29,7 +29,7 @@ const LATEST_MAX: i64 = 64;
 /// Maximum time for which the API returns a final row from memory. A final row changes only if the tables are recreated
 /// or partitions are added to the topic.
 const FINAL_AGE_MAX: Duration = Duration::from_secs(300);
-/// Maximum number of final rows in memory, about 10 MB. Seventy series have about this many windows in one day.
+/// Maximum number of final rows in memory, about 10 MB. Seventy series have about 20,000 windows in one day.
 const FINALS_MAX: u64 = 20_000;
 
 /// A cache of the rows that were final when they were read. The key of an entry consists of the topic id at the time of
@@ -123,7 +123,7 @@ pub(super) async fn latest(
     let ConfigItem {
         rules, topic_id, ..
     } = db.config().await?;
-    // A window is open while it may still get an event that is neither late nor future.
+    // A window is open while events that are not late and not in the future may still be counted in it.
     let spread_ms = rules.lateness_ms.saturating_add(rules.skew_ms);
     let open = spread_ms / rules.window_ms.max(1) + 2;
     let limit = i32::try_from(open.clamp(1, LATEST_MAX)).unwrap_or(i32::MAX);

@@ -39,7 +39,7 @@ const WINDOWS_AT_ONCE: usize = 800;
 /// pauses between the attempts add up to ten seconds.
 const ATTEMPTS: u32 = 8;
 
-/// The settings that determine which rows `verify` reads, and how.
+/// The settings that determine which rows `verify` reads, and how `verify` reads these rows.
 #[derive(Clone, Debug)]
 pub struct AuditView {
     /// The id of the current topic.

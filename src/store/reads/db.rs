@@ -209,7 +209,7 @@ impl Db {
         }
     }
 
-    /// Counts an answer with a flaw in the metrics, and returns the error for this flaw.
+    /// Adds a flawed answer to the metrics, and returns the error for its flaw.
     pub(super) fn wrong_answer(
         &self,
         operation: &'static str,

@@ -120,7 +120,7 @@ async fn alerts_page(
     Ok(page.map(|item| AlertItem::from_item(&item)))
 }
 
-/// Reads all silences. A damaged item is left out.
+/// Reads all silences. The result leaves out damaged silences.
 pub(super) async fn silences(db: &Db) -> Result<Vec<Silence>, StoreError> {
     let keys = KeyNames {
         table: db.names.incidents.clone(),

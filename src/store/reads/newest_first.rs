@@ -144,7 +144,7 @@ pub(super) async fn read_page(
     Ok(Page { items, next })
 }
 
-/// Returns the key attributes of a row that are not keys of the index, joined as in [`Position::key`].
+/// Returns a row's values of [`KeyedSource::other_keys`], joined as in [`Position::key`].
 fn other_keys_of(row: &Item, source: &KeyedSource) -> String {
     let values = source.other_keys.iter().map(|name| text(row, name));
     values.collect::<Vec<_>>().join("#")

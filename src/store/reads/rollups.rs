@@ -41,7 +41,7 @@ const ATTEMPTS: u32 = 8;
 /// Limits how often warnings about damaged rows are logged.
 static DAMAGE: WarnLimit = WarnLimit::new(Duration::from_secs(60));
 
-/// Describes how far the windows of the current topic are rolled up.
+/// The time up to which the windows of the current topic are rolled up, with facts about the rollup rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RolledUp {
     /// Every hour and every day that ends at or before this time is rolled up. The time is the start of an hour, or 0
@@ -78,9 +78,9 @@ pub struct DayItem {
     pub hours: DayHours,
 }
 
-/// Reads how far the windows of the current topic are rolled up. If the mark names idle partitions, the function also
-/// reads the progress items. Hours that were rolled up without an idle partition no longer count as rolled up once that
-/// partition has counted an event.
+/// Reads the time up to which the windows of the current topic are rolled up. If the mark names idle partitions, the
+/// function also reads the progress items. Hours that were rolled up without an idle partition no longer count as
+/// rolled up once that partition has counted an event.
 pub(super) async fn rolled_up(db: &Db, now_ms: UnixMs) -> Result<RolledUp, StoreError> {
     let (found, config) = tokio::try_join!(mark_item(db), db.config())?;
     let topic_id = config.topic_id.as_deref();

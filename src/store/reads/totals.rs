@@ -35,7 +35,7 @@ pub struct EveryTotal {
     /// For each event type, the number of series and the sums over these series. The map contains at most `kept_max`
     /// event types.
     pub by_type: BTreeMap<String, (usize, TotalItem)>,
-    /// True if there are more event types than `by_type` contains.
+    /// True if `by_type` does not contain all event types.
     pub types_left_out: bool,
     /// True if the read stopped at its limit of read units. The counts and lists then lack some series.
     pub is_cut: bool,
@@ -82,7 +82,7 @@ impl EveryTotal {
         !self.is_cut && self.largest.len() == self.series_count
     }
 
-    /// Returns the same sums, with the list of the largest series sorted.
+    /// Returns these sums, with the list of the largest series sorted.
     #[must_use]
     pub fn sorted(mut self) -> EveryTotal {
         self.cut();

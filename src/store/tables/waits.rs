@@ -16,7 +16,7 @@ pub const CHANGE_LIMIT: Duration = Duration::from_secs(300);
 const POLL_FIRST: Duration = Duration::from_millis(50);
 /// Maximum pause between two requests for the status of a table.
 const POLL_MAX: Duration = Duration::from_secs(2);
-/// Minimum time between two log lines about the same waiting operation.
+/// Minimum time between two log lines while the program waits for a table.
 const LINE_EVERY: Duration = Duration::from_secs(10);
 
 /// Waits until a table and its indexes are active.

@@ -198,7 +198,7 @@ impl CityLists {
         Ok((key, item))
     }
 
-    /// Skips damaged items whose sort key is not a time. This program never writes such items.
+    /// Skips damaged items whose sort key is not a time. This program never writes an item with such a sort key.
     async fn skip_unreadable(&mut self, db: &Db) -> Result<(), StoreError> {
         for (list_of, lane) in &mut self.lists {
             while let Some(item) = lane.front() {
