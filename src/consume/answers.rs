@@ -108,14 +108,14 @@ impl Answers {
     }
 
     pub(super) fn send(&self, done: Done) {
-        // Sending fails only after the shell has ended. At that time, no task waits for the result.
+        // Sending fails only after the shell has ended, when no task waits for the result any more.
         if self.done.send(done).is_err() {
             tracing::trace!("a request outlived the role");
         }
     }
 }
 
-/// The topic's id. If the shell requested the log ends, also the end offset of each partition's log.
+/// The topic's current id, and the end offset of each partition's log if the shell requested these offsets.
 pub(super) struct Looked {
     pub(super) topic: TopicNow,
     pub(super) ends: Option<Vec<(i32, Offset)>>,

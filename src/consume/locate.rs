@@ -133,8 +133,8 @@ impl Locator {
             keep: keep(config.raw),
         };
         // The topic's id is read a second time. If the two reads return different ids, the topic was recreated between
-        // them, or one broker did not know the new topic yet. In both cases, the facts may come from two different
-        // logs.
+        // them, or one broker did not know the new topic yet. Facts that were requested between the two reads may then
+        // come from two different logs.
         if self.topic().await?.0 != topic_id {
             return Err(Trouble::Wait(
                 "the topic to settle, because it was recreated".to_owned(),

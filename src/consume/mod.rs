@@ -113,8 +113,8 @@ pub async fn run_with(
         args.kafka.topic.clone(),
     )
     .context("failed to start the dead-letter producer")?;
-    // The drain after a revoke may take half of the session timeout. When the whole session timeout is over, the group
-    // would remove a member that sends nothing.
+    // The drain after a revoke may take half of the session timeout. The group removes a member that sends nothing for
+    // the whole session timeout.
     let drain_max = Duration::from_millis(session_ms / 2);
     let second_reader = SecondReader::new(&config, &args.kafka.topic);
     let start_client = start_client(config, &args, drain_max);

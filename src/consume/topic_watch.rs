@@ -36,7 +36,7 @@ impl TopicWatch {
         }
     }
 
-    /// Makes the consumer exit after the group has committed all records before the log ends in `ends`.
+    /// Makes the consumer exit after the group has committed every record below the end offsets in `ends`.
     pub(super) fn stop_at(&mut self, ends: StopEnds) {
         self.stop_ends = Some(ends);
     }

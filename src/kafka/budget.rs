@@ -13,7 +13,7 @@ pub struct Budget {
 }
 
 impl Budget {
-    /// Returns a budget of `max` bytes, of which no byte is used.
+    /// Returns a new budget of `max` bytes.
     pub fn new(max: u64) -> Budget {
         Budget {
             used: AtomicU64::new(0),

@@ -149,8 +149,8 @@ pub fn client_config(args: &KafkaArgs, role: &str) -> Result<ClientConfig, Clien
             config.set("ssl.key.password", password);
         }
     }
-    // Without an explicit log level, the rdkafka crate uses the level of the `log` crate. In this program, that level
-    // is off.
+    // Without an explicit log level, the rdkafka crate uses the level of the `log` crate. In this program, the level of
+    // the `log` crate is off.
     let debug = args
         .kafka_properties
         .iter()

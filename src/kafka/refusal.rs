@@ -201,8 +201,8 @@ pub fn parse_refusal(reason: &str) -> Option<Refusal> {
     })
 }
 
-/// Returns the part of the text between `begin` and `end`. If `end` is absent, the part extends to the end of the text.
-/// If `begin` is absent, the result is an empty string.
+/// Returns the part of the text between the markers `begin` and `end`. If the marker `end` is absent, the part extends
+/// to the end of the text. If the marker `begin` is absent, the result is an empty string.
 fn between<'a>(text: &'a str, begin: &str, end: &str) -> &'a str {
     let Some((_, rest)) = text.split_once(begin) else {
         return "";

@@ -1,9 +1,9 @@
 //! Reads assigned partitions without a consumer group, and confirms every gap between two records.
 //!
 //! librdkafka may skip records, so the scan checks the offset of every record. If a record's offset is higher than
-//! expected, a [`SecondReader`] reads the offsets in between. If the [`SecondReader`] finds a record there, the scan
-//! moves the client back to the missed record. docs/ARCHITECTURE.md describes the check of gaps in detail. All calls
-//! block.
+//! expected, a [`SecondReader`] reads the offsets in between. If the [`SecondReader`] finds a record that the client
+//! skipped, the scan moves the client back to this record. docs/ARCHITECTURE.md describes the check of gaps in detail.
+//! All calls block.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

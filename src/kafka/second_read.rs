@@ -31,7 +31,7 @@ const WAIT: Duration = Duration::from_secs(1);
 const LIFE_FIRST: Duration = Duration::from_secs(5);
 /// Maximum time that any client may search a gap for records.
 const LIFE_MAX: Duration = Duration::from_secs(600);
-/// Time after the last call about a gap after which the reader forgets the gap.
+/// The reader forgets a gap if no further call concerns this gap for this time.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(60);
 /// Maximum number of idle clients that the reader keeps for later gaps.
 const IDLE_MAX: usize = 8;

@@ -111,7 +111,7 @@ pub(super) fn count_flaw(counter: Option<&IntCounterVec>, operation: &str, flaw:
     }
 }
 
-/// Returns an HTTP client that sends requests through `inner`, and replaces each answer that has a flaw by an error.
+/// Returns an HTTP client that sends requests through `inner`, and replaces each flawed answer with an error.
 pub(super) fn checking(
     inner: SharedHttpClient,
     refused: Option<IntCounterVec>,

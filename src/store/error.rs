@@ -277,7 +277,7 @@ impl From<&RequestError> for Failure {
 }
 
 impl StoreError {
-    /// Returns the error for a failed request. `operation` is DynamoDB's name of the operation on `table`.
+    /// Returns the error for a failed request. `operation` is DynamoDB's name for the operation on `table`.
     pub fn from_sdk<E>(
         operation: &'static str,
         table: &str,

@@ -16,7 +16,7 @@ use aws_sdk_dynamodb::types::{
 use crate::core::keys::{ALERTS, RAW, TABLES};
 use crate::store::error::StoreError;
 
-/// The protection measures that an operator wants for every table. By default, no measure is wanted.
+/// The protection measures that an operator wants for every table. The default value contains no measure.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Protection {
     /// True to switch on deletion protection. A protected table cannot be deleted until an operator switches the

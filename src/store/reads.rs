@@ -147,7 +147,7 @@ pub struct Position {
     pub sort_key: String,
     /// The number of the lane from which the item was read.
     pub lane: u32,
-    /// The remaining attributes of the item's key, separated by `#`. An empty string if the item's key has only two
+    /// The remaining attributes of the item's key, separated by `#`. The string is empty if the item's key has only two
     /// attributes.
     pub key: String,
 }

@@ -154,8 +154,8 @@ const EXPIRING: [usize; 2] = [RAW, ALERTS];
 /// The operations of `init-tables` on the config item.
 const INIT_CONFIG: [&str; 3] = ["GetItem", "PutItem", "UpdateItem"];
 
-/// Returns the rights that `init-tables` needs if the CloudFormation template has created the tables. In this case,
-/// `init-tables` only checks the tables, writes the config item, and rolls up hours.
+/// Returns the rights that `init-tables` needs if the CloudFormation template has created the tables. After the
+/// template, `init-tables` only checks the tables, writes the config item, and rolls up hours.
 pub fn grants_after_template() -> Vec<Grant> {
     let each = |table| ["DescribeTable", "Scan"].map(|operation| on(table, operation));
     let mut out: Vec<Grant> = (RAW..=TOTALS).flat_map(each).collect();

@@ -380,7 +380,8 @@ pub async fn ttl_is_on(client: &Client, table: &str, attribute: &str) -> Result<
 ///
 /// This function contains the program's only Scan. The Scan reads at most two items. The item count that DynamoDB
 /// reports is not used, because DynamoDB updates it only every few hours. If a table or the config item is missing,
-/// `init-tables` checks the existing tables with this function. Otherwise, old counts could be mixed with new counts.
+/// `init-tables` checks the existing tables with this function. Without this check, old counts could be mixed with new
+/// counts.
 ///
 /// # Errors
 /// Returns an error if DynamoDB does not answer or refuses the request.

@@ -179,8 +179,8 @@ impl Audit {
         for (key, row) in self.rows(extra, view).await? {
             slice.add_row(key, row);
         }
-        // The rollup rows for all cities together have an empty city name. In the order of rows, they may come between
-        // the rows of two cities.
+        // The rollup rows for all cities together have an empty city name. When all rows are sorted, these rollup rows
+        // may come between the rows of two cities.
         let end_of_all = RowPlace::new("", UnixMs(i64::MAX));
         let mut all_are_due =
             view.rollups.until_ms > UnixMs(0) && lo.is_none_or(|lo| *lo <= end_of_all);

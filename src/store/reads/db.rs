@@ -220,9 +220,9 @@ impl Db {
         StoreError::wrong_answer(operation, table, flaw)
     }
 
-    /// Returns the outcome under which the metrics count a failed request. Only `notify` needs the incident table, so
-    /// its absence should not trigger an alert. If an IAM policy does not name the table, IAM denies the request even
-    /// if the table does not exist.
+    /// Returns the outcome that the metrics record for a failed request. Only `notify` needs the incident table, so its
+    /// absence should not trigger an alert. If an IAM policy does not name the table, IAM denies the request even if
+    /// the table does not exist.
     fn outcome(&self, table: &str, kind: StoreErrorKind) -> &'static str {
         let is_absent = matches!(kind, StoreErrorKind::NotFound | StoreErrorKind::Denied);
         if is_absent && table == self.names.incidents {

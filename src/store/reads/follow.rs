@@ -31,8 +31,7 @@ impl IncidentFollower {
     /// open incidents.
     ///
     /// # Errors
-    /// Returns an error if DynamoDB does not answer. In this case, the next poll returns the changes that this poll
-    /// missed.
+    /// Returns an error if DynamoDB does not answer. After a failed poll, the next poll returns the missed changes.
     pub async fn poll(
         &mut self,
         reads: &dyn Reads,

@@ -9,8 +9,8 @@ use super::describe_table;
 use crate::failure::Failure;
 use crate::store::error::{StoreError, StoreErrorKind};
 
-/// Maximum time for a table to become active or to accept a change. AWS usually needs only a few seconds for this. A
-/// new table accepts point-in-time recovery only after some minutes.
+/// Maximum time for a table to become active or to accept a change. AWS usually needs only a few seconds for such a
+/// change. A new table accepts point-in-time recovery only after some minutes.
 pub const CHANGE_LIMIT: Duration = Duration::from_secs(300);
 /// First pause between two requests for the status of a table. The pause doubles up to [`POLL_MAX`].
 const POLL_FIRST: Duration = Duration::from_millis(50);

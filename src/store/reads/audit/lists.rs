@@ -214,8 +214,8 @@ impl CityLists {
     }
 }
 
-/// Returns the start of the last hour and of the last day whose rows are compared. If no hour is compared, the result
-/// contains no entry for hours. The same rule applies to days.
+/// Returns the start of the last hour and of the last day whose rows are compared. The result contains an entry for
+/// hours only if hour rows are compared, and an entry for days only if day rows are compared.
 fn rollup_ends(view: &AuditView) -> impl Iterator<Item = (Grain, UnixMs)> {
     let end_ms = view.rollups.until_ms.min(view.range.1);
     let last_ms = move |grain: Grain| end_ms - grain.length_ms();
