@@ -109,7 +109,8 @@ fn key_at(position: &Position, source: &KeyedSource, pk: &str) -> Item {
 
 /// Reads one page of the merged list.
 ///
-/// The argument `below` is a function that returns the largest possible sort key that is smaller than a given sort key.
+/// The argument `below` is a function that returns the largest possible sort key below a given sort key, if there is
+/// such a sort key.
 pub(super) async fn read_page(
     db: &Db,
     source: KeyedSource,
