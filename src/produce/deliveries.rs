@@ -14,7 +14,7 @@ use crate::kafka::log_limit::LogLimit;
 use crate::produce::latency::{LatencyHistogram, LatencySummary};
 use crate::telemetry::Metrics;
 
-/// If events wait for an acknowledgement and none arrives for this time, the role is not ready.
+/// The role is not ready if events wait for acknowledgements and no acknowledgement arrives for this time.
 const STALL: Duration = Duration::from_secs(10);
 
 /// A counter on its own cache line. For each event, the sending thread writes one counter, and the thread of the
@@ -35,7 +35,7 @@ pub struct Deliveries {
     bad: AtomicU64,
     heartbeats: AtomicU64,
     latency: LatencyHistogram,
-    /// The number of settled events at its last change, and the time at which a reader noticed that change. A reader
+    /// The number of settled events when it last changed, and the time at which a reader noticed the change. A reader
     /// also sets the time to now whenever no event waits for an acknowledgement. Only threads that read the counts
     /// update this field. If the two counting threads updated `last_change`, each thread would have to read the
     /// counters of the other thread for every event.
@@ -126,8 +126,8 @@ impl Deliveries {
         }
     }
 
-    /// Checks that events currently reach Kafka. Callers must call this function at least once a second, because it
-    /// detects a stall by comparing two calls.
+    /// Checks that events currently reach Kafka. Callers must call this function at least once a second, because the
+    /// function detects a stall by comparing the counts of two calls.
     ///
     /// # Errors
     /// Returns a sentence for the operator if the producer has not reached Kafka yet, the topic is missing, or Kafka
@@ -151,8 +151,8 @@ impl Deliveries {
         Ok(())
     }
 
-    /// Works like [`Deliveries::check_flow`], but returns `Ok` until the producer has reached Kafka. Before that, the
-    /// producer itself logs that it waits for Kafka.
+    /// Works like [`Deliveries::check_flow`], but returns `Ok` until the producer has reached Kafka. Until the producer
+    /// has reached Kafka, the producer itself logs that it waits.
     ///
     /// # Errors
     /// Returns a sentence for the operator that says why events do not reach Kafka.
@@ -164,7 +164,7 @@ impl Deliveries {
         }
     }
 
-    /// Returns how long events have been waiting since an event was last acknowledged or failed.
+    /// Returns the time since an event was last acknowledged or failed, or almost zero if no event waits.
     fn stall_time(&self) -> Duration {
         let acknowledged = self.acknowledged.load(Ordering::Acquire);
         let settled = acknowledged + self.failed.load(Ordering::Acquire);

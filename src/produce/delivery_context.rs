@@ -89,8 +89,8 @@ impl ProducerContext for DeliveryContext {
             (mark, Ok(message)) => {
                 let outcome = Outcome::Acknowledged {
                     partition: message.partition(),
-                    // If Kafka already had the record because an earlier reply was lost, librdkafka may not know the
-                    // record's offset.
+                    // After a lost reply, librdkafka sends the record again. If Kafka already has the record,
+                    // librdkafka may not learn the record's offset.
                     offset: Some(message.offset()).filter(|offset| *offset >= 0),
                 };
                 let sent_us = match self.receipts.settle(mark, outcome) {
@@ -99,8 +99,8 @@ impl ProducerContext for DeliveryContext {
                 };
                 self.deliveries.count_acknowledged(sent_us);
             }
-            // The producer sends returned events to the next log of the topic. Another copy of a returned event
-            // can only be in the log that was deleted.
+            // The producer sends a returned event again after the topic is recreated. Any earlier copy of the event can
+            // only be in the deleted log, so the event cannot count twice.
             (mark, Err((error, message))) if is_topic_missing(error) => {
                 self.deliveries.set_topic_missing(message.topic());
                 let returned = ReturnedEvent {
@@ -110,10 +110,10 @@ impl ProducerContext for DeliveryContext {
                 };
                 self.returned().push_back(returned);
             }
-            // The event is not sent again, because its outcome may be unknown. An example is the error
-            // `DestroyBroker`, which occurs when the metadata no longer lists a broker that has requests in
-            // flight. librdkafka itself retries these requests while the producer id is the same. The requests
-            // fail only after the producer id has changed, and then always with the status "possibly persisted"
+            // The event is not sent again, because Kafka may already have it. An example is the error `DestroyBroker`,
+            // which occurs when the metadata no longer lists a broker that has requests in flight. librdkafka itself
+            // retries the requests in flight while the producer id is the same. These requests fail only after the
+            // producer id has changed, and then always with the status "possibly persisted"
             // (`rd_kafka_handle_idempotent_Produce_error` in rdkafka_request.c, version 2.12). Therefore
             // `rd_kafka_message_status` cannot show that sending again is safe.
             (mark, Err((error, _))) => {

@@ -195,7 +195,7 @@ mod tests {
         }
     }
 
-    /// A pipe whose reader has closed it.
+    /// A pipe that its reader has closed.
     struct Closed;
 
     impl Write for Closed {

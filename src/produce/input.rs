@@ -5,8 +5,8 @@
 //! a record's value is rejected as `too_large`.
 //!
 //! A separate thread reads the input, because heartbeats and a request to stop must not wait for a pipe, which may be
-//! silent for hours. After each buffer, the reading thread sends a batch to the producer, so a complete line never
-//! waits for the next line.
+//! silent for hours. The reading thread sends a batch to the producer after each buffer that it reads, so a complete
+//! line never waits for the next line.
 
 mod lines;
 mod local_time;
@@ -102,7 +102,7 @@ impl LineBatch {
     }
 }
 
-/// An input that a thread is reading.
+/// An input that a separate thread reads.
 #[derive(Debug)]
 pub struct Input {
     batches: Receiver<Result<LineBatch, InputError>>,
@@ -123,7 +123,7 @@ impl Input {
     /// Opens a file, or standard input for `-`. For a CSV file, the function also checks the first row.
     ///
     /// # Errors
-    /// Returns [`InputError`] if the file cannot be opened, or if it does not have the columns that the rules need.
+    /// Returns [`InputError`] if the file cannot be opened, or if a CSV file lacks a column that the rules need.
     pub fn open(path: &Path, format: &InputFormatRules) -> Result<Input, InputError> {
         if path.as_os_str() == "-" {
             return Input::from_reader(io::stdin(), format);
@@ -213,8 +213,8 @@ impl Input {
         Ok(count)
     }
 
-    /// Reads at most `events_max` events of a file. Returns the number of events, and the time in milliseconds from the
-    /// first event until the last event is due.
+    /// Reads at most `events_max` events of a file. Returns the number of events that were read, and the time in
+    /// milliseconds from the first event until the last event is due.
     ///
     /// # Errors
     /// Returns [`InputError`] if the file cannot be opened or read.

@@ -57,8 +57,8 @@ impl LatencyHistogram {
         self.max_us.fetch_max(us, Ordering::Relaxed);
     }
 
-    /// Returns the current statistics. If other threads write at the same time, the values may disagree by a few
-    /// latencies.
+    /// Returns the current statistics. If other threads write at the same time, some values may include a few more
+    /// latencies than others.
     #[allow(clippy::cast_precision_loss)]
     pub fn summary(&self) -> LatencySummary {
         let count = self.count.load(Ordering::Relaxed);

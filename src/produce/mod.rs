@@ -141,7 +141,7 @@ pub(crate) fn input_error(error: InputError) -> anyhow::Error {
     }
 }
 
-/// Converts the time between two events in milliseconds to a rate.
+/// Converts the time between two events, in milliseconds, to a rate of events.
 #[allow(clippy::cast_precision_loss)]
 pub fn rate_of_interval(interval_ms: i64) -> Rate {
     Rate::PerSecond(1_000.0 / interval_ms as f64)
@@ -156,7 +156,8 @@ pub(crate) fn plan(args: &Produce) -> Plan {
             Rate::Max
         }),
         count: args.count,
-        // A service waits until the brokers accept its login. A run that ends by itself gives up instead.
+        // A service waits until the brokers accept its login. A run that ends by itself gives up if the brokers refuse
+        // its login.
         patient: !args.has_end(),
         heartbeat_ms: args.heartbeat_ms(),
         credit: None,

@@ -1,16 +1,16 @@
 //! The Kafka producer of events and heartbeats. The producer is idempotent, and waits until all in-sync replicas have
 //! acknowledged a record.
 //!
-//! [`EventProducer`] passes records to librdkafka. The producer counts the results in delivery callbacks, without a
-//! future for each record. If librdkafka's queue is full, [`EventProducer::send`] waits. Records never time out: a
-//! record is acknowledged, refused by the broker, or still undelivered when the process ends. [`EventProducer::finish`]
-//! returns the number of undelivered records.
+//! [`EventProducer`] passes records to librdkafka. The producer counts the results in delivery callbacks, so records
+//! need no futures. If librdkafka's queue is full, [`EventProducer::send`] waits. Records never time out: a record is
+//! acknowledged, refused by the broker, or still undelivered when the process ends. [`EventProducer::finish`] returns
+//! the number of undelivered records.
 //!
 //! When the topic is deleted, librdkafka returns the records that wait for this topic. The producer sends the returned
 //! records again before any new record.
 //!
-//! The calls block, so they must run on a thread for blocking tasks. Any thread may read the results in the shared
-//! [`Deliveries`].
+//! The methods of the producer block, so they must run on a thread for blocking tasks. Any thread may read the results
+//! in the shared [`Deliveries`].
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -41,7 +41,7 @@ const FINISH_IDLE_MAX: Duration = Duration::from_secs(60);
 /// Maximum time that a producer waits for acknowledgements after a request to stop. systemd ends the process after 10
 /// s.
 const FINISH_STOP_MAX: Duration = Duration::from_secs(8);
-/// Timeout of the first metadata request. The first timeout is short, so that the role soon reports that no broker
+/// Timeout of the first metadata request. The first timeout is short, so that the role quickly reports that no broker
 /// answers.
 const METADATA_TIMEOUT_FIRST: Duration = Duration::from_secs(1);
 /// Timeout of all further metadata requests.
@@ -119,7 +119,7 @@ impl EventProducer {
         })
     }
 
-    /// Returns the shared counts of all records.
+    /// Returns the counts of all records that this producer has sent. Other threads share these counts.
     pub fn deliveries(&self) -> Arc<Deliveries> {
         Arc::clone(&self.deliveries)
     }
@@ -128,8 +128,8 @@ impl EventProducer {
         self.client.client().context()
     }
 
-    /// Waits for Kafka and the topic, and logs the reason for the wait every ten seconds. Returns the number of
-    /// partitions, or `None` if a stop was requested. The call blocks.
+    /// Waits until Kafka answers and the topic exists, and logs the reason for the wait every ten seconds. Returns the
+    /// number of partitions, or `None` if a stop was requested. The call blocks.
     ///
     /// If `patient` is true, the function keeps waiting even if the brokers refuse this client, because an operator may
     /// repair the cause.
@@ -173,7 +173,7 @@ impl EventProducer {
             if let Some(refusal) = errors.lasting_refusal().filter(|_| !patient) {
                 return Err(ProducerError::Refused(refusal));
             }
-            // The client's error handler has already logged the refusal.
+            // If the brokers refuse the client, its error handler has already logged the refusal.
             if errors.refusal().is_none() && log_limit.allow() {
                 let why = self.deliveries.last_error().unwrap_or_default();
                 let topic = &self.topic;

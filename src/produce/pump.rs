@@ -1,16 +1,17 @@
 //! Sends the events of a source, and controls the rate, the number of events and the heartbeats.
 //!
-//! If the events come from HTTP requests, other tasks send them. The pump then sends heartbeats and resends events that
-//! librdkafka returned.
+//! If the events come from HTTP requests, other tasks send the events. In this mode, the pump only sends heartbeats and
+//! resends events that librdkafka returned.
 //!
 //! The commands `produce` and `dev` use [`run`], which blocks and must therefore run on a Tokio thread for blocking
-//! calls. [`run`] ends at the end of the source, at the requested number of events, or after a request to stop.
-//! [`EventProducer::finish`] then waits for the acknowledgements.
+//! calls. [`run`] ends at the end of the source, at the requested number of events, or after a request to stop. After
+//! [`run`] returns, [`EventProducer::finish`] waits for the acknowledgements.
 //!
-//! A round of heartbeats consists of one heartbeat for every partition. Before each round, the pump requests the number
-//! of partitions again. If the events are synthetic, the value of a heartbeat is the current time. If the events come
-//! from an input, the value of a heartbeat is the largest event time that was sent so far. At the end of an input, the
-//! pump sends one more round, so that the last windows of the input can become final.
+//! A round of heartbeats consists of one heartbeat for every partition. Before each round of heartbeats, the pump
+//! requests the number of partitions again. If the events are synthetic, the value of a heartbeat is the current time.
+//! If the events come from an input, the value of a heartbeat is the largest event time that was sent so far. At the
+//! end of an input, the pump sends one more round of heartbeats, so that the last windows of the input can become
+//! final.
 
 use std::time::{Duration, Instant};
 
@@ -35,11 +36,12 @@ use crate::telemetry::unix_ms;
 const CATCH_UP_US: f64 = 1_000_000.0;
 /// Maximum wait for input before the pump checks whether heartbeats are due or a stop was requested.
 const INPUT_WAIT: Duration = Duration::from_millis(100);
-/// Pause before the pump tries to take credit again.
+/// Pause before the pump tries again to take credit for an event.
 const CREDIT_PAUSE: Duration = Duration::from_millis(1);
-/// Time between two checks while the events come from other tasks.
+/// Time between two checks for due heartbeats and returned events while other tasks send the events.
 const ATTEND_EVERY: Duration = Duration::from_millis(250);
-/// Maximum wait for the number of partitions. Without an answer, the heartbeats use the previous number.
+/// Maximum wait for the number of partitions. If Kafka does not answer in time, the heartbeats use the previous number
+/// of partitions.
 const PARTITIONS_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The reason why the pump stopped.
@@ -73,7 +75,7 @@ pub struct Plan {
     pub count: Option<u64>,
     /// Time between two heartbeats in milliseconds, or `None` if no heartbeats are sent.
     pub heartbeat_ms: Option<i64>,
-    /// True if the pump also waits for brokers that refuse the login.
+    /// True if the pump keeps waiting for Kafka while the brokers refuse the login.
     pub patient: bool,
     /// The limit on how far the producer may be ahead of the consumer, or `None` if the broker keeps its log on disk.
     pub credit: Option<Credit>,
@@ -90,8 +92,9 @@ pub struct FaultCounts {
 
 /// Sends events until the source ends, the number of events in the plan is reached, or a stop is requested.
 ///
-/// The function first waits for Kafka. The function counts each input line that is not an event, and passes the line
-/// with its number to `on_bad`. The caller must call [`EventProducer::finish`] afterwards, even after an error.
+/// The function first waits for Kafka. The function counts each input line that is not an event, and calls `on_bad`
+/// with the line's number and the reason. The caller must call [`EventProducer::finish`] afterwards, even after an
+/// error.
 ///
 /// # Errors
 /// Returns [`PumpError`] if the source or the producer fails. The events that were sent before the error remain sent.
@@ -240,7 +243,7 @@ impl Pump<'_> {
         Ok(())
     }
 
-    /// Waits until the rate allows the next event and the instant `from` has passed. Sends the heartbeats that become
+    /// Waits until the instant `from` has passed and the rate allows the next event. Sends the heartbeats that become
     /// due during the wait. Returns `false` after a request to stop.
     fn wait_for_turn(&mut self, from: Instant) -> Result<bool, ProducerError> {
         loop {
@@ -298,7 +301,7 @@ impl Pump<'_> {
         if now < at {
             return Ok(());
         }
-        // A late round of heartbeats is not followed by an additional round to catch up.
+        // If a round of heartbeats is late, the pump sends no additional round to catch up.
         self.heartbeat_at = Some((at + every).max(now));
         self.send_heartbeats()
     }
@@ -337,13 +340,13 @@ impl Pump<'_> {
     }
 }
 
-/// Returns the event with the event time `time_ms`, or `None` if `value` has no timestamp to replace.
+/// Returns the event in `value` with its event time replaced by `time_ms`, or `None` if the event has no timestamp.
 pub(crate) fn with_time(value: &[u8], time_ms: UnixMs) -> Option<String> {
     let time = format!("\"{}\"", format_millis(time_ms));
     replace_member(std::str::from_utf8(value).ok()?, "timestamp", &time)
 }
 
-/// The pace of the events, with times in microseconds since the start.
+/// The pace at which events are sent. All times are in microseconds since the start of the run.
 #[derive(Debug)]
 struct Pace {
     step_us: Option<f64>,
@@ -361,18 +364,18 @@ impl Pace {
         }
     }
 
-    /// Returns the time at which the next event is due, or `None` without a rate limit, because every event is then due
-    /// at once.
+    /// Returns the time at which the next event is due. Returns `None` if there is no rate limit, because every event
+    /// is then due at once.
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
     fn due_us(&self) -> Option<u64> {
-        // The due time is never negative. As an `f64`, it is exact up to 2^53 µs, which is 285 years.
+        // The due time is never negative. As an `f64`, the due time is exact up to 2^53 µs, which is 285 years.
         self.step_us.map(|_| self.due_us as u64)
     }
 
-    /// Updates the pace after an event was sent at `now_us`.
+    /// Updates the pace after an event is sent at the time `now_us`.
     ///
-    /// After a short delay, events are due faster until the delay is made up for. A long delay is not made up for,
-    /// because the missed events of an hour's outage must not be sent all at once.
+    /// After a short delay, events are due at shorter intervals until the pump has caught up. After a long delay, the
+    /// pump does not catch up, because it must not send all the events of an hour's outage at once.
     #[allow(clippy::cast_precision_loss)]
     fn take(&mut self, now_us: u64) {
         let now_us = now_us as f64;

@@ -1,7 +1,7 @@
 //! Receipts report the outcome of each event to a sender that waits for the outcome.
 //!
 //! A sender opens a [`Batch`] for all events of a request before it sends the first event. librdkafka returns the
-//! outcome of each event together with its mark, and the mark identifies the batch and the event. A batch stays open
+//! outcome of each event together with the event's mark, which identifies the batch and the event. A batch stays open
 //! until its last outcome is known, even if its sender no longer waits. The total size of open batches is limited, and
 //! the limits are lower than the limits of librdkafka's queue. Therefore, either the queue has room for a whole batch,
 //! or no event of the batch is sent.
@@ -71,9 +71,9 @@ struct BatchState {
 }
 
 impl Receipts {
-    /// Opens a batch of `events` events, whose keys and values have `bytes` bytes in total. `sent_us` is the time of
-    /// sending, in microseconds since the producer was created. Returns `None` if the open batches would exceed a
-    /// limit.
+    /// Opens a batch for the number of events in `events`. The keys and values of these events have a total size of
+    /// `bytes`. `sent_us` is the time of sending, in microseconds since the producer was created. Returns `None` if the
+    /// open batches would exceed a limit.
     ///
     /// # Panics
     /// Panics if `events` is 0 or exceeds [`BATCH_EVENTS_MAX`].
@@ -115,7 +115,7 @@ impl Receipts {
         Some(batch)
     }
 
-    /// Sets the outcome of all pending events from `index` on to "not sent".
+    /// Sets the outcome "not sent" for every pending event of the batch whose index is at least `index`.
     pub fn cancel_from(&self, batch: &Batch, index: usize) {
         self.settle_range(batch, index, usize::MAX, Outcome::NotSent);
     }

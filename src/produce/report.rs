@@ -213,8 +213,8 @@ fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).expect("the constant template is valid")
 }
 
-/// Counts the events or lines of a file, up to `count`. If the file cannot be read, the total stays unknown. The
-/// reading thread reports the error.
+/// Counts the events or lines of a file, up to the limit `count`. If the file cannot be read, the total stays unknown,
+/// and the reading thread reports the error.
 fn find_total(
     path: &Path,
     format: &InputFormatRules,
@@ -270,7 +270,8 @@ fn draw(
     bar.set_position(counts.acknowledged);
 }
 
-/// Returns the counts of invalid and failed events as text, to append to other counts. Counts of zero are omitted.
+/// Returns a text with the counts of invalid and failed events. The caller appends this text to other counts. Counts of
+/// zero are omitted.
 fn error_counts(counts: &DeliveryCounts) -> String {
     let mut out = String::new();
     for (name, count) in [("bad", counts.bad), ("failed", counts.failed)] {

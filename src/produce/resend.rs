@@ -1,16 +1,16 @@
 //! Resends the events of dead letters to the topic of events, if the events can be repaired. Each repaired event is
 //! sent only once. All dead letters remain in the dead-letter topic.
 //!
-//! Each transaction sends a batch of events. In the same transaction, the run commits the offsets up to which it has
-//! processed dead letters, for the group [`RESEND_GROUP`]. If a run dies, its last batch is not sent, and the next run
-//! continues after the previous batch. If two runs overlap, the newer run fences the older run through the
-//! transactional id. Consumers of the events read only committed events.
+//! Each transaction sends a batch of events. In the same transaction, the run commits the offsets of the processed dead
+//! letters for the group [`RESEND_GROUP`]. If a run dies during a transaction, no event of its batch is sent, and the
+//! next run begins with that batch. If two runs overlap, the newer run fences the older run through the transactional
+//! id. Consumers of the events read only committed events.
 //!
 //! Each transaction has its own producer. Kafka's protocol before KIP-890 does not name the transaction that a request
 //! belongs to, and librdkafka has not implemented KIP-890. If the network delays the request that ends a transaction,
-//! the client repeats the request and begins the next transaction. With a shared producer, the delayed request would
-//! then commit the next transaction before it is complete. A new producer gets a new epoch, and Kafka refuses requests
-//! of older epochs.
+//! the client repeats the request and begins the next transaction. If both transactions used the same producer, the
+//! delayed request would commit the second transaction before that transaction is complete. A new producer gets a new
+//! epoch, and Kafka refuses requests of older epochs.
 //!
 //! A consumer that was killed may have sent a dead letter twice. A run therefore identifies a dead letter by the
 //! partition and the offset of its record. Each run reads all dead letters from the beginning, to learn which records
@@ -44,17 +44,16 @@ use crate::kafka::second_read::SecondReader;
 use crate::kafka::{MISSING_REMEDY, REACH_REMEDY, partitions_of};
 use crate::shutdown::Shutdown;
 
-/// Maximum number of dead letters in a transaction. A transaction of this size stays well below the transaction timeout
-/// of a minute, and is large enough for a fast run.
+/// Maximum number of dead letters in a transaction. A transaction of this size ends well within the transaction timeout
+/// of one minute, and is large enough for a fast run.
 const BATCH_MAX: u64 = 500;
-/// Maximum number of records that a run can identify. Five million records need about 500 MB of memory.
+/// Maximum number of rejected records that one run can remember. Five million records need about 500 MB of memory.
 const KNOWN_MAX: usize = 5_000_000;
 /// Timeout of one request, and maximum wait for the next dead letter.
 const TIMEOUT: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(100);
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
-/// Maximum time for which the program repeats a failed request. Only a request whose error allows a repetition is
-/// repeated.
+/// Maximum time for which the program repeats a failed request. A request is repeated only if its error allows a retry.
 const RETRY_MAX: Duration = Duration::from_secs(60);
 
 /// The reason why not all dead letters were processed.
@@ -156,8 +155,8 @@ pub fn run(
         return Ok(out);
     }
     let mut producer = next_producer(config, topic)?;
-    // The call above has fenced all other runs, so the committed offsets can no longer change. Another run may have
-    // changed the committed offsets before the call, so this run reads the offsets again.
+    // `next_producer` has fenced all other runs, so the committed offsets can no longer change. Another run may have
+    // changed the committed offsets before it was fenced, so this run reads the offsets again.
     let Some(partitions) = wait_and_assign(&consumer, topic, dlq_topic, shutdown)? else {
         return Ok(out);
     };
@@ -189,8 +188,8 @@ pub fn run(
         resend.advance(&batch.next_offsets);
         if !resend.scan.is_done() {
             producer = next_producer(config, topic)?;
-            // The new producer fences a run that began in the meantime, but that run may already have committed
-            // transactions.
+            // The new producer fences any other run that began after this run, but the other run may already have
+            // committed transactions.
             resend.expect_unchanged(&consumer)?;
         }
     }
@@ -270,7 +269,7 @@ fn wait_and_assign(
         if let Some(refusal) = errors.lasting_refusal() {
             return Err(ResendError::Refused(refusal));
         }
-        // The client's error handler has already logged the refusal.
+        // If the brokers refuse the client, its error handler has already logged the refusal.
         if errors.refusal().is_none() && log_limit.allow() {
             tracing::warn!(%error, todo = REACH_REMEDY, "waiting for Kafka");
         }
@@ -337,7 +336,7 @@ struct Resend<'a> {
 }
 
 impl Resend<'_> {
-    /// Fills one transaction. Closes each partition of the dead-letter topic that has been read to its end.
+    /// Fills one transaction. Closes each partition of the dead-letter topic when its end is reached.
     fn fill_transaction(
         &mut self,
         producer: &FutureProducer<Context>,
@@ -403,7 +402,7 @@ impl Resend<'_> {
     }
 
     /// Sends the event of a dead letter if the event can be repaired. Returns the offset after the dead letter, or
-    /// `None` if an earlier run has processed the dead letter or a later run will.
+    /// `None` if the dead letter belongs to an earlier or a later run.
     fn process_letter(
         &mut self,
         producer: &FutureProducer<Context>,

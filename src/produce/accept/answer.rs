@@ -6,10 +6,10 @@ use utoipa::ToSchema;
 use crate::core::parse::Reject;
 use crate::produce::receipts::Outcome;
 
-/// Maximum number of characters of a reject's detail. A longer detail is cut off, because it may quote the whole
-/// invalid value.
+/// Maximum number of characters in the detail of a rejected line. A longer detail is cut off, because the detail may
+/// quote the whole invalid value.
 const DETAIL_CHARS_MAX: usize = 200;
-/// Maximum size in bytes of one line's result, without its text fields.
+/// Maximum size in bytes of the result of one request line, not counting the text fields of the result.
 const RESULT_BYTES: usize = 160;
 
 /// A line of the request body, with the result of checking its event.
@@ -17,7 +17,8 @@ const RESULT_BYTES: usize = 160;
 pub(super) struct Line {
     /// The number of the line in NDJSON, or of the element in a JSON array.
     pub(super) number: u64,
-    /// `Ok` with the event's own id, if any, for a valid event. `Err` with the broken rule for an invalid event.
+    /// For a valid event, `Ok` with the event id that the client set, if any. For an invalid event, `Err` with the
+    /// broken rule.
     pub(super) verdict: Result<Option<Box<str>>, Reject>,
 }
 

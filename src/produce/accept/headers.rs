@@ -3,7 +3,8 @@
 //! A page of another site can make a browser send a form or plain text to this server by POST, without a CORS preflight
 //! request. Browsers name the site in `Origin`, and newer browsers also describe it in `Sec-Fetch-Site`. A request with
 //! `Origin` or `Sec-Fetch-Site` must come from a page of this server, and must not have the content type of a form.
-//! `curl -d` sends the content type of a form without `Origin` or `Sec-Fetch-Site`, so its requests are accepted.
+//! `curl -d` also sends the content type of a form, but neither `Origin` nor `Sec-Fetch-Site`. Requests of `curl -d`
+//! are therefore accepted.
 
 use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE, HOST, HeaderName, ORIGIN};
 use axum::http::{HeaderMap, HeaderValue};
@@ -77,7 +78,7 @@ fn text(value: &HeaderValue) -> &str {
 fn is_from_own_page(headers: &HeaderMap, authority: Option<&str>) -> bool {
     let host = authority.or_else(|| headers.get(HOST).map(text));
     let is_own = |origin: &HeaderValue| {
-        // The scheme is not compared, because a proxy in front of this server may terminate TLS.
+        // The scheme of the origin is not compared, because a proxy in front of this server may terminate TLS.
         let origin = text(origin);
         let name = ["http://", "https://"]
             .iter()

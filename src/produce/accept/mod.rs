@@ -31,7 +31,7 @@ use crate::telemetry::Metrics;
 
 /// The path to which clients send events.
 const PATH: &str = "/api/v1/events";
-/// Time between two checks of the deliveries for a stall.
+/// Time between two checks for stalled deliveries.
 const WATCH_EVERY: Duration = Duration::from_millis(500);
 /// Maximum time for the body of a request to arrive.
 const BODY_MAX: Duration = Duration::from_secs(20);
@@ -41,15 +41,15 @@ const KAFKA_MAX: Duration = Duration::from_secs(10);
 /// producer then takes at most eight seconds, and systemd ends the process after ten seconds.
 const STOP_MAX: Duration = Duration::from_secs(2);
 
-/// The limits of HTTP requests that send events. The deadline is longer than all waits of a request together, because a
-/// request whose events were sent must be answered with their outcomes.
+/// The limits of HTTP requests that send events. The deadline is longer than the sum of all waits in a request, because
+/// the server must answer with the outcomes of all events that it has sent.
 pub(crate) const UPLOADS: Uploads = Uploads {
     path: PATH,
     body_bytes_max: receive::BODY_BYTES_MAX,
     deadline: Duration::from_secs(60),
 };
 
-/// The state that all HTTP requests with events share. Clones share one producer.
+/// The state that all HTTP requests with events share. All clones of the state use the same producer.
 #[derive(Clone)]
 pub(crate) struct EventDoor(Arc<Parts>);
 
@@ -73,8 +73,8 @@ impl EventDoor {
         metrics: &Metrics,
         shutdown: &Shutdown,
     ) -> EventDoor {
-        // All series of the metrics exist from the start. If a series appeared only with its first event, a `rate()` in
-        // Prometheus would miss that event.
+        // All time series of these metrics are created when the role starts. If a series appeared only with its first
+        // event, a `rate()` in Prometheus would miss that event.
         let (requests, events) = (&metrics.ingest_requests, &metrics.ingest_events);
         for status in ["200", "422", "503"] {
             requests.with_label_values(&[status]).inc_by(0);
@@ -92,7 +92,8 @@ impl EventDoor {
         }))
     }
 
-    /// Makes each event take credit first, for a topic with `partitions` partitions in the embedded broker of `dev`.
+    /// Requires each event to take credit before it is sent. The topic is in the embedded broker of `dev`, and
+    /// `partitions` is its number of partitions.
     #[must_use]
     pub(crate) fn with_credit(self, credit: Credit, partitions: i32) -> EventDoor {
         let parts = &*self.0;
@@ -106,8 +107,8 @@ impl EventDoor {
     }
 }
 
-/// Checks the deliveries regularly until `shutdown`, because a stall is detected by comparing two checks. Without
-/// regular checks, the first request after a quiet time could wrongly report a stall.
+/// Checks the deliveries at regular intervals until the role stops. A stall is detected by comparing two checks.
+/// Without regular checks, the first request after a quiet time could wrongly report a stall.
 async fn watch_flow(deliveries: Arc<Deliveries>, shutdown: Shutdown) {
     let mut ticks = tokio::time::interval(WATCH_EVERY);
     while !shutdown.is_triggered() {

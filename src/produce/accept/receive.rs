@@ -48,7 +48,8 @@ pub(super) async fn receive(
     }
 }
 
-/// Returns `refusal` if the collector refused bytes. Otherwise returns `done`, the result of copying.
+/// Returns the error `refusal` if the collector refused bytes. Otherwise returns `done`, which is the result of copying
+/// the body.
 fn finish(refusal: Option<ApiError>, done: Result<(), ApiError>) -> Result<(), ApiError> {
     refusal.map_or(done, Err)
 }
@@ -80,7 +81,7 @@ fn read_error(error: &axum::Error) -> ApiError {
     ApiError::bad_body("the body ended before its announced end")
 }
 
-/// The bytes of a body that have arrived.
+/// The part of a request body that has arrived.
 struct Collected<'a> {
     bytes: Vec<u8>,
     /// The maximum capacity, in bytes, that is reserved in advance.

@@ -146,7 +146,7 @@ fn respond(answer: Answer) -> Response {
     (StatusCode::OK, headers, Json(answer)).into_response()
 }
 
-/// Returns true if the client requests the results of accepted events, too.
+/// Returns true if the client requests a result for every event, including accepted events.
 fn is_verbose(uri: &Uri) -> Result<bool, ApiError> {
     let params = Params::parse(PATH, None, uri, "verbose")?;
     match params.given("verbose") {

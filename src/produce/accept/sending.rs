@@ -13,9 +13,9 @@ use crate::produce::accept::answer::Line;
 use crate::produce::accept::{EventDoor, KAFKA_MAX, Parts, STOP_MAX};
 use crate::produce::receipts::{BATCH_EVENTS_MAX, Batch, Outcome};
 
-/// Maximum size in bytes of an answer without the results of its lines.
+/// Maximum size in bytes of an answer, not counting the results of its lines.
 const ANSWER_BYTES: usize = 1_024;
-/// Pause before a request tries to take credit again.
+/// Pause before a request tries again to take credit for an event.
 const CREDIT_PAUSE: std::time::Duration = std::time::Duration::from_millis(5);
 
 /// The lines of a request body after their valid events were sent to Kafka.
@@ -30,8 +30,8 @@ impl EventDoor {
     /// blocks.
     ///
     /// # Errors
-    /// Returns an error if no event was sent, because the body cannot be divided into events, memory is short, or Kafka
-    /// cannot accept the events.
+    /// Returns an error if no event was sent. The cause is that the body cannot be divided into events, that memory is
+    /// short, or that Kafka cannot accept the events.
     pub(super) fn send(
         &self,
         body: &[u8],
@@ -54,8 +54,8 @@ impl EventDoor {
                 Err(reject) => Line::rejected(item.line, reject),
             });
         }
-        // Memory for the answer is reserved first, because the client must learn the outcomes of all events that are
-        // sent.
+        // Memory for the answer is reserved before any event is sent, because the client must learn the outcomes of all
+        // events that are sent.
         let results = lines.iter().map(|line| line.result_bytes_max(&door.topic));
         let results: usize = ANSWER_BYTES + results.sum::<usize>();
         let copies = events.iter().map(|event| match &event.value {
@@ -79,7 +79,7 @@ impl EventDoor {
 impl Parts {
     /// Sends all events to Kafka, or none if there is no room for all of them.
     ///
-    /// There are two exceptions in which only the first events are sent. The embedded broker may run out of room, and
+    /// In two cases, only the first events of a request are sent. The embedded broker of `dev` may run out of room, or
     /// the operator may have configured a librdkafka queue that is smaller than a batch.
     fn send_events(&self, events: &[ValidEvent<'_>]) -> Result<Arc<Batch>, ApiError> {
         let deliveries = self.producer.deliveries();
@@ -111,7 +111,8 @@ impl Parts {
         Ok(batch)
     }
 
-    /// Waits until the credit for an event can be taken. Returns false if the instant `until` passes or the role stops.
+    /// Waits until the credit for an event can be taken. Returns false if the deadline `until` passes or the role
+    /// stops.
     fn wait_for_credit(&self, event: &ValidEvent<'_>, until: Instant) -> bool {
         let Some((credit, partitions)) = &self.credit else {
             return true;

@@ -30,8 +30,8 @@ pub(super) fn open_lines(input: impl Read + Send + 'static) -> io::Result<InputL
 
 /// Returns the bytes of an input. If the input is gzip, the function unpacks it.
 ///
-/// The function recognizes gzip by its first two bytes, with which neither JSON nor a CSV file begins. The file name is
-/// not used to recognize gzip, because a pipe has no name.
+/// The function recognizes gzip by its first two bytes, because neither JSON nor a CSV file begins with these bytes.
+/// The file name is not used to recognize gzip, because a pipe has no name.
 pub(super) fn unpack(mut input: impl Read + Send + 'static) -> io::Result<Box<dyn Read + Send>> {
     let mut head = Vec::new();
     input.by_ref().take(2).read_to_end(&mut head)?;
@@ -56,7 +56,7 @@ pub(super) struct RawLine<'a> {
     pub(super) too_long_bytes: Option<u64>,
 }
 
-/// The length and the kind of a line's end.
+/// The length of a line, and the kind of its line break.
 struct LineEnd {
     /// The number of bytes before the LF, including bytes that were dropped.
     length: u64,
@@ -153,7 +153,7 @@ impl<R: BufRead> Lines<R> {
 }
 
 impl<R: Read> Lines<BufReader<R>> {
-    /// Returns true if the buffer is empty. Reading the next line then has to wait for the stream, which may take long.
+    /// Returns true if the buffer is empty. The next read then has to wait for the stream, which may take a long time.
     pub(super) fn is_buffer_empty(&self) -> bool {
         self.reader.buffer().is_empty()
     }

@@ -1,5 +1,5 @@
-//! Parses the times of a CSV file. A time is in RFC 3339 or in the format that the operator gives, with an offset or in
-//! a time zone.
+//! Parses the times of a CSV file. A time is in RFC 3339 or in the format that the operator gives. A time without an
+//! offset belongs to the time zone that the operator gives.
 //!
 //! | a local time that | means |
 //! |---|---|

@@ -65,7 +65,7 @@ impl Records {
         }
     }
 
-    /// Returns true if reading the next line has to wait for the stream, which may take long.
+    /// Returns true if reading the next line has to wait for the stream, which may take a long time.
     pub(super) fn is_buffer_empty(&self) -> bool {
         match self {
             Records::Lines(lines) => lines.is_buffer_empty(),
@@ -126,7 +126,8 @@ impl MappedRows {
     }
 }
 
-/// If the event was rejected for its timestamp, replaces the detail by the reason why the original text is not a time.
+/// If the event was rejected because of its timestamp, replaces the detail of the reject with the reason why the
+/// original text is not a time.
 fn explain_time(reject: Reject, written: Written) -> Reject {
     match written.wrong_time {
         Some(detail) if reject.reason == Reason::BadTimestamp => Reject { detail, ..reject },

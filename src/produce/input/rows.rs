@@ -1,7 +1,7 @@
 //! Splits a stream of bytes into the rows of a CSV file (RFC 4180). A field in quotes may contain line breaks.
 //!
 //! A row that exceeds the maximum size of a record is dropped while it is read, so that it needs no memory. An unclosed
-//! quote can make such a row, because it joins all lines up to the next quote into one row.
+//! quote can cause such a large row, because the quote joins all lines up to the next quote into one row.
 
 use std::io::{self, BufRead as _, BufReader, Cursor, ErrorKind, Read};
 use std::ops::Range;
@@ -11,7 +11,7 @@ use csv_core::ReadFieldResult;
 use super::lines::{BUFFER_BYTES, BYTE_ORDER_MARK, unpack};
 use crate::core::parse::VALUE_BYTES_MAX;
 
-/// Maximum size of a row in bytes, without its line break, which equals the maximum size of a record's value.
+/// Maximum size of a row in bytes, not counting its line break. The limit equals the maximum size of a record's value.
 const ROW_BYTES_MAX: u64 = VALUE_BYTES_MAX as u64;
 
 /// The rows of an input that has been opened.
@@ -76,7 +76,7 @@ impl<R: Read> Rows<R> {
         Rows {
             reader,
             core: csv_core::Reader::new(),
-            // The buffer has one additional byte. A row that fills this byte is too large.
+            // The buffer has one byte more than the maximum size of a row. A row that fills the last byte is too large.
             text: vec![0; VALUE_BYTES_MAX + 1].into(),
             fields: Vec::new(),
         }
@@ -87,7 +87,7 @@ impl<R: Read> Rows<R> {
         self.core.line()
     }
 
-    /// Returns true if the buffer is empty. Reading the next row then has to wait for the stream, which may take long.
+    /// Returns true if the buffer is empty. The next read then has to wait for the stream, which may take a long time.
     pub(super) fn is_buffer_empty(&self) -> bool {
         self.reader.buffer().is_empty()
     }
@@ -102,8 +102,8 @@ impl<R: Read> Rows<R> {
         let number = self.core.line();
         let end = self.read_fields()?;
         let last_line = self.core.line() - u64::from(end.has_lf);
-        // The line breaks after a row are read together with the row. Otherwise, a line break would remain in the
-        // buffer, and the last row of a pipe would wait for another row.
+        // The line breaks after a row are read together with the row. Otherwise, a line break that remains in the
+        // buffer would make the last row of a pipe wait for another row.
         self.skip_breaks();
         Ok(Some(Row {
             number,
