@@ -1,7 +1,7 @@
 //! The data that the live screen of `tail` shows: counts, the last records, rates and the lag.
 //!
 //! A board does no I/O and reads no clock. The reading thread adds records to the board. The drawing thread sets the
-//! board's time and draws the board. The memory of a board is bounded by [`RECORDS_MAX`] records per list,
+//! board's time and draws the board. The memory of a board is limited to [`RECORDS_MAX`] records per list,
 //! [`LETTER_BYTES_MAX`] bytes of dead letters, and the limits of [`LiveCounts`].
 
 use std::collections::VecDeque;
@@ -17,7 +17,8 @@ use crate::kafka::reader::Letter;
 /// Maximum number of records in each of the board's two lists. One list holds alerts, and the other list holds all
 /// events or all dead letters.
 pub(super) const RECORDS_MAX: usize = 500;
-/// Time between two snapshots (marks) of the counts, in milliseconds. The screen computes rates from these marks.
+/// Time between two snapshots of the counts, in milliseconds. A snapshot is called a mark, and the screen computes
+/// rates from the marks.
 const MARK_EVERY_MS: i64 = 1_000;
 /// Maximum memory for dead letters, in bytes. A dead letter can be as large as 2 MiB, but most dead letters are smaller
 /// than 1 KiB.
@@ -26,8 +27,8 @@ const LETTER_BYTES_MAX: usize = 16 << 20;
 /// A record in one of the board's lists.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ListedRecord {
-    /// The number of the record in order of arrival, counted from 1. The number identifies the record while newer
-    /// records arrive.
+    /// The number of the record in order of arrival, counted from 1. The number still identifies the record after newer
+    /// records have arrived.
     pub(super) number: u64,
     /// The time by which the record is sorted in the lists.
     pub(super) time_ms: UnixMs,
@@ -43,11 +44,10 @@ pub(super) enum RecordContent {
     DeadLetter(Letter),
 }
 
-/// The state of the reader.
+/// The state of the reader, which reads the log from Kafka.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum ReadState {
-    /// The reader waits for Kafka or for the topic. The text says what is wrong and, after a semicolon, what the
-    /// user can do.
+    /// The reader waits for Kafka or for the topic. The text contains the problem and, after a semicolon, the remedy.
     Waiting(String),
     /// The reader reads records. The number is the reader's lag in records.
     Reading(u64),
@@ -57,24 +57,25 @@ pub(super) enum ReadState {
 #[derive(Clone, Debug)]
 pub(super) struct Board {
     pub(super) counts: LiveCounts,
-    /// The newest events of severity high or critical, sorted by event time with the newest event first. A list in the
-    /// order of arrival would mix the times, because a replay reads one partition after another.
+    /// The newest events of severity high or critical, sorted by event time with the newest event first. The list is
+    /// not in the order of arrival, because a replay reads one partition after another, which would mix the event
+    /// times.
     pub(super) alerts: VecDeque<Arc<ListedRecord>>,
-    /// The newest events or dead letters, sorted by time with the newest first.
+    /// The newest events or dead letters, sorted by time. The newest record comes first.
     pub(super) records: VecDeque<Arc<ListedRecord>>,
     /// The number of alerts that were read since reading began.
     pub(super) alert_count: u64,
-    /// The smallest and the largest event time so far, without future events.
+    /// The smallest and the largest event time so far, not counting future events.
     pub(super) times_ms: Option<(UnixMs, UnixMs)>,
     pub(super) state: ReadState,
     /// A hint for the user about a filter that matches no event.
     pub(super) hint: Option<String>,
-    /// True if it is known which events are late, because reading began at the oldest record.
+    /// True if the board can tell which events are late, which requires that reading began at the oldest record.
     pub(super) knows_late: bool,
-    /// The time of the last [`Board::tick`].
+    /// The time that the last call of [`Board::tick`] set.
     pub(super) now_ms: UnixMs,
-    /// The times at which the counts were marked. The index of a mark is the same as in the histories of the rows.
-    /// `mark` is the index of the newest mark.
+    /// The times at which the marks (snapshots of the counts) were stored. A mark has the same index here and in the
+    /// history of each row. `mark` is the index of the newest mark.
     mark_times: [Option<UnixMs>; MARKS],
     mark: usize,
     /// Memory of the dead letters in the list of records, in bytes.
@@ -159,11 +160,11 @@ impl Board {
         record
     }
 
-    /// Sets the current time. Marks the counts if a second has passed since the last mark.
+    /// Sets the current time. Stores a mark of the counts if the last mark is at least one second old.
     pub(super) fn tick(&mut self, now_ms: UnixMs) {
         self.now_ms = now_ms;
         let last = self.mark_times[self.mark];
-        // The board must also continue to mark the counts after the wall clock was set back.
+        // The board must continue to store marks even if the wall clock is set back.
         if last.is_none_or(|last| now_ms - last >= MARK_EVERY_MS || now_ms < last) {
             self.mark = (self.mark + 1) % MARKS;
             self.mark_times[self.mark] = Some(now_ms);
@@ -171,7 +172,7 @@ impl Board {
         }
     }
 
-    /// Returns the largest event time so far, without future events.
+    /// Returns the largest event time so far, not counting future events.
     pub(super) fn newest_ms(&self) -> Option<UnixMs> {
         self.times_ms.map(|(_, newest_ms)| newest_ms)
     }
@@ -194,7 +195,7 @@ impl Board {
 }
 
 /// Returns the time by which a record is sorted. A future event is sorted by the timestamp of its record, because its
-/// event time would keep it at the top of the list for a long time.
+/// event time would keep the event at the top of the list for a long time.
 fn list_time(content: &RecordContent) -> UnixMs {
     match content {
         RecordContent::Event(event) => match event.record_ms {
@@ -309,7 +310,7 @@ pub(super) mod tests {
                 Some(&big),
             )));
         }
-        // Within the limit of 16 MiB, there is room for 15 values of 1 MiB and their headers.
+        // The limit of 16 MiB leaves room for 15 values of 1 MiB with their headers.
         assert_eq!(board.records.len(), 15);
         let sum = |board: &Board| {
             let bytes = board.records.iter().map(|record| match &record.content {

@@ -1,5 +1,5 @@
-//! Classifies each record of the log for `tail`: the record is an event that passes the filter, is rejected, or is
-//! hidden.
+//! Classifies each record of the log for `tail`: a record is an event that passes the filter, a dead letter, a rejected
+//! record, or a hidden record.
 
 use super::filter_hint::FilterHint;
 use crate::core::clock::UnixMs;
@@ -64,8 +64,8 @@ impl OptionFilter {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct TailEvent {
     pub(super) event: Event,
-    /// True if the watermark had passed the end of the event's window before the event was read. Always false unless
-    /// reading began at the oldest record.
+    /// True if the watermark had passed the end of the event's window before the event was read. The value is always
+    /// false if reading began after the oldest record.
     pub(super) late: bool,
     /// True if the event time is too far after the record's timestamp.
     pub(super) future: bool,
@@ -92,11 +92,11 @@ pub(super) enum Classified {
 #[derive(Debug)]
 pub(super) struct Classifier {
     filter: OptionFilter,
-    /// The hints about names in the filter that match no event. One hint is for cities, and one is for event types.
+    /// The hint about cities and the hint about event types. Each hint reports names in the filter that match no event.
     hints: [FilterHint; 2],
     hint: Option<String>,
-    /// The largest event time of each partition, indexed by the partition's number. The value is `None` unless reading
-    /// began at the oldest record, because the watermark depends on every earlier record.
+    /// The largest event time of each partition, indexed by the partition's number. The value is `None` if reading
+    /// began after the oldest record, because the watermark depends on every earlier record.
     max_times: Option<Vec<MaxTime>>,
     rules: Rules,
 }
@@ -137,7 +137,7 @@ impl Classifier {
             }
             Err(reject) => return Classified::Rejected(reject.reason),
         };
-        // The check runs before the filter, because events that the filter hides also move the watermark.
+        // The event time is checked before the filter, because events that the filter hides also move the watermark.
         let (late, future) = self.judge_time(record.partition, record.record_ms, event.time_ms);
         let [cities, types] = &mut self.hints;
         if cities.observe(&event.city) | types.observe(&event.event_type) {
@@ -156,8 +156,8 @@ impl Classifier {
         })
     }
 
-    /// Returns two flags: whether an event time is late, and whether it is too far in the future. After the check, the
-    /// event time moves the watermark.
+    /// Returns two flags: whether an event time is late, and whether the event time is too far in the future. After the
+    /// check, the event time moves the watermark.
     fn judge_time(
         &mut self,
         partition: i32,

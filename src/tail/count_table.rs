@@ -1,6 +1,7 @@
 //! The table of counts that `tail` prints when it ends.
 //!
-//! If a table is wider than the terminal, it first gets shorter headings, then fewer columns, and then shorter names.
+//! If a table is wider than the terminal, the headings are shortened first. If the table is still too wide, columns are
+//! omitted, and finally names are shortened.
 
 use std::cmp::Reverse;
 

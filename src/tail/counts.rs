@@ -1,7 +1,7 @@
 //! The counts that `tail` shows: events by city, event type and severity, or dead letters by reject reason.
 //!
-//! The memory for the counts is bounded. When there are [`ROWS_MAX`] rows, one common row counts all records with
-//! further names. For the live screen, each row also keeps a [`RowHistory`] of 7 KB.
+//! The memory for the counts is bounded. After [`ROWS_MAX`] rows exist, one common row counts all records whose names
+//! have no row. For the live screen, each row also keeps a [`RowHistory`] of 7 KB.
 
 use std::collections::{BTreeMap, HashSet};
 use std::hash::{BuildHasher as _, RandomState};
@@ -16,8 +16,9 @@ use crate::kafka::reader::Letter;
 /// Maximum number of rows of counts. A topic with more than 10,000 different combinations of city and event type is
 /// assumed to be faulty.
 pub(super) const ROWS_MAX: usize = 10_000;
-/// Maximum number of rejected records that are remembered to recognize repeats. One million remembered records need 16
-/// MB of memory. When the maximum is reached, repeated rejections of further records are counted again.
+/// Maximum number of rejected records that `tail` remembers to recognize repeated dead letters. One million remembered
+/// records need 16 MB of memory. After the maximum is reached, repeated dead letters of further records are counted
+/// again.
 const REJECTED_KNOWN_MAX: usize = 1_000_000;
 /// The name of the common row, which counts all records whose names have no row of their own. No event can have this
 /// name as its city, because a city must not contain `#`.
@@ -44,7 +45,7 @@ impl CountRow {
 /// The counts of all records so far.
 #[derive(Clone, Debug, Default)]
 pub(super) struct LiveCounts {
-    /// The rows by city and event type. For dead letters, the keys are the reject reason and an empty string.
+    /// The rows by city and event type. For dead letters, the two keys are the reject reason and an empty string.
     rows: BTreeMap<Box<str>, BTreeMap<Box<str>, CountRow>>,
     row_count: usize,
     with_history: bool,
@@ -147,7 +148,7 @@ impl LiveCounts {
         })
     }
 
-    /// Stores the counts of each row at index `at` of the row's history.
+    /// Stores the current counts of each row as a mark in the row's history, at the index `at`.
     pub(super) fn mark(&mut self, at: usize) {
         for row in self.rows.values_mut().flat_map(BTreeMap::values_mut) {
             if let Some(history) = &mut row.history {

@@ -2,7 +2,7 @@
 //! record contained.
 //!
 //! The consumer adds its headers after the record's own headers, and both may use the same names. Only the last header
-//! named `reason` and the headers after it certainly come from the consumer.
+//! named `reason` and the headers after that header are certain to come from the consumer.
 
 use std::io::Write as _;
 
@@ -16,7 +16,7 @@ use crate::core::time::{format_millis, is_event_time};
 use crate::core::window::Rules;
 use crate::kafka::reader::Letter;
 
-/// Maximum number of characters of the rejected record's value that a text line shows.
+/// Maximum number of characters that a text line shows of a rejected record's value.
 const PREVIEW_CHARS: usize = 120;
 /// Maximum length of a reason, in characters. A longer reason is cut, because each reason becomes the name of a row,
 /// and another producer may write a reason of any length.
@@ -73,8 +73,8 @@ pub(super) fn source_ms(letter: &Letter) -> Option<UnixMs> {
 
 /// Returns the time at which the charts show a dead letter.
 ///
-/// This is the timestamp of the rejected record. If that timestamp is missing, invalid or too far in the future, the
-/// function returns the timestamp of the dead letter.
+/// The time is the timestamp of the rejected record. If the timestamp of the rejected record is missing, invalid or too
+/// far in the future, the function returns the timestamp of the dead letter.
 pub(super) fn time_ms(letter: &Letter) -> Option<UnixMs> {
     let in_range = |ms: &UnixMs| is_event_time(*ms);
     // A timestamp far in the future would move all other windows out of the chart.
@@ -90,7 +90,7 @@ pub(super) fn origin(letter: &Letter) -> [&str; 3] {
         .map(|name| header(letter, name).unwrap_or("?"))
 }
 
-/// Returns the topic id, the partition and the offset, which identify the rejected record.
+/// Returns the topic id, the partition and the offset of the rejected record, which together identify the record.
 pub(super) fn identity(letter: &Letter) -> Option<[&str; 3]> {
     Some([
         header(letter, "source_topic_id")?,

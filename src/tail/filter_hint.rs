@@ -6,12 +6,13 @@ use std::collections::BTreeSet;
 
 use crate::settings::nearest;
 
-/// Maximum number of names outside the filter that are kept for comparison. A topic usually has far fewer cities.
+/// Maximum number of names from events outside the filter that are kept for comparison. A topic usually has far fewer
+/// cities.
 const OTHERS_MAX: usize = 200;
 /// Maximum number of names outside the filter that a hint lists.
 const LISTED_MAX: usize = 5;
 
-/// The names in a filter that no event has had so far.
+/// The names in a filter that have not occurred in any event so far.
 #[derive(Clone, Debug)]
 pub(super) struct FilterHint {
     field: &'static str,
@@ -30,7 +31,7 @@ impl FilterHint {
         }
     }
 
-    /// Takes note of the name in the next event. Returns true if the hint may have changed.
+    /// Compares the name in the next event with the filter. Returns true if the hint may have changed.
     pub(super) fn observe(&mut self, name: &str) -> bool {
         if self.missing.is_empty() {
             return false;
@@ -43,10 +44,10 @@ impl FilterHint {
         !is_full && !self.others.contains(name) && self.others.insert(name.into())
     }
 
-    /// Returns a hint about the first name in the filter that no event has had. An example is `city nyc: none so far;
-    /// did you mean NYC?`.
+    /// Returns a hint about the first name in the filter that has not occurred in any event. An example is `city nyc:
+    /// none so far; did you mean NYC?`.
     ///
-    /// Returns `None` before the first event, and once every name in the filter has occurred.
+    /// Returns `None` if no event outside the filter has arrived, or if every name in the filter has occurred.
     pub(super) fn hint(&self) -> Option<String> {
         let missing = self.missing.first().filter(|_| !self.others.is_empty())?;
         let field = self.field;

@@ -1,7 +1,8 @@
 //! The recent counts of one row, for the charts and rates of the live screen.
 //!
-//! A history contains counts by severity for event-time windows of four lengths, and snapshots of the counts at the
-//! last seconds. A history reads no clock, because [`Board`](super::board::Board) decides when a second is over.
+//! A history contains counts by severity for event-time windows of four lengths. It also contains one snapshot of the
+//! counts for each of the last seconds. A history reads no clock, because [`Board`](super::board::Board) decides when a
+//! second is over.
 
 /// Counts by severity, from low to critical. For dead letters, which have no severity, only the first of the four
 /// counts is used.
@@ -15,13 +16,14 @@ pub(super) const LENGTHS: [(i64, &str); 4] = [
     (3_600_000, "hour"),
     (86_400_000, "day"),
 ];
-/// The index of the window length that the screen shows first, which is the length of the windows in the tables.
+/// The index of the window length that the screen shows first. This window length is also the length of the windows in
+/// the tables.
 pub(super) const LENGTH_DEFAULT: usize = 1;
 /// Number of windows of each length that a history keeps.
 pub(super) const WINDOWS: usize = 96;
 const WINDOWS_I64: i64 = WINDOWS as i64;
-/// Number of snapshots (marks) of the counts, one per second. A rate covers the ten seconds between the oldest and the
-/// newest mark.
+/// Number of snapshots of the counts that a history keeps, one per second. A snapshot is called a mark, and a rate
+/// covers the ten seconds between the oldest and the newest mark.
 pub(super) const MARKS: usize = 11;
 
 /// The newest windows of one length, kept in a ring buffer.
@@ -50,8 +52,8 @@ impl WindowRing {
     fn add(&mut self, window: i64, severity: usize) {
         let newest = *self.newest.get_or_insert(window);
         if window > newest {
-            // No event fell into the windows between the previous newest window and the new window. The ring still
-            // holds older windows at the indices of these empty windows, so the loop clears these entries.
+            // No event fell into the windows between the previous newest window and the new window. At the indices of
+            // the empty windows, the ring still holds older windows, so the loop clears these entries.
             for empty in (newest + 1).max(window - WINDOWS_I64 + 1)..=window {
                 self.windows[ring_index(empty)] = [0; 4];
             }
@@ -94,13 +96,13 @@ impl RowHistory {
         self.rings[length].get(window)
     }
 
-    /// Stores a snapshot of the counts at index `at`.
+    /// Stores a snapshot of the counts at the index `at`.
     pub(super) fn mark(&mut self, at: usize, counts: SeverityCounts) {
         self.marks[at] = counts;
     }
 
-    /// Returns the snapshot that was stored at index `at`. All counts of the snapshot are 0 if the snapshot is older
-    /// than the row's first event.
+    /// Returns the snapshot that was stored at the index `at`. All counts of the snapshot are 0 if the snapshot is
+    /// older than the row's first event.
     pub(super) fn marked(&self, at: usize) -> SeverityCounts {
         self.marks[at]
     }
@@ -122,7 +124,7 @@ mod tests {
             let window = base - [0, 0, 1, 3, 50, 95, 96, 200][random.usize(..8)];
             let newest = all.keys().next_back().copied();
             ring.add(window, 2);
-            // An event in a window that the ring has dropped must not bring that window back.
+            // If the ring has dropped a window, an event in this window must not add the window again.
             if newest.is_none_or(|newest| window > newest - 96) {
                 *all.entry(window).or_insert(0) += 1;
             }

@@ -1,7 +1,7 @@
 //! `tail --incidents`: prints incidents when they open, change and end, as the table of incidents shows them.
 //!
-//! Without `--from`, the output begins with the open incidents. With `--from`, it begins with all incidents that were
-//! opened since then.
+//! Without `--from`, the output begins with the open incidents. With `--from`, the output begins with all incidents
+//! that were opened at or after the given time.
 
 use std::io::{self, Write};
 use std::time::Duration;
@@ -31,13 +31,14 @@ use crate::telemetry::{Metrics, unix_ms};
 
 /// Time between two reads of the table.
 const POLL_EVERY: Duration = Duration::from_secs(1);
-/// Maximum number of incidents that `--from` prints. They are in memory together, because the table lists the newest
-/// first.
+/// Maximum number of incidents that `--from` prints. All these incidents are kept in memory at once, because the table
+/// lists the newest incident first.
 const HISTORY_MAX: usize = 10_000;
-/// Maximum number of incidents of one read.
+/// Maximum number of incidents that one read returns.
 const PAGE_MAX: usize = 1_000;
 
-/// Prints incidents until `shutdown` is triggered, or until the end of the table with `--exit-at-end`.
+/// Prints incidents until `shutdown` is triggered. With `--exit-at-end`, stops after the incidents that the table
+/// already contains.
 ///
 /// # Errors
 /// Returns an error if the table does not exist, if its first read fails, or if the output cannot be written.
@@ -56,7 +57,7 @@ pub(crate) async fn run(args: &Tail, client: Client, shutdown: &Shutdown) -> any
     let mut follower = IncidentFollower::default();
     let first = follower.poll(&reads, unix_ms()).await;
     let open = first.map_err(|error| explain(error, &names))?;
-    // The history is read after the first poll, so that no incident is between them.
+    // The history is read after the first poll, so that no incident opens unnoticed between the two reads.
     let known = match args.from {
         From::End => open,
         From::Beginning => history(&reads, UnixMs(0)).await?,
@@ -95,7 +96,7 @@ fn explain(error: StoreError, names: &TableNames) -> anyhow::Error {
         .into()
 }
 
-/// Returns the incidents that were opened since `from_ms`, oldest first.
+/// Returns the incidents that were opened at or after `from_ms`, with the oldest incident first.
 async fn history(reads: &DynamoReads, from_ms: UnixMs) -> anyhow::Result<Vec<StoredIncident>> {
     let (mut out, mut after) = (Vec::new(), None);
     loop {
@@ -128,7 +129,7 @@ async fn history(reads: &DynamoReads, from_ms: UnixMs) -> anyhow::Result<Vec<Sto
 struct IncidentPrinter {
     cities: Vec<String>,
     is_json: bool,
-    /// The number of lines that are left to print (`-n`).
+    /// The number of lines that `-n` still allows, or `None` without `-n`.
     left: Option<u64>,
 }
 
@@ -145,7 +146,8 @@ impl IncidentPrinter {
         out.flush()
     }
 
-    /// An incident of a rule that does not group by city concerns every city.
+    /// Returns true if an incident passes the filter by city. An incident without a city concerns every city, so it
+    /// always passes.
     fn passes(&self, incident: &Incident) -> bool {
         let city = incident.group.city.as_deref();
         self.cities.is_empty()
@@ -153,7 +155,7 @@ impl IncidentPrinter {
     }
 }
 
-/// Returns an incident as one line with its line end.
+/// Returns an incident as one line of text that ends with a line break.
 fn line(one: StoredIncident, is_json: bool) -> Vec<u8> {
     if is_json {
         let listed = ListedIncident::from(one);

@@ -31,7 +31,7 @@ use crate::shutdown::Shutdown;
 use crate::telemetry::unix_ms;
 use printer::Printer;
 
-/// The hint for a user whose `tail` starts at the end of the log and receives no record.
+/// The hint that a user sees if `tail` starts at the end of the log and receives no record.
 const QUIET_HINT: &str = "only new records are shown; --from beginning shows the older ones, too";
 
 /// Returns the name of the topic to read.
@@ -68,8 +68,8 @@ pub(crate) fn range(args: &Tail) -> anyhow::Result<ReadRange> {
 
 /// Reads the log and prints lines on standard output.
 ///
-/// The function returns at the end of the range, after `-n` records, or when `shutdown` is triggered. It also returns
-/// when the program that reads the output of `tail` closes the pipe.
+/// The function returns at the end of the range, after `-n` records, or when `shutdown` is triggered. The function also
+/// returns when the program that reads the output of `tail` closes the pipe.
 ///
 /// # Errors
 /// Returns an error if reading fails or the output cannot be written.
@@ -96,7 +96,8 @@ pub(crate) fn print_lines(
     }
 }
 
-/// Decreases the number of records that `-n` still allows. Returns true if the current record was the last one allowed.
+/// Decreases the number of records that `-n` still allows. Returns true if the current record is the last record that
+/// `-n` allows.
 fn count_down(left: &mut Option<u64>) -> bool {
     left.as_mut().is_some_and(|left| {
         *left -= 1;

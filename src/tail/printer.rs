@@ -1,8 +1,8 @@
 //! Prints the output of `tail` when there is no live screen. The printer writes a line for each event or dead letter.
-//! With `--output table`, it instead writes the counts every ten seconds and a table at the end.
+//! With `--output table`, the printer instead writes the counts every ten seconds and a table at the end.
 //!
-//! The printer buffers lines until no record arrives for a moment or 100 ms have passed. A hundred thousand events per
-//! second therefore need only a few writes.
+//! The printer buffers lines until no record arrives for a moment or 100 ms have passed. Even a hundred thousand events
+//! per second therefore need only a few writes per second.
 
 use std::io::{self, Write};
 use std::ops::ControlFlow;
@@ -48,7 +48,7 @@ pub(super) struct Printer<'a> {
     /// The time at which counts were last printed, and the total number of records at that time.
     counts_at: (Instant, u64),
     hint_logged: bool,
-    /// True if only new records are printed and no record has arrived yet.
+    /// True if `tail` prints only new records and no record has arrived yet.
     may_be_quiet: bool,
 }
 

@@ -60,15 +60,16 @@ struct Shared {
     board: Mutex<Board>,
     /// True if anything has changed since the last picture.
     changed: AtomicBool,
-    /// True if the signal SIGTSTP has arrived.
+    /// True if the signal SIGTSTP has arrived and was not handled yet.
     suspend: AtomicBool,
-    /// True if the signal SIGCONT has arrived.
+    /// True if the signal SIGCONT has arrived and was not handled yet.
     resumed: AtomicBool,
 }
 
 impl Shared {
     fn board(&self) -> MutexGuard<'_, Board> {
-        // A panic of the reading thread ends the screen. The counts from before the panic are still worth printing.
+        // If the reading thread panics, the screen ends. The counts from before the panic are still correct, so they
+        // are printed.
         self.board.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -142,7 +143,7 @@ fn heading(args: &Tail, range: &ReadRange) -> Heading {
     }
 }
 
-/// Listens for the signals SIGTSTP and SIGCONT, which Ctrl-Z and the shell command `fg` send.
+/// Listens for the signal SIGTSTP, which Ctrl-Z sends, and for the signal SIGCONT, which the shell command `fg` sends.
 fn listen_for_job_control(shared: &Arc<Shared>) -> anyhow::Result<()> {
     let [stop, go] = sys::STOP_AND_GO.map(SignalKind::from_raw).map(signal);
     let mut stop = stop.context("failed to listen for SIGTSTP")?;
@@ -219,7 +220,7 @@ fn show(
         }
         if shared.suspend.swap(false, Ordering::SeqCst) {
             screen.suspend()?;
-            // The signal SIGCONT ended `suspend` and needs no further handling.
+            // `suspend` has already handled the signal SIGCONT, so the flag is cleared.
             shared.resumed.store(false, Ordering::SeqCst);
             shared.changed.store(true, Ordering::Relaxed);
         } else if shared.resumed.swap(false, Ordering::SeqCst) {
@@ -258,7 +259,7 @@ fn handle_event(
     match action {
         KeyAction::Draw | KeyAction::Quit => {}
         KeyAction::Redraw => screen.clear()?,
-        // The process sends SIGTSTP to itself, and handles it like a signal from outside.
+        // The process sends SIGTSTP to itself, and handles the signal like a SIGTSTP from another process.
         KeyAction::Suspend => sys::stop_job(),
         KeyAction::Export => {
             let board = shared.board();

@@ -1,4 +1,4 @@
-//! Puts the terminal into full-screen mode, and restores the terminal afterwards.
+//! Switches the terminal to full-screen mode, and restores the terminal afterwards.
 //!
 //! Only [`FullScreen::enter`] turns on full-screen mode. The terminal is restored in three cases:
 //!
@@ -49,7 +49,8 @@ impl FullScreen {
     /// Puts the terminal of standard output into full-screen mode. Only the drawing thread may call this function.
     ///
     /// # Errors
-    /// Returns an error if standard output fails or is not a terminal. The terminal then stays unchanged.
+    /// Returns an error if standard output fails or is not a terminal. If an error is returned, the terminal is
+    /// unchanged.
     pub fn enter(title: &str) -> io::Result<FullScreen> {
         PANIC_HOOK.call_once(|| {
             let previous = std::panic::take_hook();
@@ -93,8 +94,8 @@ impl FullScreen {
         Ok(())
     }
 
-    /// Restores the terminal and suspends the process, as Ctrl-Z does. When the process continues, the function turns
-    /// on full-screen mode again.
+    /// Restores the terminal and suspends the process, as the key Ctrl-Z does in other programs. When the process
+    /// continues, the function turns on full-screen mode again.
     ///
     /// # Errors
     /// Returns an error if the terminal no longer exists.

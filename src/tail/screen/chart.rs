@@ -14,10 +14,10 @@ const BAR_COLUMNS_MAX: u16 = 4;
 /// The height of a full bar in a spark, in eighths of a line. The remaining eighth separates the sparks of adjacent
 /// rows.
 const SPARK_FULL: u64 = 7;
-/// The characters for bars of zero to eight eighths of a line.
+/// The characters for bars whose height is zero to eight eighths of a line.
 const EIGHTHS: [char; 9] = [' ', '▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 
-/// The events of consecutive windows, starting with the oldest window.
+/// The counts of events in consecutive windows, starting with the oldest window.
 pub(super) struct Bars {
     /// For each window, the number of all events and the number of alerts.
     pub(super) windows: Vec<(u64, u64)>,
@@ -26,8 +26,8 @@ pub(super) struct Bars {
 }
 
 impl Bars {
-    /// Sums the windows of the visible rows. The result contains at most `room` windows, and starts no earlier than the
-    /// window of the first event.
+    /// Adds up the counts of the visible rows for each window. The result contains at most `room` windows, and starts
+    /// no earlier than the window of the first event.
     pub(super) fn new(picture: &Picture<'_>, room: usize) -> Option<Bars> {
         let (view, rows) = (picture.view, picture.rows.iter());
         let histories = rows.filter_map(|row| row.row.history.as_deref());
@@ -69,7 +69,7 @@ impl Bars {
         }
     }
 
-    /// Returns the largest number of events in any window.
+    /// Returns the number of events in the window that has the most events.
     pub(super) fn most(&self) -> u64 {
         self.windows.iter().map(|bar| bar.0).max().unwrap_or(0)
     }
@@ -103,7 +103,8 @@ pub(super) fn draw(buf: &mut Buffer, area: Rect, bars: &Bars) {
         for line in 0..area.height {
             let below = u64::from(line) * 8;
             let (height, style) = if alerts > below && all >= below + 8 && alerts < below + 8 {
-                // The alerts end within this line, and the other events fill the rest of the line.
+                // The part of the bar for alerts ends within this line, and the part for other events fills the rest of
+                // the line.
                 let style = Style::new().fg(Color::Yellow).bg(Color::Blue);
                 (alerts - below, style)
             } else if alerts > below {
@@ -123,8 +124,8 @@ pub(super) fn draw(buf: &mut Buffer, area: Rect, bars: &Bars) {
     }
 }
 
-/// Returns the spark of one row as text of at most `columns` columns. The spark starts no earlier than the window of
-/// the board's first event.
+/// Returns the small chart (the spark) of one row as text. The text is at most `columns` columns wide. The spark starts
+/// no earlier than the window of the board's first event.
 pub(super) fn spark(
     history: &RowHistory,
     severities: [bool; 4],

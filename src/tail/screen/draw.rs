@@ -1,7 +1,8 @@
 //! Draws the live screen: arranges its parts, and draws the lines of numbers and the line of keys.
 //!
 //! The picture depends only on the board and the view, so tests can check the picture without a terminal. If the screen
-//! is too small, the least important parts are omitted first. With 40 to 200 columns, nothing important is cut.
+//! is too small, the least important parts are omitted first. On screens of 40 to 200 columns, no important part is cut
+//! off.
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
@@ -22,11 +23,11 @@ use crate::tail::board::{Board, ReadState};
 use crate::tail::history::{LENGTHS, WINDOWS};
 use crate::tail::printable::cut;
 
-/// The size of the smallest screen that is drawn, in columns and lines.
+/// Minimum size of a screen on which the board is drawn, in columns and lines.
 const SCREEN_MIN: (u16, u16) = (24, 6);
 /// Minimum number of columns for drawing the table and the records next to each other.
 const SIDE_BY_SIDE_COLUMNS: u16 = 150;
-/// Maximum lag, in records, at which the screen shows "live". The reader catches up with 1,000 records in a moment.
+/// Maximum lag, in records, at which the screen shows "live". The reader reads 1,000 records in a moment.
 const LIVE_LAG_MAX: u64 = 1_000;
 
 /// Draws the whole picture. Returns the position of the cursor if the cursor is visible.
@@ -65,8 +66,8 @@ pub(super) fn draw(
     cursor
 }
 
-/// The positions of the parts of the screen between the line of numbers and the line of keys. A part with the height 0
-/// is not drawn.
+/// The areas of the parts of the screen that are between the line of numbers and the line of keys. A part with the
+/// height 0 is not drawn.
 struct Places {
     chart: Rect,
     table: Rect,
@@ -130,8 +131,8 @@ impl Places {
     }
 }
 
-/// Returns a band of an area: `height` lines, starting at line `top`. If the area has too few lines, the band is
-/// shorter than `height`.
+/// Returns a horizontal band of an area. The band starts at the line `top` and is `height` lines high, or less if the
+/// area has too few lines.
 fn band(area: Rect, top: u16, height: u16) -> Rect {
     let top = top.min(area.height);
     Rect {

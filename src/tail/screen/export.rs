@@ -26,7 +26,7 @@ const NAMES_MAX: u32 = 100;
 struct Export {
     #[serde(flatten)]
     summary: Value,
-    /// The listed records as raw JSON, so that the numbers in `extra` keep their original digits.
+    /// The listed records as raw JSON. Raw JSON keeps the original digits of the numbers in `extra`.
     records: Vec<Box<RawValue>>,
 }
 

@@ -7,7 +7,7 @@ use crate::core::clock::UnixMs;
 use crate::core::event::Severity;
 use crate::core::time::{format_millis, format_seconds};
 
-/// Minimum width of a screen on which words are not abbreviated, in columns.
+/// Minimum width in columns of a screen on which words are not abbreviated.
 pub(super) const ROOMY_COLUMNS: u16 = 60;
 
 /// Returns the style of a severity. The style uses the terminal's palette, whose colors fit the terminal's background.
@@ -54,7 +54,7 @@ pub(super) fn short_count(number: u64) -> String {
     let mut value = number as f64;
     for unit in ["k", "M", "G", "T", "P"] {
         value /= 1_000.0;
-        // A value from 99.95 on would be rounded to a text with one more column.
+        // A value of 99.95 or more would be rounded up to a text that is one column wider.
         if value < 99.95 {
             return format!("{value:.1}{unit}");
         }
@@ -75,7 +75,7 @@ pub(super) fn rate(per_second: f64) -> String {
     } else if per_second < 99.5 {
         format!("{per_second:.1}")
     } else {
-        // The rate is positive and far below the largest `u64`, so the cast does not change it.
+        // The rate is positive and far below the largest `u64`, so the cast does not change the rate.
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
         count(per_second.round() as u64)
     }

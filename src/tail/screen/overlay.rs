@@ -21,10 +21,11 @@ use crate::tail::printable::{fit, wrap};
 const COLUMNS_MAX: u16 = 96;
 /// Maximum number of characters of a dead letter's value that are shown. A longer value is too large for an event.
 const VALUE_CHARS_MAX: usize = VALUE_BYTES_MAX;
-/// The key for alerts. The key does nothing for dead letters, because they have no alerts.
+/// The key that switches between alerts and all events. This key does nothing for dead letters, because dead letters
+/// have no alerts.
 const ALERTS_KEY: &str = "a";
 
-/// The keys and their effects. Each line has at most 25 columns, so that it fits a screen of 40 columns.
+/// The keys and their effects. Each line has at most 25 columns, so that the help fits on a screen of 40 columns.
 const KEYS: [(&str, &str); 15] = [
     ("q", "leave, keep the counts"),
     ("space", "freeze or continue"),
@@ -59,7 +60,7 @@ pub(super) fn help(buf: &mut Buffer, area: Rect, kind: RecordKind) {
     draw_box(buf, area, " keys ", &lines, 0, " any key closes this ");
 }
 
-/// Draws a complete record, without its first `scroll` lines.
+/// Draws a complete record, scrolled down by `scroll` lines.
 pub(super) fn record(
     buf: &mut Buffer,
     area: Rect,
@@ -153,7 +154,7 @@ fn letter_fields(letter: &Letter) -> Vec<RecordField> {
     fields
 }
 
-/// Returns a delay as text, such as `1.5 s after`. For a negative delay, the text is such as `2 h before`.
+/// Returns a delay as text, such as `1.5 s after`. For a negative delay, an example of the text is `2 h before`.
 fn delay_text(ms: i64) -> String {
     let word = if ms < 0 { "before" } else { "after" };
     let text = match ms.abs() {
@@ -166,8 +167,8 @@ fn delay_text(ms: i64) -> String {
     format!("{text} {word}")
 }
 
-/// Draws a box in the middle of an area. The box omits the first `scroll` lines and shows as many of the other lines as
-/// fit.
+/// Draws a box in the middle of an area. The box skips the first `scroll` lines of its text, and shows as many of the
+/// remaining lines as fit.
 fn draw_box(
     buf: &mut Buffer,
     area: Rect,

@@ -3,7 +3,7 @@
 use super::view::{ScreenView, VisibleRow};
 use crate::tail::board::Board;
 
-/// The parts of the picture that never change while the screen is shown.
+/// The parts of a picture that never change while the screen is shown.
 #[derive(Clone, Debug)]
 pub(super) struct Heading {
     pub(super) topic: String,
@@ -11,7 +11,7 @@ pub(super) struct Heading {
     pub(super) from: String,
     /// The hint for a user who sees no record, or `None` if older records are shown too.
     pub(super) quiet_hint: Option<&'static str>,
-    /// The filter of the command line as text, or an empty string if all events pass.
+    /// The filter of the command line as text, or an empty string if all events pass the filter.
     pub(super) filter: String,
 }
 

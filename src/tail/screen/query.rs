@@ -1,12 +1,13 @@
-//! The filter that the user types after `/`. The filter consists of words that must all occur, and of severities.
+//! The filter that the user types after `/`. The filter consists of words that must all occur in a record, and of
+//! severities.
 
 use super::record_kind::RecordKind;
 use crate::core::event::Severity;
 use crate::tail::board::RecordContent;
 use crate::tail::dead_letters;
 
-/// Number of characters of a dead letter's value that the filter searches. The search is limited because the filter
-/// searches up to 500 values for each picture.
+/// Number of characters that the filter searches in the value of a dead letter. The search is limited because the
+/// filter searches up to 500 values for each picture.
 const VALUE_CHARS_MAX: usize = 1_000;
 
 /// A filter for the rows and records on the screen.

@@ -15,7 +15,7 @@ use crate::tail::classify::TailEvent;
 use crate::tail::dead_letters;
 use crate::tail::printable::{cut, fit, width};
 
-/// Minimum number of columns of a list that shows the detail of a dead letter before its value.
+/// Minimum width, in columns, at which the list shows the detail of a dead letter before the value of the dead letter.
 const DETAIL_FROM_COLUMNS: u16 = 110;
 /// Number of columns for the detail of a dead letter.
 const DETAIL_COLUMNS: usize = 36;
@@ -99,7 +99,8 @@ fn letter_line(letter: &Letter, columns: u16, widths: (usize, usize)) -> Line<'s
         None => fit("-", time(UnixMs(0), detail).len(), false),
     };
     let reason = dead_letters::reason(letter);
-    // An event that a table refused is valid, so its sender cannot correct it.
+    // If a table refused a valid event, the sender of the event cannot correct the event. Such a dead letter is
+    // therefore drawn in bold red.
     let style = if reason == Reason::RefusedByTable.name() {
         Style::new().fg(Color::Red).add_modifier(Modifier::BOLD)
     } else {
@@ -144,7 +145,7 @@ fn event_line(event: &TailEvent, columns: u16, city_columns: usize) -> Line<'sta
     fill_line(spans, columns, |_| event.description.to_string())
 }
 
-/// Returns a line of spans that are separated by spaces, followed by as much of a text as fits.
+/// Returns a line that contains the spans, separated by spaces, and then as much of the text as fits.
 fn fill_line(
     spans: Vec<Span<'static>>,
     columns: u16,
@@ -156,7 +157,7 @@ fn fill_line(
         line.push_span(" ");
     }
     let left = usize::from(columns).saturating_sub(line.width());
-    // With three columns or fewer, the text would be too short to be useful.
+    // If only three columns or fewer are left, the text would be too short to be useful.
     if left > 3 {
         line.push_span(cut(&text(left), left));
     }

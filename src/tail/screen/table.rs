@@ -1,5 +1,5 @@
-//! Draws the table of counts with the columns that fit. The table has a row for each city and event type, or for each
-//! reject reason.
+//! Draws the table of counts, with as many columns as fit on the screen. The table has a row for each city and event
+//! type, or for each reject reason.
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
@@ -21,7 +21,7 @@ use crate::tail::printable::{fit, width};
 const CITY_COLUMNS_MAX: usize = 24;
 /// Maximum width of an event type, in columns.
 const TYPE_COLUMNS_MAX: usize = 16;
-/// Minimum width of a spark, in columns. If fewer columns are left for a spark, no spark is drawn.
+/// Minimum width of the small chart (the spark) in a row, in columns. If fewer columns are left, no spark is drawn.
 const SPARK_COLUMNS_MIN: usize = 8;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -169,7 +169,7 @@ fn cell(
     }
 }
 
-/// Returns the columns that fit from left to right, each with its width. The spark uses the remaining width.
+/// Returns the columns that fit, in order from left to right, each with its width. The spark uses the remaining width.
 fn columns(room: usize, picture: &Picture<'_>) -> Vec<(Column, usize)> {
     let (rows, view) = (&picture.rows, picture.view);
     let is_roomy = room >= usize::from(ROOMY_COLUMNS);
@@ -213,7 +213,8 @@ fn columns(room: usize, picture: &Picture<'_>) -> Vec<(Column, usize)> {
                 widest(4, &|row| number_width(row.severities[severity.index()]))
             }
             Column::Total => widest(5, &|row| number_width(row.total)),
-            // Late events are not counted separately for each severity.
+            // The column for late events is omitted while severities are filtered, because late events are not counted
+            // by severity.
             Column::Late if !picture.board.knows_late || view.query.severities != [true; 4] => {
                 continue;
             }

@@ -258,7 +258,7 @@ fn pictures_of_an_empty_log_and_of_waiting() {
     assert!(text(&buf).contains("--from beginning"));
 }
 
-/// For any size of the screen, drawing does not panic, no line is too wide, and the counts are visible.
+/// Checks screens of every size: drawing does not panic, no line is too wide, and the counts are visible.
 #[test]
 fn every_size_can_be_drawn() {
     for (kind, board, sum, row) in [

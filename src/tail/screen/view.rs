@@ -38,7 +38,7 @@ pub(super) enum Sort {
 }
 
 impl Sort {
-    /// Returns the next order, for the key that switches between the orders.
+    /// Returns the order that follows this order when the user presses the key for the order.
     const fn next(self, kind: RecordKind) -> Sort {
         match (self, kind) {
             (Sort::Total, _) => Sort::Rate,
@@ -48,7 +48,7 @@ impl Sort {
         }
     }
 
-    /// Returns the name by which the screen shows this order.
+    /// Returns the name of this order on the screen.
     pub(super) const fn name(self, kind: RecordKind) -> &'static str {
         match (self, kind) {
             (Sort::Total, _) => "total",
@@ -101,7 +101,7 @@ pub(super) struct VisibleRow<'a> {
     pub(super) city: &'a str,
     /// The event type of the row, or an empty string if the row is for a reject reason.
     pub(super) event_type: &'a str,
-    /// The number of events for each severity. The number is 0 for severities that are not shown.
+    /// The number of events for each severity. For a severity that is not shown, the number is 0.
     pub(super) severities: SeverityCounts,
     /// The sum of `severities`.
     pub(super) total: u64,
@@ -154,7 +154,7 @@ impl ScreenView {
         }
     }
 
-    /// Handles a key. `live` is the board that still receives records.
+    /// Handles a key press. `live` is the board to which the reader still adds records.
     pub(super) fn press(&mut self, key: KeyEvent, live: &Board) -> KeyAction {
         if key.kind == KeyEventKind::Release {
             return KeyAction::Draw;
@@ -254,7 +254,7 @@ impl ScreenView {
         }
     }
 
-    /// Moves the selection by `by` rows.
+    /// Moves the selection down by `by` rows, or up if `by` is negative.
     fn choose_row(&mut self, live: &Board, by: isize) {
         let rows = self.rows(self.shown(live));
         let at = match self.chosen_row_index(&rows) {
@@ -265,8 +265,8 @@ impl ScreenView {
         self.chosen_row = row.map(|row| (row.city.to_owned(), row.event_type.to_owned()));
     }
 
-    /// Returns the index of the chosen row. Returns `None` if the arrow keys move in the list of records, or if the row
-    /// is not shown.
+    /// Returns the index of the chosen row. Returns `None` if the arrow keys currently move the selection in the list
+    /// of records, or if the chosen row is not shown.
     pub(super) fn chosen_row_index(&self, rows: &[VisibleRow<'_>]) -> Option<usize> {
         let (city, event_type) = self.chosen_row.as_ref()?;
         let is_chosen = |row: &VisibleRow<'_>| row.city == city && row.event_type == event_type;
@@ -275,7 +275,7 @@ impl ScreenView {
             .filter(|_| self.focus == Focus::Rows)
     }
 
-    /// Sets the filter to the names of the chosen row, and keeps the severities that the filter contained.
+    /// Sets the filter to the names of the chosen row. The severities in the previous filter are kept.
     fn filter_by_row(&mut self) {
         let Some((city, event_type)) = self.chosen_row.take() else {
             return;
@@ -350,8 +350,8 @@ impl ScreenView {
 
     /// Returns the rows of a board that pass the filter, in the order that the user chose.
     ///
-    /// All rows of dead letters pass the filter. Dead letters are counted only by reason, so a row cannot show how many
-    /// of its dead letters contain a word.
+    /// All rows of dead letters pass the filter. Dead letters are counted only by reject reason, so a row cannot show
+    /// how many of its dead letters contain a word of the filter.
     pub(super) fn rows<'a>(&self, board: &'a Board) -> Vec<VisibleRow<'a>> {
         let shown = self.query.severities;
         let rows = board.counts.rows();
@@ -409,7 +409,8 @@ impl ScreenView {
         Some(at.unwrap_or(records.len().saturating_sub(1)))
     }
 
-    /// Moves the selection by `by` records. If no record is chosen, chooses the newest record.
+    /// Moves the selection down by `by` records, or up if `by` is negative. If no record is chosen, chooses the newest
+    /// record.
     fn choose(&mut self, live: &Board, by: isize) {
         let records: Vec<_> = self.records(self.shown(live)).collect();
         let at = match self.chosen_index(&records) {
@@ -437,7 +438,7 @@ impl ScreenView {
         self.message = Some((text.to_owned(), is_error, now_ms + MESSAGE_MS));
     }
 
-    /// Returns the message to show at `now_ms`, and whether the message is an error.
+    /// Returns the message to show at the time `now_ms`, and a flag that is true if the message is an error.
     pub(super) fn message(&self, now_ms: UnixMs) -> Option<(&str, bool)> {
         let (text, is_error, until_ms) = self.message.as_ref()?;
         (now_ms < *until_ms).then_some((text.as_str(), *is_error))
