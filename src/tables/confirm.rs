@@ -1,5 +1,5 @@
-//! The questions that `init-tables` asks before `--delete` and `--rollups`. For `--delete`, the operator must type the
-//! prefix of the tables, to confirm which tables are deleted.
+//! The questions that `init-tables` asks before `--delete` and `--rollups`. Before `--delete`, the operator must type
+//! the prefix of the tables that the command will delete.
 
 use std::io::IsTerminal as _;
 
@@ -9,8 +9,8 @@ use crate::core::keys::TableNames;
 use crate::exit::SettingsError;
 use crate::telemetry;
 
-/// Returns an error if the command must ask the operator but there is no terminal. If `agreed` is true, the operator
-/// has already agreed, and the command need not ask.
+/// Returns an error if the command must ask the operator but there is no terminal. If `agreed` is true, the command
+/// need not ask, because the operator has already agreed.
 pub(crate) fn can_ask(agreed: bool) -> Result<(), SettingsError> {
     if agreed || has_terminal() {
         return Ok(());
@@ -24,7 +24,8 @@ fn has_terminal() -> bool {
     std::io::stdin().is_terminal() && std::io::stderr().is_terminal()
 }
 
-/// Asks the operator whether to roll up hours. Returns an error if the answer is not "yes", or if there is no terminal.
+/// Asks the operator whether the command should roll up hours. Returns an error if the answer is not "yes", or if there
+/// is no terminal.
 pub(super) async fn ask_rollups() -> anyhow::Result<()> {
     let nothing = || SettingsError::new("nothing was rolled up");
     if !has_terminal() {

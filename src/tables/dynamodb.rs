@@ -44,8 +44,8 @@ pub async fn inspect(client: &Client, names: &TableNames) -> Result<FoundTables,
         let stays = |found: &TableDescription| found.table_status() != Some(&TableStatus::Deleting);
         found.push((spec, description.filter(stays)));
     }
-    // A table with unexpected keys cannot contain the config item. A table that DynamoDB is still creating contains
-    // nothing and cannot be read yet.
+    // The config item cannot be in a table with unexpected keys. A table that DynamoDB is still creating is empty and
+    // cannot be read yet.
     let readable = found.last().is_some_and(|(spec, description)| {
         let description = description.as_ref();
         description.is_some_and(|found| tables::differences(spec, found).is_empty())
@@ -61,7 +61,7 @@ pub async fn inspect(client: &Client, names: &TableNames) -> Result<FoundTables,
     Ok(FoundTables { found, config })
 }
 
-/// Returns an error if changing the tables to `wanted` would make their data unusable.
+/// Returns an error if the settings in `wanted` conflict with existing tables and would make their data unusable.
 ///
 /// # Errors
 /// Returns a [`SettingsError`] with the differences, or the error of a failed request to DynamoDB.
@@ -111,8 +111,8 @@ fn refuse_differences(spec: &TableSpec, found: &TableDescription) -> anyhow::Res
     Err(mark_settings(StoreError::Different { table, differences }))
 }
 
-/// Returns the missing table or config item, and the name of a table that holds data. Returns `None` if nothing is
-/// missing or no table holds data.
+/// Looks for a missing table or config item while another table holds data. Returns the missing part and the name of
+/// the table with data, or `None` if nothing is missing or no table holds data.
 async fn find_loss(
     client: &Client,
     state: &FoundTables,
@@ -130,7 +130,7 @@ async fn find_loss(
         match tables::holds_data(client, &spec.name).await {
             Ok(true) => return Ok(Some((lost, spec.name.clone()))),
             Ok(false) => {}
-            // The table is still being created, so it holds no data.
+            // DynamoDB is still creating the table, so the table holds no data.
             Err(error) if error.kind() == StoreErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
@@ -187,7 +187,8 @@ pub async fn make_incidents(
     let step = steps.begin(format!("making table {}", spec.name));
     let found = tables::describe_table(client, &spec.name).await?;
     let is_missing = found.is_none_or(|found| found.table_status() == Some(&TableStatus::Deleting));
-    // After the template, the role has no right to create the table.
+    // `create` is called only if the table is missing. If the CloudFormation template has created the table, the role
+    // has no right to create tables.
     let is_new = is_missing && create(client, &spec, wanted).await.map_err(mark_settings)?;
     let changes = make_complete(client, names, &spec, wanted).await?;
     let outcome = match (is_new, changes.is_empty()) {
@@ -221,7 +222,7 @@ pub async fn check_incidents(client: &Client, names: &TableNames) -> Result<Find
 }
 
 /// Waits until a table is active, and then turns on its TTL and the wanted protection measures. Returns one sentence
-/// for each change.
+/// for each change that the function made.
 async fn make_complete(
     client: &Client,
     names: &TableNames,
@@ -230,7 +231,7 @@ async fn make_complete(
 ) -> anyhow::Result<Vec<String>> {
     let active = tables::wait_active(client, &spec.name, CHANGE_LIMIT).await;
     let found = active.map_err(mark_settings)?;
-    // Another program may have created the table with different keys in the meantime.
+    // Since the first inspection, another program may have created the table with different keys.
     refuse_differences(spec, &found)?;
     let mut changes = Vec::new();
     if let Some(ttl) = ttl_of(spec, names, wanted) {
@@ -275,8 +276,9 @@ fn ttl_of(spec: &TableSpec, names: &TableNames, wanted: &WantedTables) -> Option
     if is_expiring { Some(TTL) } else { spec.ttl }
 }
 
-/// Returns an error that names the option behind the failed request, if the server does not support the option or
-/// refuses its value. `measure` is `None` if the request only read which protection measures are turned on.
+/// Converts the error of a failed request. If the server does not support the command-line option that caused the
+/// request, or refuses its value, the new error names the option. `measure` is `None` if the request only read which
+/// protection measures are turned on.
 fn blame_option(error: StoreError, measure: Option<&Measure>) -> anyhow::Error {
     let option = match (&error, measure) {
         (_, Some(measure)) => measure.option(),
@@ -302,8 +304,8 @@ async fn make_config(
 ) -> anyhow::Result<Finding> {
     let fresh = wanted.config();
     config::create_config(client, names, &fresh).await?;
-    // If two processes create the config item at the same time, only one of them succeeds, and both processes then read
-    // the same item.
+    // If two processes create the config item at the same time, only one process succeeds. Both processes then read the
+    // same item.
     let config = config::read_config(client, names)
         .await?
         .context("the config item is gone")?;
@@ -343,8 +345,8 @@ fn show(config: &ConfigItem) -> String {
     )
 }
 
-/// Inspects the tables, refuses impossible changes, and creates what is missing. Afterwards, the tables match `wanted`.
-/// Returns the config item.
+/// Inspects the tables, refuses impossible changes, and creates missing tables and the missing config item. On success,
+/// the tables match `wanted`. Returns the config item.
 ///
 /// # Errors
 /// Returns the same errors as [`refuse`] and [`make`].

@@ -1,12 +1,12 @@
-//! `init-tables --explain RATE`: calculates the cost of the tables, and checks whether a partition key would get too
-//! much load.
+//! `init-tables --explain RATE`: calculates the cost of the tables, and checks whether the load on any partition key
+//! would be too high.
 //!
-//! The report is calculated from the sizes of the items in `docs/TABLES.md`, and needs no connection. Writing an item
-//! of up to 1 KiB costs one write unit, and one more unit for each index that contains the item. A raw event and an
-//! alert therefore cost two units each. An update of a row of counts costs one unit, because the row's index entry
-//! changes only when the row is created. A row of counts is written at most once per interval, no matter how many
-//! events it counts. At high rates of events, the rows of counts therefore cost almost nothing. `scripts/bench`
-//! measures the capacity units that a load really consumes.
+//! The report needs no connection, because it is calculated from the item sizes in `docs/TABLES.md`. Writing an item of
+//! up to 1 KiB costs one write unit, and one more unit for each index that contains the item. A raw event therefore
+//! costs two write units, and so does an alert. An update of a row of counts costs one write unit, because the row's
+//! index entry changes only when the row is created. A row of counts is written at most once per interval, no matter
+//! how many events it counts. At a high rate of events, the rows of counts therefore add almost nothing to the cost.
+//! `scripts/bench` measures the capacity units that a load really consumes.
 
 use crate::core::keys::{
     CITY_INDEX, SERIES_INDEX, SEVERITY_INDEX, SHARDS_MAX, TOTALS_SHARDS, TableNames,
@@ -14,13 +14,13 @@ use crate::core::keys::{
 use crate::core::rollup::windows_per_hour;
 use crate::settings::{Mix, RawRows, show_ms};
 
-/// Price of a million on-demand write units in us-east-1 in dollars, from AWS's price list of November 2024.
+/// Price in dollars of a million on-demand write units in us-east-1, from AWS's price list of November 2024.
 pub(super) const DOLLARS_PER_MILLION: f64 = 0.625;
-/// Price of a million on-demand read units in us-east-1 in dollars.
+/// Price in dollars of a million on-demand read units in us-east-1.
 pub(super) const DOLLARS_PER_MILLION_READS: f64 = 0.125;
-/// Price of a GB of storage per month in us-east-1 in dollars.
+/// Price in dollars of a GB of storage per month in us-east-1.
 const DOLLARS_PER_GB: f64 = 0.25;
-/// Number of event types that the report assumes for calculating the cost of rollups.
+/// Number of event types that the report assumes when it calculates the cost of rollups.
 const EVENT_TYPES: f64 = 4.0;
 /// Number of seconds in a month. A month is a twelfth of 365.25 days.
 const MONTH_S: f64 = 2_629_800.0;
@@ -29,7 +29,7 @@ const MONTH_S: f64 = 2_629_800.0;
 const RAW_BYTES: f64 = 2.0 * (320.0 + 100.0);
 /// Size in bytes of an alert in the table and in its index together, measured in the same way as [`RAW_BYTES`].
 const ALERT_BYTES: f64 = 2.0 * (275.0 + 100.0);
-/// Price of the point-in-time recovery of a GB per month in us-east-1 in dollars.
+/// Price in dollars of point-in-time recovery per GB and month in us-east-1.
 const PITR_DOLLARS_PER_GB: f64 = 0.2;
 /// Maximum write units per second that AWS allows for a table or an index, unless AWS raises the quota.
 const TABLE_UNITS_QUOTA: f64 = 40_000.0;
@@ -62,13 +62,13 @@ pub struct Load {
     pub name: String,
     /// Write units per second.
     pub units: f64,
-    /// Write units per second on the busiest partition key.
+    /// Write units per second on the partition key with the highest load.
     pub busiest: f64,
     /// The kind of thing that a partition key identifies, such as a city.
     pub key: &'static str,
 }
 
-/// Returns the load of each table. The load of a table's index comes after the load of the table.
+/// Returns the load of each table. In the list, the load of a table's index comes directly after the load of the table.
 #[allow(clippy::cast_precision_loss)] // the values are far below 2^53
 pub fn loads(question: &CostQuestion, names: &TableNames) -> Vec<Load> {
     let CostQuestion { rate, mix, .. } = question;
@@ -82,8 +82,8 @@ pub fn loads(question: &CostQuestion, names: &TableNames) -> Vec<Load> {
         RawRows::All | RawRows::Alerts => rate * mix.alerts,
         RawRows::None => 0.0,
     };
-    // All events of a series are in one partition. Each event is counted in a window row and in a totals row of its
-    // series.
+    // All events of a series are in one Kafka partition. Each event is counted in a window row and in a totals row of
+    // its series.
     let per_series = (rate / mix.series).min(1_000.0 / mix.row_interval_ms.max(1) as f64);
     let rows = per_series * mix.series;
     let rollups = rollup_units(*rate, mix.series, question.window_ms);
@@ -122,9 +122,9 @@ pub fn loads(question: &CostQuestion, names: &TableNames) -> Vec<Load> {
     ]
 }
 
-/// Returns the write units per second for rollups. For each hour, consumers write the mark, and a row for each series
-/// and each event type with events in that hour. For each day, consumers also write a row for each series and each
-/// event type with events in that day.
+/// Returns the write units per second for rollups. For each hour, consumers write one mark, one row for each series
+/// with events, and one row for each event type with events. For each day, consumers also write one row for each series
+/// with events, and one row for each event type with events.
 fn rollup_units(rate: f64, series: f64, window_ms: i64) -> f64 {
     if windows_per_hour(window_ms).is_none() {
         return 0.0;
@@ -205,7 +205,7 @@ pub fn cost_report(question: &CostQuestion, names: &TableNames) -> String {
     out
 }
 
-/// Returns a time as text, in days if it is a whole number of days.
+/// Returns a duration as text. A whole number of days is written in days.
 fn days(ms: i64) -> String {
     match ms % 86_400_000 {
         0 => format!("{} days", ms / 86_400_000),
@@ -236,7 +236,8 @@ fn alerts_kept(alerts: &Load, question: &CostQuestion) -> String {
     }
 }
 
-/// Returns advice if a table or an index needs more write units than AWS accepts at first, or more than the quota.
+/// Returns advice if a table or an index needs more write units than AWS accepts immediately, or more than the quota
+/// allows.
 fn limits(loads: &[Load]) -> String {
     let busiest = loads.iter().map(|load| load.units).fold(0.0, f64::max);
     let mut out = String::new();
@@ -258,7 +259,7 @@ fn limits(loads: &[Load]) -> String {
     out
 }
 
-/// Returns advice about a partition key that would get too much load.
+/// Returns advice about a partition key whose load would be too high.
 fn advice(load: &Load, question: &CostQuestion) -> String {
     let times = load.busiest / KEY_UNITS_MAX;
     let what = format!(

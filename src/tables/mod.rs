@@ -2,7 +2,7 @@
 //!
 //! The command inspects all tables and topics before it changes anything. `init-tables` changes nothing if a table has
 //! unexpected keys, if a frozen setting has a different value, or if Kafka does not answer. A second run of the command
-//! changes nothing: it keeps existing tables and topics, and reports topics that work but differ from the settings.
+//! changes nothing: it keeps existing tables and topics, and reports existing topics that differ from the settings.
 //!
 //! | finding | create | `--check` |
 //! |---|---|---|
@@ -13,7 +13,7 @@
 //! | DynamoDB or Kafka do not answer within 30 s | exit 1 | exit 1 |
 //!
 //! With `--delete`, the command asks the operator to type the prefix before it deletes anything. The command deletes
-//! nothing if a table has deletion protection or is not one of this program's tables.
+//! nothing if a table has deletion protection or belongs to another program.
 //!
 //! The plan and the progress go to standard error, and the findings go to standard output.
 
@@ -49,18 +49,18 @@ use steps::{Finding, FindingOutcome, StepDisplay};
 const REACH_LIMIT: Duration = Duration::from_secs(30);
 /// Minimum time between two log lines about the same wait.
 const REACH_LINE_EVERY: Duration = Duration::from_secs(10);
-/// Default time for which a killed member stays in its group, in milliseconds, which is the default
+/// Default time for which a killed member stays in its group, in milliseconds. The value equals the default
 /// `session.timeout.ms` of `consume`.
 const SESSION_MS: u64 = 10_000;
-/// Default time for which a killed member stays in its group with the newer group protocol, in milliseconds. This is
-/// the default of the brokers' setting `group.consumer.session.timeout.ms`.
+/// Default time for which a killed member stays in its group with the newer group protocol, in milliseconds. The value
+/// equals the default of the brokers' setting `group.consumer.session.timeout.ms`.
 const SESSION_MS_NEWER: u64 = 45_000;
 /// Maximum time for the brokers to detect the end of a session, in milliseconds.
 const SESSION_GRACE_MS: u64 = 2_000;
 /// Maximum duration of the deletion of a table. On AWS, a table is deleted within seconds or minutes.
 const DELETE_LIMIT: Duration = Duration::from_secs(300);
 
-/// Converts an error to a [`SettingsError`] if restarting the program cannot help.
+/// Converts an error to a [`SettingsError`] if a restart of the program cannot solve the problem.
 pub fn mark_settings(error: StoreError) -> anyhow::Error {
     match error.kind() {
         StoreErrorKind::Settings => match error {
@@ -174,7 +174,7 @@ pub(crate) async fn delete(
         confirm::ask(&args.tables.table_prefix, &names, &topics).await?;
     }
     let mut findings = Vec::new();
-    // The topics are deleted last. While a table exists, the log from which the table can be rebuilt exists too.
+    // The topics are deleted last, so that each table can be rebuilt from the log as long as the table exists.
     let incidents = match store_tables::describe_table(client, &names.incidents).await {
         Ok(found) => found.map(|_| &*names.incidents),
         // If the IAM policy does not allow access to the table of incidents, the installation has no such table.
@@ -212,8 +212,8 @@ async fn reach_dynamodb(
     Ok(())
 }
 
-/// Requests the description of a table until DynamoDB answers or the time limit is reached. The function also stops at
-/// an error that waiting cannot repair.
+/// Requests the description of a table until DynamoDB answers or the time limit is reached. The function also stops
+/// when an error occurs that more waiting cannot solve.
 async fn try_dynamodb(client: &Client, names: &TableNames, target: &str) -> anyhow::Result<()> {
     let begin = Instant::now();
     let mut logged: Option<Instant> = None;
@@ -260,7 +260,7 @@ async fn reach_kafka(
     Ok(brokers)
 }
 
-/// Waits until the sessions of killed group members have ended. Returns the members that remain.
+/// Waits until the sessions of killed group members have ended. Returns the members that are still in the group.
 async fn members_left(
     args: &InitTables,
     admin: &Admin,
@@ -303,8 +303,8 @@ async fn members_left(
 /// If `consume` has a session timeout other than the default, `init-tables` must be given the same timeout.
 ///
 /// A member that was killed while it joined may stay for two sessions. The session of a joining member begins only
-/// after the rebalance, and the rebalance may wait for the session of another killed member. With the newer group
-/// protocol, sessions do not wait for each other.
+/// after the rebalance, and the rebalance may wait until the session of another killed member has ended. With the newer
+/// group protocol, sessions do not wait for each other.
 fn leave_limit(properties: &[(String, String)], is_newer: bool) -> Duration {
     let given = properties
         .iter()

@@ -14,7 +14,7 @@ use crate::output;
 use crate::tables::steps::{Finding, FindingOutcome};
 use crate::telemetry;
 
-/// Prints the tables and topics that will be created or changed, on standard error.
+/// Prints on standard error which tables and topics will be created or changed.
 pub(super) fn print_plan(tables: &[Finding], topics: &[Finding]) {
     telemetry::write_stderr(plan_text(tables, topics).as_bytes());
 }
@@ -44,7 +44,8 @@ fn plan_text(tables: &[Finding], topics: &[Finding]) -> String {
     format!("plan:\n{lines}")
 }
 
-/// Prints the findings as a table on standard output. A pipe that the reader has closed does not count as an error.
+/// Prints the findings as a table on standard output. The function does not return an error if the reader of standard
+/// output has closed the pipe.
 ///
 /// # Errors
 /// Returns an error if writing fails for a reason other than a closed pipe.
@@ -57,7 +58,7 @@ fn table(findings: &[Finding]) -> String {
     let width = whats.max().unwrap_or(0);
     let mut out = format!("{:<8} {:<width$}  difference\n", "state", "what");
     for finding in findings {
-        // The notes of a kept table or topic describe its state, so the column of differences omits them.
+        // The notes of a kept table or topic describe no difference, so the column of differences omits these notes.
         let notes: Vec<&str> = finding.notes.iter().map(String::as_str).collect();
         let notes = match notes.as_slice() {
             notes if notes.is_empty() || !finding.outcome.is_difference() => &["-"],

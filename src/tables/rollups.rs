@@ -1,8 +1,8 @@
 //! `init-tables --rollups`: rolls up the hours that have no rollups yet, for example after an upgrade.
 //!
 //! Consumers also roll up hours, but use at most a hundred read units per second. This command prints the cost, asks
-//! the operator, and works as fast as the table answers. The command continues after the last hour that is rolled up,
-//! and may run at the same time as consumers.
+//! the operator for consent, and then works as fast as DynamoDB answers. The command continues after the last hour that
+//! is rolled up, and may run at the same time as consumers.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -61,8 +61,8 @@ pub(crate) async fn roll_up(
         let rolled = writer.run(&mut roll, Speed::Full, |mark| shown.moved(mark));
         match rolled.await {
             Ok(()) => return Ok(vec![made(FindingOutcome::Made, roll.mark().until_ms)]),
-            // A consumer has rolled up some hours in the meantime, so the loop makes a new plan for the remaining
-            // hours.
+            // While this command was working, a consumer has rolled up some hours. The loop therefore makes a new plan
+            // for the remaining hours.
             Err(RollError::Overtaken) => {}
             Err(RollError::Store(error)) => return Err(mark_settings(error)),
             Err(error @ RollError::Replaced) => {
@@ -79,7 +79,7 @@ pub(crate) async fn roll_up(
 enum Next {
     /// The hours to roll up, and the length of a window in milliseconds.
     Plan(Box<Plan>, i64),
-    /// There is nothing to roll up.
+    /// No hour is left that the command can roll up.
     Done(Finding),
 }
 
@@ -130,7 +130,7 @@ async fn next_plan(
     }
 }
 
-/// Fetches commits and log ends from Kafka if a partition has no published watermark.
+/// Fetches the group's commits and the log ends from Kafka if a partition has no published watermark.
 async fn with_ends(mut facts: RollupFacts, survey: &Arc<Survey>) -> anyhow::Result<RollupFacts> {
     if facts.unclear().is_empty() {
         return Ok(facts);
@@ -143,7 +143,8 @@ async fn with_ends(mut facts: RollupFacts, survey: &Arc<Survey>) -> anyhow::Resu
                 facts.add_commit(partition, &commit);
             }
         }
-        // The commits are not essential, because the progress items contain the same restart points with a delay.
+        // The command can continue without the commits, because the progress items contain older copies of the same
+        // restart points.
         Err(error) => tracing::warn!(%error, "failed to read the group's commits"),
     }
     let ends = answers
@@ -155,8 +156,8 @@ async fn with_ends(mut facts: RollupFacts, survey: &Arc<Survey>) -> anyhow::Resu
     Ok(facts)
 }
 
-/// Prints the cost of the plan, and asks the operator unless the operator has already agreed. Returns the first hour
-/// that has windows.
+/// Prints the cost of the plan, and asks the operator for consent unless the operator has already agreed. Returns the
+/// first hour that has windows.
 async fn agree(
     is_agreed: bool,
     writer: &RollupWriter,
@@ -204,8 +205,8 @@ fn made(outcome: FindingOutcome, until_ms: UnixMs) -> Finding {
     Finding::new(outcome, what)
 }
 
-/// Shows the progress on standard error. On a terminal, one line is updated. Otherwise, a new line is printed every ten
-/// seconds.
+/// Shows the progress on standard error. On a terminal, the progress line is updated in place. If standard error is not
+/// a terminal, a new line is printed every ten seconds.
 struct Shown {
     bar: Option<ProgressBar>,
     from_ms: UnixMs,

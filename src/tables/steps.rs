@@ -1,8 +1,9 @@
-//! The output of `init-tables`: the steps while the command works, and the findings at its end.
+//! The output of `init-tables`, which consists of the steps while the command works and the findings at the end.
 //!
-//! On a terminal, a running step is a spinner, and a line replaces the spinner when the step ends. If standard error is
-//! not a terminal, or if `TERM=dumb` or `NO_COLOR` is set, each step is printed as one plain line without escape codes.
-//! Steps go to standard error. The findings go to standard output, one line for each:
+//! On a terminal, a running step is shown as a spinner. When the step ends, a line of text replaces the spinner. If
+//! standard error is not a terminal, or if `TERM=dumb` or `NO_COLOR` is set, each step is printed as one plain line
+//! without escape codes. Steps go to standard error. The findings go to standard output, with one line for each
+//! finding:
 //!
 //! ```text
 //! made     table citystream-raw-events
@@ -17,7 +18,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use crate::output;
 use crate::telemetry;
 
-/// Maximum time that a step waits before a line announces the wait.
+/// Maximum time that a step waits without printing a line about the wait.
 const QUIET_MAX: Duration = Duration::from_secs(2);
 
 /// The outcome of `init-tables` for one table or topic.
@@ -40,7 +41,7 @@ pub enum FindingOutcome {
 }
 
 impl FindingOutcome {
-    /// Returns the word with which the line of a finding begins.
+    /// Returns the word with which the line of a finding begins, such as `made`.
     pub const fn name(self) -> &'static str {
         match self {
             FindingOutcome::Made => "made",
@@ -96,7 +97,8 @@ impl std::fmt::Display for Finding {
     }
 }
 
-/// Prints the findings on standard output. A pipe that the reader has closed does not count as an error.
+/// Prints the findings on standard output. The function does not return an error if the reader of standard output has
+/// closed the pipe.
 ///
 /// # Errors
 /// Returns an error if writing fails for a reason other than a closed pipe.
@@ -204,7 +206,7 @@ impl Step {
     }
 }
 
-/// Waits for `future`, and calls `announce` once if the wait takes longer than `quiet`.
+/// Waits for `future` to complete. If the wait takes longer than `quiet`, the function calls `announce` once.
 async fn after<T>(quiet: Duration, announce: impl FnOnce(), future: impl Future<Output = T>) -> T {
     let mut future = std::pin::pin!(future);
     tokio::select! {

@@ -48,8 +48,9 @@ pub fn specs(args: &InitTables, brokers: usize) -> Specs {
     }
 }
 
-/// The state of a topic, or `None` if the topic does not exist. The state consists of the facts about the topic, its
-/// differences from the specification, and a note about settings that the brokers do not report.
+/// The state that an inspection found for a topic, or `None` if the topic does not exist. The state consists of the
+/// facts about the topic, its differences from the specification, and a note about settings that the brokers do not
+/// report.
 pub type FoundTopic = Option<(TopicFacts, Vec<String>, Option<String>)>;
 
 /// Inspects the two topics, without changing anything.
@@ -84,9 +85,9 @@ async fn inspect_one(admin: &Admin, spec: &TopicSpec) -> anyhow::Result<FoundTop
     Ok(Some((facts, notes, untold)))
 }
 
-/// Returns true if the brokers refuse some of the settings of a topic. To find out, the function requests the
-/// validation of a new topic with the same settings. If the brokers cannot validate a creation, the function assumes
-/// that they accept the settings.
+/// Returns true if the brokers refuse some of the settings of a topic. The function asks the brokers to validate a new
+/// topic with the same settings, without creating the topic. If the brokers cannot validate a new topic, the function
+/// assumes that the brokers accept the settings.
 async fn are_refused(admin: &Admin, spec: &TopicSpec) -> bool {
     let probe = TopicSpec {
         name: format!("{}-settings-probe", spec.name),
@@ -206,8 +207,8 @@ pub async fn check(
         let what = format!("topic {}", spec.name);
         findings.push(match found {
             None => {
-                // An error of this validation is ignored, because a later run without `--check` reports why the topic
-                // cannot be created.
+                // An error of the validation request is ignored, because a later run without `--check` reports why the
+                // topic cannot be created.
                 let tried = admin.try_create_topic(spec, specs.replication).await;
                 let note = tried.ok().and_then(|creation| creation.note());
                 Finding::with_notes(FindingOutcome::Missing, what, note.into_iter().collect())

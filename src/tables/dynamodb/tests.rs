@@ -157,7 +157,7 @@ async fn alerts_expire_only_if_an_option_says_so() {
     assert_eq!(findings[2].notes, ["TTL on ttl is off"]);
     run(&client, &names, &expiring).await.unwrap();
     assert!(is_on().await);
-    // A run without the option does not turn the protection off.
+    // A run without the option for protection does not turn the protection off.
     run(&client, &names, &plain).await.unwrap();
     assert!(is_on().await);
 }

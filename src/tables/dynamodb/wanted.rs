@@ -9,12 +9,13 @@ use crate::store::protect::Protection;
 /// Number of shards per city and per severity if `--shards` is not given.
 const SHARDS_DEFAULT: u32 = 4;
 
-/// The requested settings. `None` means that the value in the config item applies, or the default for new tables.
+/// The requested settings. For existing tables, `None` stands for the value in the config item. For new tables, `None`
+/// stands for the default.
 #[derive(Clone, Debug, Default)]
 pub struct WantedTables {
     /// Length of a window in milliseconds.
     pub window_ms: Option<i64>,
-    /// Allowed lateness in milliseconds: the watermark is this much before the largest event time.
+    /// Allowed lateness in milliseconds. The watermark is the largest event time minus this lateness.
     pub lateness_ms: Option<i64>,
     /// Maximum time by which an event time may be after the ingest time, in milliseconds.
     pub skew_ms: Option<i64>,
@@ -24,7 +25,7 @@ pub struct WantedTables {
     pub raw: Option<RawRows>,
     /// The topic whose events the tables count.
     pub topic: Option<String>,
-    /// True if alerts expire, so that their table needs TTL.
+    /// True if alerts expire. The table of alerts then needs TTL.
     pub alerts_expire: bool,
     /// The protection measures that every table should have.
     pub protection: Protection,
