@@ -19,10 +19,10 @@ pub(crate) struct BadEvents {
     pub(crate) late: usize,
 }
 
-/// Returns the events, which are late and invalid in turn.
+/// Returns the events. Late events and invalid events alternate.
 ///
-/// `watermark_ms` returns the watermark of the partition to which a city belongs. Without a watermark, no event can be
-/// late, so all events for that city are invalid.
+/// `watermark_ms` returns the watermark of the partition to which a city belongs. If the partition of a city has no
+/// watermark, no event for that city can be late, so all its events are invalid.
 pub(crate) fn make_bad_events(watermark_ms: impl Fn(&str) -> Option<UnixMs>) -> BadEvents {
     let mut synth = Synth::new(fastrand::u64(..));
     let mut text = String::new();

@@ -1,4 +1,5 @@
-//! The embedded broker. The broker runs in its own thread, because its handle must not move between threads.
+//! The embedded broker. The broker runs in its own thread, because the handle of the mock cluster must not move between
+//! threads.
 
 use std::sync::mpsc::{self, Sender};
 
@@ -40,8 +41,8 @@ impl Broker {
         Ok(Broker { servers, switch })
     }
 
-    /// Makes the broker close all connections and refuse new connections (`false`), or accept connections again
-    /// (`true`).
+    /// If `reachable` is false, makes the broker close all connections and refuse new connections. If `reachable` is
+    /// true, makes the broker accept connections again.
     pub(crate) fn set_reachable(&self, reachable: bool) {
         if self.switch.send(reachable).is_err() {
             tracing::warn!("the embedded broker has ended");

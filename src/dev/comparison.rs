@@ -1,7 +1,7 @@
 //! Compares the log with the tables repeatedly, and shows the result below the panel on the page of `dev`.
 //!
 //! Each comparison is the same as in `citystream verify`: it reads the whole log and every row. Comparisons run only
-//! while a page is open, for at most a third of that time.
+//! while the page of `dev` is open, and take at most a third of this time.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -21,7 +21,7 @@ const WATCHED: Duration = Duration::from_secs(5);
 /// Maximum memory for the rows of one comparison, in bytes.
 const MEMORY_BYTES: usize = 64 << 20;
 
-/// Compares the log with the tables repeatedly until `shutdown`, and passes each result to the panel.
+/// Compares the log with the tables repeatedly until `shutdown` is triggered, and passes each result to the panel.
 pub(crate) async fn watch(
     panel: Panel,
     source: CompareSource,

@@ -109,8 +109,8 @@ impl Consumers {
                     tracing::warn!("killing the consumer");
                     running.abort();
                     let _killed = running.await;
-                    // The successor reports its own reasons for waiting, so the waiting reasons of the killed consumer
-                    // are removed.
+                    // The successor reports why it waits itself, so the reasons that the killed consumer reported are
+                    // removed.
                     for wait in [Wait::Topic, Wait::Tables, Wait::Sink] {
                         self.status.set_waiting(wait, None);
                     }

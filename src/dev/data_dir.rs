@@ -31,8 +31,8 @@ pub(crate) fn open_database(dir: Option<&Path>) -> anyhow::Result<(Database, Opt
     let failed =
         |error: anyhow::Error| SettingsError(remedy::describe_error(&error.context(what.clone())));
     std::fs::create_dir_all(dir).map_err(|e| failed(e.into()))?;
-    // The file must not be a symbolic link, because a link of another user could make this program open a file
-    // elsewhere.
+    // The file must not be a symbolic link, because a link that another user created could make this program open a
+    // file outside the folder.
     let path = dir.join(DATABASE);
     if path.is_symlink() {
         let error = Failure::new(format!("{DATABASE} is a symbolic link")).with_remedy("remove it");

@@ -1,7 +1,7 @@
 //! Injects faults between a consumer and the embedded DynamoDB. The panel switches the faults on and off.
 //!
 //! The faults are injected between the SDK and the embedded database. The faults affect only writes, so that the page
-//! can still read. To the consumer, the faults look like throttling and network failures of a real table.
+//! can still read the tables. To the consumer, the faults look like throttling and network failures of a real table.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -16,7 +16,7 @@ use aws_smithy_runtime_api::client::result::ConnectorError;
 use aws_smithy_runtime_api::http::StatusCode;
 use aws_smithy_types::body::SdkBody;
 
-/// While DynamoDB is throttled, one of this many writes succeeds.
+/// While DynamoDB is throttled, one write out of this number of writes succeeds.
 const THROTTLED_ONE_OF: u64 = 5;
 /// Time between two checks whether a held-back write may continue.
 const HOLD_POLL: Duration = Duration::from_millis(20);
@@ -36,8 +36,8 @@ struct Switches {
 }
 
 impl WriteFaults {
-    /// Turns the refusal of four of five writes on or off. The error is the one with which DynamoDB refuses writes when
-    /// a table exceeds its capacity.
+    /// Turns throttling on or off. While throttling is on, four of five writes fail with the error that DynamoDB
+    /// returns when a table exceeds its capacity.
     pub(crate) fn throttle(&self, on: bool) {
         self.0.throttled.store(on, Ordering::SeqCst);
     }
@@ -48,7 +48,8 @@ impl WriteFaults {
         self.0.cut.store(on, Ordering::SeqCst);
     }
 
-    /// Turns the holding of writes on or off. While writes are held, they wait as if the process were suspended.
+    /// Turns the fault on or off that holds writes back. While this fault is on, writes wait as if the process were
+    /// suspended.
     pub(crate) fn hold(&self, on: bool) {
         self.0.held.store(on, Ordering::SeqCst);
     }

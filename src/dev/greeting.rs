@@ -4,11 +4,12 @@ use crate::dev::TOPIC;
 use crate::dev::ports::Addresses;
 use crate::settings::Dev;
 
-/// Event time between the first event of January 2013 and the first flight, in seconds. Before the first flight, there
-/// are only three weather reports an hour.
+/// Event time in seconds from the first event of January 2013 to the first flight. Before the first flight, there are
+/// only three weather reports an hour.
 const FIRST_FLIGHT_SECONDS: f64 = 15_420.0;
 
-/// The event that the greeting suggests sending. With the timestamp `now`, its event time is the time of arrival.
+/// The example event in the greeting, which the user can send. The timestamp `now` means that the event time is the
+/// time of arrival.
 const OWN_EVENT: &str = r#"{"city":"NYC","event_type":"incident","severity":"critical","description":"Water main break","timestamp":"now"}"#;
 
 /// Returns the shell command that starts this program. The command is a path if the program was started by a path, and

@@ -40,7 +40,8 @@ fn times(now_ms: UnixMs, history_ms: i64, rate: Rate) -> impl Iterator<Item = Un
     (0..count).map(move |n| now_ms - span_ms + span_ms * n / count)
 }
 
-/// Sends the history and returns the number of events that were sent. The call blocks, and ends early at `shutdown`.
+/// Sends the history and returns the number of events that were sent. The call blocks, and ends early if `shutdown` is
+/// triggered.
 ///
 /// # Errors
 /// See [`EventProducer::send`].

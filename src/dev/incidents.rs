@@ -55,8 +55,8 @@ allow_private = true
 min_interval = "10s"
 "#;
 
-/// Starts a task that finds incidents until `shutdown`, and reports them to the receiver at the address `page`. The
-/// task logs the error if the role fails, because the rest of `dev` works without it.
+/// Starts a task that finds incidents until `shutdown` is triggered, and reports them to the receiver at the address
+/// `page`. If the role `notify` fails, the task only logs the error, because the rest of `dev` works without this role.
 pub(crate) fn start(
     brokers: String,
     page: SocketAddr,
@@ -133,8 +133,8 @@ fn settings(brokers: &str) -> anyhow::Result<Notify> {
         brokers,
         "--topic",
         TOPIC,
-        // A short reconnect time, as for the consumer of `dev`, so that the role continues soon after a stop of the
-        // broker.
+        // The reconnect time is as short as for the consumer of `dev`, so that the role continues soon after the broker
+        // has been stopped.
         "--kafka-property",
         "reconnect.backoff.max.ms=500",
     ];

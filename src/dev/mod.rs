@@ -2,15 +2,16 @@
 //!
 //! The broker is librdkafka's mock cluster, which keeps its records in memory. The database is SQLite, which answers
 //! the SDK's requests without a network. The database is either in memory or in `--data-dir`. The embedded broker and
-//! database exist only for trying the program. The mock cluster keeps at most 5 MB or 100,000 records per partition, so
-//! the producer waits for the consumer ([`Credit`]). Each start creates a new log with a new topic id. The rows of a
-//! kept database have no fences for the new log, so the same input counts again.
+//! database are meant only for trying out the program. The mock cluster keeps at most 5 MB or 100,000 records per
+//! partition, so the producer waits until the consumer has settled enough records ([`Credit`]). Each start creates a
+//! new log with a new topic id. The rows in a kept `--data-dir` have no fences for the new log, so the same input
+//! counts again.
 //!
 //! One port serves the API, the page, the health routes and the metrics of all roles, and accepts events like `produce
 //! --accept`. Two further ports lead to the broker and to the database, so that every other command works in a second
 //! terminal ([`ports`]). Unlike the page of `serve`, the page of `dev` has a panel. The panel injects faults, and shows
-//! that the counts stay correct ([`panel`]). The role `notify` runs with three rules, and its receiver is a route of
-//! the page's port ([`incidents`]).
+//! that the counts stay correct ([`panel`]). The role `notify` runs with three rules, and its messages go to a route on
+//! the port of the page ([`incidents`]).
 //!
 //! [`Credit`]: crate::produce::credit::Credit
 
@@ -38,10 +39,10 @@ use crate::settings::{Command, Consume, parse};
 pub(crate) const TOPIC: &str = "city-events";
 /// The number of partitions of the topic of events.
 pub(crate) const PARTITIONS: i32 = 6;
-/// Maximum number of unsettled records per partition in the broker, which is half of the mock cluster's limit. The mock
-/// cluster also counts some bytes in addition to keys and values.
+/// Maximum number of unsettled records per partition in the broker. The value is half of the mock cluster's limit. The
+/// mock cluster also counts some bytes in addition to keys and values.
 pub(crate) const CREDIT_RECORDS_MAX: usize = 50_000;
-/// Maximum bytes of unsettled records per partition, which is also half of the mock cluster's limit.
+/// Maximum size in bytes of all unsettled records of a partition. The value is half of the mock cluster's limit.
 pub(crate) const CREDIT_BYTES_MAX: u64 = 2_500_000;
 
 /// Returns a random token. Only the page of this process receives the token.

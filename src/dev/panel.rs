@@ -7,8 +7,8 @@
 //! | `POST /dev/break/{what}` | the state, after starting `kill`, `zombie`, `throttle`, `cut`, `broker`, `receiver` or `garbage` |
 //!
 //! Only the page of this process may send requests to the panel. A request needs the token from the page and a `Host`
-//! that names this machine. If a request has an `Origin`, the `Origin` must be equal to the `Host`. A page of another
-//! site cannot read the token, and cannot send the header that carries the token.
+//! header that names this machine. If a request has an `Origin` header, the header must be `http://` followed by the
+//! value of `Host`. A page of another site cannot read the token, and cannot send the header that carries the token.
 
 mod actions;
 
@@ -48,7 +48,7 @@ const LOG_LINES_MAX: usize = 30;
 pub(crate) struct Parts {
     /// The active consumer and the zombies.
     pub(crate) consumers: Consumers,
-    /// The write faults of the active consumer's client.
+    /// The fault switches of the active consumer's database client.
     pub(crate) faults: WriteFaults,
     /// The receiver of messages about incidents.
     pub(crate) receiver: PageReceiver,
@@ -58,7 +58,7 @@ pub(crate) struct Parts {
     pub(crate) credit: Credit,
     /// The number of partitions of the topic.
     pub(crate) partitions: i32,
-    /// A signal that ends the running actions.
+    /// A signal that makes all running actions end.
     pub(crate) shutdown: Shutdown,
     /// The embedded broker, which is dropped last. A client that outlived the broker would log that Kafka is down.
     pub(crate) broker: Broker,
@@ -94,7 +94,7 @@ pub(crate) struct Comparison {
     pub(crate) log: i64,
     /// Total number of events that the tables count in all comparable rows.
     pub(crate) tables: i64,
-    /// Number of rows that differ.
+    /// Number of rows that differ between the log and the tables.
     pub(crate) difference: u64,
     /// True if rows of counts were compared. If no rows of counts were compared, `log` and `tables` are equal only
     /// because both are 0.
@@ -125,13 +125,13 @@ struct PanelState {
     running: Vec<RunningAction>,
     log: Vec<LogLine>,
     difference: Option<Comparison>,
-    /// The reason why the numbers on the page do not change, or `None` while they change.
+    /// The reason why the numbers on the page do not change, or `None` while the numbers change.
     #[serde(skip_serializing_if = "Option::is_none")]
     waiting: Option<String>,
 }
 
 impl Panel {
-    /// Returns a panel that accepts requests with `token`.
+    /// Returns a panel that accepts only requests with the given token.
     pub(crate) fn new(parts: Parts, token: String) -> Panel {
         Panel(Arc::new(Inner {
             parts,

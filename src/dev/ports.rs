@@ -2,8 +2,9 @@
 //! interface.
 //!
 //! librdkafka's mock broker chooses its own port. `dev` forwards connections from a fixed Kafka port to the mock
-//! broker. The broker's first answer tells the client the broker's own address. This module answers DynamoDB requests
-//! itself, because the server in the database library accepts requests from any web site.
+//! broker. The first answer of the mock broker contains the address of the mock broker, so clients then connect to that
+//! address. This module answers DynamoDB requests itself, because the server in the database library accepts requests
+//! from any web site.
 
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -32,7 +33,7 @@ const KAFKA_PORT: u16 = 9092;
 const DYNAMODB_PORT: u16 = 8000;
 /// Maximum number of open connections to Kafka. Further connections to Kafka wait until an open connection is closed.
 const CONNECTIONS_MAX: usize = 256;
-/// Maximum size of a request body in bytes, which is also the maximum of DynamoDB.
+/// Maximum size of a request body in bytes. DynamoDB has the same limit.
 const BODY_BYTES_MAX: usize = 16 << 20;
 
 /// The open ports of `dev`.
@@ -100,7 +101,7 @@ async fn open(given: Option<u16>, usual: u16, option: &str) -> Result<TcpListene
     }
 }
 
-/// Forwards all connections to `target` until `shutdown`.
+/// Forwards all connections to the address `target` until `shutdown` is triggered.
 pub(crate) async fn forward(listener: TcpListener, target: SocketAddr, shutdown: Shutdown) {
     let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
@@ -115,7 +116,7 @@ pub(crate) async fn forward(listener: TcpListener, target: SocketAddr, shutdown:
             continue;
         };
         tokio::spawn(async move {
-            // A stopped broker refuses connections. The client's connection is then closed at once.
+            // If the broker is stopped, it refuses connections, and the client's connection is closed at once.
             if let Ok(mut broker) = TcpStream::connect(target).await
                 && let Err(error) = tokio::io::copy_bidirectional(&mut client, &mut broker).await
             {
@@ -126,7 +127,7 @@ pub(crate) async fn forward(listener: TcpListener, target: SocketAddr, shutdown:
     }
 }
 
-/// Answers DynamoDB requests until `shutdown`.
+/// Answers DynamoDB requests until `shutdown` is triggered.
 ///
 /// # Errors
 /// Returns an error if the port fails.

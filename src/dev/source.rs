@@ -54,7 +54,7 @@ impl Sending {
         })
     }
 
-    /// Sends all events. Returns at the end of the source or at `shutdown`. The call blocks.
+    /// Sends all events. Returns at the end of the source, or when `shutdown` is triggered. The call blocks.
     ///
     /// # Errors
     /// Returns an error if the producer fails or the input cannot be read.

@@ -67,7 +67,8 @@ impl WaitTracker {
     }
 }
 
-/// Returns the reason why a consumer waits, without the error messages of its clients, which are in the log.
+/// Returns the reason why a consumer waits, but omits the error messages of the consumer's clients, which are in the
+/// log.
 pub(crate) fn without_details(why: &str) -> String {
     let mut parts: Vec<&str> = Vec::new();
     for part in why.split("; ") {

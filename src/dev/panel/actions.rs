@@ -181,7 +181,7 @@ impl Panel {
         for (sent, (city, value)) in events.iter().enumerate() {
             let partition = partition_of(city.as_bytes(), parts.partitions);
             // The source may send an event after this thread has taken credit and before this thread sends its event.
-            // Two adjacent records then have each other's size in the credit, but the sum of both sizes is correct.
+            // In this case, the credit swaps the sizes of two adjacent records, but the sum of both sizes is correct.
             while !parts.credit.try_take(partition, city.len() + value.len()) {
                 if parts.shutdown.is_triggered() {
                     return Ok(sent);
@@ -215,9 +215,9 @@ impl Panel {
         }
     }
 
-    /// Keeps a fault active for [`FAULT`], and then until the fault has affected a write, but for at most
-    /// [`FAULT_EXTRA_MAX`] longer. The limit is necessary because the consumer may have nothing to write while the
-    /// broker is stopped.
+    /// Keeps a fault active for the duration [`FAULT`]. If the fault has not affected a write by then, the function
+    /// waits for a write, but for at most [`FAULT_EXTRA_MAX`]. The limit is necessary because the consumer may have
+    /// nothing to write while the broker is stopped.
     async fn hold_fault(
         &self,
         what: &'static str,
