@@ -173,8 +173,8 @@ fn parse_severities(text: &str) -> Result<SeverityList, String> {
         .map(SeverityList)
 }
 
-/// Checks a format of [jiff's strtime](https://docs.rs/jiff/latest/jiff/fmt/strtime/): it must be able to parse a time
-/// that was formatted with it, and the format must include a date.
+/// Checks a format of [jiff's strtime](https://docs.rs/jiff/latest/jiff/fmt/strtime/): the format must include a date,
+/// and must be able to parse a time that was formatted with the format.
 fn parse_time_format(text: &str) -> Result<String, String> {
     let text = parse_text(text)?;
     let fails = |error: jiff::Error| format!("cannot read times: {error}");

@@ -8,7 +8,7 @@ use super::LogArgs;
 use super::values::{Rate, parse_duration_ms, parse_host, parse_port, parse_rate, parse_speed};
 use crate::failure::Failure;
 
-/// Default length of the history in milliseconds, which applies unless `--history` is set.
+/// Default length of the history in milliseconds. The default applies if `--history` is not set.
 const HISTORY_MS: i64 = 3 * 3_600_000;
 
 /// Parses the value of `--history`. Returns the length of the history in milliseconds, or 0 for `off`.

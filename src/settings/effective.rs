@@ -103,8 +103,8 @@ fn settings_of(role: Role, matches: &ArgMatches, parsed: &Command) -> Vec<Effect
     out
 }
 
-/// Returns the default of an option for which the parser has no default. The role computes this default, or the help
-/// text contains it.
+/// Returns the default of an option whose default is unknown to the parser. The default of `--heartbeat` is computed as
+/// in the role, and every other default is read from the help text.
 fn default_of(arg: &clap::Arg, parsed: &Command) -> Option<String> {
     match (arg.get_id().as_str(), parsed) {
         ("heartbeat", Command::Produce(produce)) => Some(

@@ -17,7 +17,7 @@ const SIMILARITY_MIN: f64 = 0.8;
 /// always names an option of `command`.
 ///
 /// # Errors
-/// Returns a failure that names each unknown variable, with a suggestion for it.
+/// Returns a failure that names each unknown variable and suggests a known variable instead.
 pub fn check_environment(command: &Command) -> Result<(), Failure> {
     let given = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
     let unknown = unknown_variables(given, command);
@@ -57,8 +57,8 @@ fn unknown_variables(
         .collect()
 }
 
-/// Returns true if `command` reads the options of the subcommand `name`. Each command reads its own options, and
-/// `check` and `config` also read the options of the role that they inspect.
+/// Returns true if `command` reads the options of the subcommand `name`. Each command reads its own options. In
+/// addition, `check` and `config` read the options of the role that they inspect.
 fn runs_with(command: &Command, name: &str) -> bool {
     let is_role = |role: Role| role.name() == name;
     name == command.name()

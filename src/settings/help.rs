@@ -1,6 +1,6 @@
 //! Defines the help of the command line: groups of commands, versions, and a note about environment variables.
 //!
-//! `main` parses the command line with [`command`]. Completions and manual pages are generated from [`command`] too.
+//! `main` parses the command line with [`command`]. Completions and manual pages are also generated from [`command`].
 
 use std::sync::LazyLock;
 

@@ -130,7 +130,7 @@ pub struct InitTables {
     pub log: LogArgs,
 }
 
-/// The properties of the events that determine the load on the tables.
+/// The assumptions about the events from which the load on the tables is calculated.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Mix {
     /// Share of events with high or critical severity, from 0 to 1.

@@ -1,7 +1,7 @@
 //! Parses a command line, and adds tips to the error messages of clap.
 //!
-//! For an invalid value, clap always names the option. If an environment variable has set the value, the option is not
-//! on the command line, so a tip names the variable.
+//! If a value is invalid, the error message of clap names the option. If the value comes from an environment variable,
+//! the option is not on the command line, so a tip names the variable.
 
 use std::ffi::OsString;
 
@@ -110,7 +110,8 @@ fn source_variable(
         .find(|name| is_set(name))
 }
 
-/// Returns the environment variable of the former system that provides the default of an option.
+/// Returns the name of the environment variable that provides the default of an option. The former system used the same
+/// variable.
 pub(super) fn former_variable(id: &str) -> Option<&'static str> {
     match id {
         "brokers" => Some("KAFKA_BOOTSTRAP_SERVERS"),
@@ -123,7 +124,8 @@ pub(super) fn former_variable(id: &str) -> Option<&'static str> {
 mod tests {
     use super::*;
 
-    /// Returns the environment variable in the tip for `line`, if all variables in `set` are set.
+    /// Parses the command line in `line` as if only the variables in `set` were set. Returns the environment variable
+    /// that the tip names.
     fn named(line: &str, set: &[&str]) -> Option<String> {
         let line: Vec<OsString> = line.split(' ').map(OsString::from).collect();
         let mut command = command();

@@ -8,7 +8,8 @@ use clap::Args;
 use super::values::{Rate, parse_count, parse_duration_ms, parse_rate, parse_share, parse_speed};
 use super::{AccessArgs, CsvArgs, InputFormat, KafkaArgs, LogArgs};
 
-/// Default time between two heartbeats for synthetic events in milliseconds, which applies unless `--heartbeat` is set.
+/// Default time between two heartbeats for synthetic events, in milliseconds. The default applies if `--heartbeat` is
+/// not set.
 const HEARTBEAT_MS: i64 = 60_000;
 /// The default of `--listen`.
 pub const LISTEN: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 8080));
