@@ -31,7 +31,7 @@ pub(crate) fn load_certificate(
 }
 
 /// Refuses an address at which other hosts could send requests without a token, unless `--allow-anonymous` is set.
-/// `given` is the option that contains the address, with its value.
+/// `given` is the text of the option that sets the address, including the value.
 ///
 /// # Errors
 /// Returns an error that names the option if the address is refused.
@@ -48,7 +48,8 @@ pub(crate) fn check_address(
         .with_remedy("give --auth-token-file, or --allow-anonymous if you intend that"))
 }
 
-/// Returns the rules for requests to a port at `address`. The rules allow no foreign origin.
+/// Returns the rules for requests to a port on `address`. The rules do not allow pages of other origins to use the
+/// port.
 ///
 /// # Errors
 /// Returns an error if the token file cannot be read.

@@ -6,8 +6,8 @@ use crate::failure::Failure;
 use crate::kafka::client::ClientConfigError;
 use crate::store::error::StoreError;
 
-/// Maximum time for a role to drain. After that time, the role gives up on a sink that does not answer, and the process
-/// ends. The setting `TimeoutStopSec` in the service units must be longer.
+/// Maximum time for a role to drain. After this time, the role no longer waits for a sink that does not answer, and the
+/// process ends. The setting `TimeoutStopSec` in the service units must be longer.
 pub const DRAIN_MAX: Duration = Duration::from_secs(10);
 
 /// The way in which the process ends.
@@ -47,7 +47,7 @@ impl Exit {
     }
 }
 
-/// Prints the message of the command-line parser in the same way as the role itself, and returns the exit code.
+/// Prints the message of the command-line parser in the same way as a role does, and returns the exit code.
 ///
 /// If the options contain `--help`, the parser's message is the help text, which is not an error.
 pub(crate) fn print_parser_message(error: &clap::Error) -> Exit {
@@ -60,7 +60,7 @@ pub(crate) fn print_parser_message(error: &clap::Error) -> Exit {
     }
 }
 
-/// A failure whose cause an operator must repair. Service units do not restart a role after such a failure.
+/// A failure with a cause that an operator must repair. Service units do not restart a role after such a failure.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct SettingsError(pub Failure);

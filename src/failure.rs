@@ -21,7 +21,7 @@ pub struct Failure {
     pub what: String,
     /// The reason of the failure, if it is known.
     pub why: Option<String>,
-    /// The action by which the user can repair the cause, if one is known.
+    /// The action by which the user can repair the cause, if such an action is known.
     pub remedy: Option<String>,
 }
 

@@ -7,7 +7,7 @@ use std::io::{ErrorKind, IsTerminal, Write as _};
 
 use textwrap::{Options, WordSplitter, fill};
 
-/// Prints text on standard output. A pipe that the reader has closed does not count as an error.
+/// Prints text on standard output. The function does not return an error if the reader has closed the pipe.
 ///
 /// # Errors
 /// Returns every error of standard output except a closed pipe.

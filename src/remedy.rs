@@ -73,7 +73,7 @@ pub fn describe_error(error: &anyhow::Error) -> Failure {
     }
 }
 
-/// Converts a single error to a failure, without its sources.
+/// Converts a single error to a failure, and ignores the sources of the error.
 fn describe_one(error: &(dyn Error + 'static)) -> Failure {
     if let Some(failure) = error.downcast_ref::<Failure>() {
         return failure.clone();

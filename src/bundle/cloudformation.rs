@@ -12,7 +12,8 @@ use crate::store::attributes::TTL;
 use crate::store::rights::{TableUser, grants_after_template, policy_of};
 use crate::store::tables::{Keys, TableSpec, incidents_spec, key_attributes, specs};
 
-/// Returns the CloudFormation template. Parameters of the template determine how the tables are protected.
+/// Returns the CloudFormation template. The parameters of the template let the operator choose how the tables are
+/// protected.
 pub(super) fn template(names: &TableNames) -> Value {
     let mut resources = tables(names);
     let mut outputs = Map::new();

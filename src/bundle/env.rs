@@ -4,8 +4,9 @@ use std::fmt::Write as _;
 
 use crate::settings::{Role, command};
 
-/// Options that a service must not use. Some options, such as `--stop-at-end`, make the role end, after which systemd
-/// would start the role again. The remaining options depend on an option that makes the role end.
+/// Options that a service must not use. Some of these options, such as `--stop-at-end`, make the role end, and systemd
+/// would then start the role again. The remaining options in this list have an effect only with an option that makes
+/// the role end.
 const NOT_FOR_SERVICES: [&str; 18] = [
     // The unit of `produce --accept` sets the option `--accept` itself.
     "accept",
@@ -32,8 +33,8 @@ const NOT_FOR_SERVICES: [&str; 18] = [
 const FOR_ACCEPT: [&str; 2] = ["heartbeat", "listen"];
 /// The environment file of the unit for `produce --accept`.
 const ACCEPT: &str = "accept.env";
-/// The heading of the access options in the help. Each service has its own access options, because clients that send
-/// events should not be able to read the API with their tokens.
+/// The heading above the access options in the help text. Each service has its own access options, because clients that
+/// send events should not be able to read the API with their tokens.
 const ACCESS: &str = "Access";
 
 /// Returns true if an option belongs in the file of each service instead of `common.env`. For example, each service

@@ -23,8 +23,8 @@ struct Needs<'a> {
 /// Runs all tests that apply to the role, and prints the results.
 ///
 /// # Errors
-/// Returns an error if `shutdown` is triggered before all tests are done. A failed test is not an error, but a row of
-/// the printed table.
+/// Returns an error if `shutdown` is triggered before all tests are done. A failed test does not cause an error, but
+/// appears as a row in the printed table.
 pub async fn run(args: Check, shutdown: Shutdown) -> anyhow::Result<Exit> {
     let parsed = match parse_role(args.role, &args.options) {
         Ok(parsed) => parsed,

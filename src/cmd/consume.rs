@@ -30,7 +30,7 @@ pub async fn run(args: Consume, metrics: Metrics, shutdown: Shutdown) -> anyhow:
     let http_stop = Shutdown::new();
     let served = server::ServeOptions::without_login(&args.allowed_host);
     let http = tokio::spawn(server::serve(listener, router, served, http_stop.clone()));
-    // Some settings can only be checked by librdkafka, which does so before the role reports that it is ready.
+    // Only librdkafka can check some of the settings. The role runs this check before it reports that it is ready.
     check_settings(&args)?;
     let client = connect_dynamodb(ConnectOptions {
         attempts: 1,

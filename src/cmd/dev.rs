@@ -82,7 +82,8 @@ pub async fn run(args: Dev, metrics: Metrics, shutdown: Shutdown) -> anyhow::Res
         shutdown: shutdown.clone(),
     };
     let panel = Panel::new(parts, token.clone());
-    // Only the HTTP server owns the `EventDoor`, because the producer in it must end before the panel's broker.
+    // Only the HTTP server owns the `EventDoor`, because the producer in the `EventDoor` must end before the broker of
+    // the panel ends.
     let door = EventDoor::new(Arc::clone(&producer), TOPIC, &metrics, &shutdown);
     let door = door.with_credit(credit.clone(), PARTITIONS).router();
     let comparing = comparison::watch(panel.clone(), source, raw_ttl_ms, shutdown.clone());

@@ -1,11 +1,12 @@
 //! `citystream produce`: sends events from a source to Kafka, opens an HTTP port, and shows the progress.
 //!
-//! The exit code is 1 if Kafka refused an event or did not acknowledge it, or if the input could not be read. The
-//! exit code is also 1 if the input had an invalid line, unless `--skip-bad` is given. The role waits while Kafka
-//! does not answer.
+//! The exit code is 1 if Kafka refused an event or did not acknowledge it, or if the input could not be read. The exit
+//! code is also 1 if the input had an invalid line, unless `--skip-bad` is given. If Kafka does not answer, the role
+//! waits until Kafka answers.
 //!
 //! With `--accept`, the events come from HTTP requests. After a stop is requested, open HTTP requests are still
-//! answered while the producer delivers their events. The exit code is 0 if no event is still undelivered at the end.
+//! answered while the producer delivers their events. With `--accept`, the exit code is 0 if no event remains
+//! undelivered at the end.
 
 use std::io::ErrorKind;
 use std::sync::Arc;
@@ -101,7 +102,8 @@ pub async fn run(args: Produce, metrics: Metrics, shutdown: Shutdown) -> anyhow:
     let faults = pumped.as_ref().copied().unwrap_or_default();
     report.report_summary(&counts, counts.undelivered(), faults);
     pumped.map_err(pump_error)?;
-    // Failed events do not change the exit code, because the answers to the HTTP requests have already reported them.
+    // Failed events do not change the exit code, because the answers to the HTTP requests have already reported the
+    // failed events.
     if args.accept && counts.undelivered() == 0 {
         return Ok(Exit::Done);
     }

@@ -1,5 +1,5 @@
-//! `citystream tail`: reads the topic without a consumer group, and shows the records on a live screen or as
-//! lines. With `--incidents`, shows the incidents of the table.
+//! `citystream tail`: reads the topic without a consumer group, and shows the records on a live screen or as lines.
+//! With `--incidents`, the command shows incidents from the table of incidents.
 
 use std::io;
 

@@ -21,7 +21,7 @@ const CHECK_EVERY: Duration = Duration::from_secs(2);
 /// Maximum duration of one check.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// The result of the last check of the tables.
+/// A probe that stores the result of the last check of the tables.
 pub(crate) struct TablesProbe {
     state: Mutex<Result<(), String>>,
     client: Client,
@@ -38,7 +38,7 @@ impl TablesProbe {
         }
     }
 
-    /// Checks the tables periodically until `shutdown`, and logs each change of the result once.
+    /// Checks the tables periodically until `shutdown` is triggered, and logs each change of the result once.
     pub(crate) async fn watch(self: Arc<TablesProbe>, reads: Arc<dyn Reads>, shutdown: Shutdown) {
         loop {
             let state = match tokio::time::timeout(CHECK_TIMEOUT, reads.ping()).await {
