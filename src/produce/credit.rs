@@ -1,9 +1,9 @@
 //! Limits how many records a producer may be ahead of a consumer in each partition.
 //!
 //! With a broker that keeps its log on disk, no such limit is needed. The broker of `dev` is librdkafka's mock cluster,
-//! which keeps at most 5 MB or 100,000 records for each partition. When a partition is full, the mock cluster drops the
-//! oldest records, even if no consumer has read them. The producer of `dev` therefore takes credit for each record, and
-//! waits until the consumer has settled enough records.
+//! which keeps at most 5 MB or 100,000 records for each partition. When a partition is full, the mock cluster drops its
+//! oldest records, even if no consumer has read these records. The producer of `dev` therefore takes credit for each
+//! record, and waits until the consumer has settled enough records.
 //!
 //! The credit is exact if only one producer writes to the topic, starting at offset 0. With only one producer, the
 //! records get their offsets in the order of the calls of [`Credit::try_take`]. [`Credit::settle`] gives back the
@@ -32,8 +32,8 @@ struct Account {
 }
 
 impl Credit {
-    /// Returns credit for `partitions` partitions. Each partition may have at most `records_max` unsettled records,
-    /// with at most `bytes_max` bytes in total.
+    /// Returns the credit for a topic with `partitions` partitions. Each partition may have at most `records_max`
+    /// unsettled records, with at most `bytes_max` bytes in total.
     pub fn new(partitions: usize, records_max: usize, bytes_max: u64) -> Credit {
         Credit {
             records_max,

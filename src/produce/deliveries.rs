@@ -1,7 +1,7 @@
 //! Counts the outcomes of the records that a producer has sent, for progress, health and metrics.
 //!
 //! The sending thread and the thread of the delivery callbacks update the counts for every event, so the counts use no
-//! lock. Values that are derived from the counts are computed only when they are read.
+//! lock. Values that are derived from the counts are computed only when a caller reads the counts.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
@@ -66,7 +66,7 @@ pub struct DeliveryCounts {
     pub bad: u64,
     /// Number of heartbeats that were passed to librdkafka.
     pub heartbeats: u64,
-    /// The latencies of acknowledged events. A latency is the time from sending an event to its acknowledgement.
+    /// The latencies of all acknowledged events. A latency is the time from sending an event to its acknowledgement.
     pub latency: LatencySummary,
     /// The time since the producer was created.
     pub uptime: Duration,
@@ -126,7 +126,7 @@ impl Deliveries {
         }
     }
 
-    /// Checks that events currently reach Kafka. Callers must call this function at least once a second, because the
+    /// Checks whether events currently reach Kafka. Callers must call this function at least once a second, because the
     /// function detects a stall by comparing the counts of two calls.
     ///
     /// # Errors
@@ -152,7 +152,7 @@ impl Deliveries {
     }
 
     /// Works like [`Deliveries::check_flow`], but returns `Ok` until the producer has reached Kafka. Until the producer
-    /// has reached Kafka, the producer itself logs that it waits.
+    /// has reached Kafka, the producer itself logs that it waits for Kafka.
     ///
     /// # Errors
     /// Returns a sentence for the operator that says why events do not reach Kafka.

@@ -110,10 +110,10 @@ impl ProducerContext for DeliveryContext {
                 };
                 self.returned().push_back(returned);
             }
-            // The event is not sent again, because Kafka may already have it. An example is the error `DestroyBroker`,
-            // which occurs when the metadata no longer lists a broker that has requests in flight. librdkafka itself
-            // retries the requests in flight while the producer id is the same. These requests fail only after the
-            // producer id has changed, and then always with the status "possibly persisted"
+            // The event is not sent again, because Kafka may already have stored the event. An example is the error
+            // `DestroyBroker`, which occurs when the metadata no longer lists a broker that has requests in flight.
+            // librdkafka itself retries the requests in flight while the producer id is the same. These requests fail
+            // only after the producer id has changed, and then always with the status "possibly persisted"
             // (`rd_kafka_handle_idempotent_Produce_error` in rdkafka_request.c, version 2.12). Therefore
             // `rd_kafka_message_status` cannot show that sending again is safe.
             (mark, Err((error, _))) => {

@@ -1,8 +1,9 @@
 //! `produce --dry-run`: reads the input like a normal run, shows the first events and counts the lines that would be
 //! rejected, but sends nothing.
 //!
-//! The events go to standard output, one JSON object per line, exactly as a run would send them. The counts go to
-//! standard error. The exit code is the same as for a normal run that delivers all its events.
+//! The events go to standard output, one JSON object per line, exactly as a normal run would send the events. The
+//! counts of a dry run go to standard error. The exit code is the same as for a normal run that delivers all its
+//! events.
 
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind, Write};

@@ -38,10 +38,10 @@ const BATCHES_MAX: usize = 4;
 /// The reason why an input could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum InputError {
-    /// The file cannot be opened.
+    /// The input file cannot be opened.
     #[error("failed to open {}", path.display())]
     Open {
-        /// The path of the file.
+        /// The path of the input file.
         path: PathBuf,
         /// The error of the operating system.
         source: io::Error,
@@ -65,8 +65,8 @@ pub enum InputError {
 /// A line of the input that is not empty, or a row of a CSV file.
 #[derive(Debug, PartialEq, Eq)]
 pub struct InputLine {
-    /// The number of the line, counted from 1. Empty lines are counted too. The number of a CSV row is the number of
-    /// its first line.
+    /// The number of the line, counted from 1. The numbering includes empty lines. The number of a CSV row is the
+    /// number of its first line.
     pub number: u64,
     /// The event in the line, or the reason why the line is not an event.
     pub outcome: Result<InputEvent, Reject>,
@@ -75,7 +75,7 @@ pub struct InputLine {
 /// A valid event. The city and the value of the event are stored in its [`LineBatch`].
 #[derive(Debug, PartialEq, Eq)]
 pub struct InputEvent {
-    /// The event time.
+    /// The event time, in milliseconds since the Unix epoch.
     pub time_ms: UnixMs,
     city: Range<usize>,
     value: Range<usize>,
@@ -111,9 +111,9 @@ pub struct Input {
 /// The result of [`Input::next_batch`].
 #[derive(Debug)]
 pub enum NextBatch {
-    /// The next lines.
+    /// The next lines of the input.
     Lines(LineBatch),
-    /// No line arrived in time.
+    /// No line of the input arrived before the timeout.
     Nothing,
     /// The input has ended.
     End,
@@ -169,7 +169,7 @@ impl Input {
     ) -> Result<Input, InputError> {
         let (sender, batches) = sync_channel(BATCHES_MAX);
         // The program never joins the reading thread, because a read from a silent pipe cannot be interrupted. The
-        // thread ends with the process.
+        // reading thread ends with the process.
         std::thread::Builder::new()
             .name("input".to_owned())
             .spawn(move || read(&sender))
@@ -177,7 +177,7 @@ impl Input {
         Ok(Input { batches })
     }
 
-    /// Reads a whole file and returns the largest event time in it, or `None` if the file has no event.
+    /// Reads a whole file and returns the largest event time in the file, or `None` if the file contains no event.
     ///
     /// # Errors
     /// Returns [`InputError`] if the file cannot be opened or read.
@@ -190,8 +190,8 @@ impl Input {
         Ok(newest_ms)
     }
 
-    /// Counts the lines of a file that are not empty, or the rows of a CSV file, without checking them. Counting stops
-    /// after `lines_max` lines.
+    /// Counts the lines of a file that are not empty, or the rows of a CSV file, without checking them. The function
+    /// stops counting after `lines_max` lines.
     ///
     /// # Errors
     /// Returns [`InputError`] if the file cannot be opened or read.

@@ -48,7 +48,7 @@ impl LatencyHistogram {
         }
     }
 
-    /// Adds one latency.
+    /// Adds one latency to the histogram.
     pub fn record(&self, us: u64) {
         self.buckets[bucket_of(us)].fetch_add(1, Ordering::Relaxed);
         self.count.fetch_add(1, Ordering::Relaxed);

@@ -65,7 +65,7 @@ pub enum ProducerError {
     /// The idempotent producer can no longer guarantee that the records are in order and complete.
     #[error("the Kafka producer failed for good: {reason}")]
     Fatal {
-        /// The message of librdkafka.
+        /// The error message of librdkafka.
         reason: String,
     },
 }
@@ -119,7 +119,7 @@ impl EventProducer {
         })
     }
 
-    /// Returns the counts of all records that this producer has sent. Other threads share these counts.
+    /// Returns the counts of all records that this producer has sent. Other threads can read these shared counts.
     pub fn deliveries(&self) -> Arc<Deliveries> {
         Arc::clone(&self.deliveries)
     }
@@ -129,7 +129,7 @@ impl EventProducer {
     }
 
     /// Waits until Kafka answers and the topic exists, and logs the reason for the wait every ten seconds. Returns the
-    /// number of partitions, or `None` if a stop was requested. The call blocks.
+    /// number of partitions, or `None` if a stop was requested. The function blocks its thread.
     ///
     /// If `patient` is true, the function keeps waiting even if the brokers refuse this client, because an operator may
     /// repair the cause.
@@ -184,7 +184,8 @@ impl EventProducer {
         Ok(None)
     }
 
-    /// Returns the number of partitions of the topic, or `None` if the topic does not exist. The call blocks.
+    /// Returns the number of partitions of the topic, or `None` if the topic does not exist. The function blocks its
+    /// thread.
     ///
     /// # Errors
     /// Returns the error of librdkafka if Kafka does not answer in time.
@@ -194,7 +195,8 @@ impl EventProducer {
         Ok(partitions.map(|ids| i32::try_from(ids.len()).unwrap_or(i32::MAX)))
     }
 
-    /// Sends one event. The key of the event determines the partition. Waits while the queue is full.
+    /// Sends one event. The key of the event determines the partition. While librdkafka's queue is full, the function
+    /// waits.
     ///
     /// Returns true if the event was queued. Returns false if a stop was requested while the queue was full.
     ///
@@ -220,8 +222,8 @@ impl EventProducer {
         Ok(queued)
     }
 
-    /// Resends the events that librdkafka returned because the topic was missing. Waits while the queue is full.
-    /// Returns false if a stop is requested while the queue is full.
+    /// Resends the events that librdkafka returned because the topic was missing. While librdkafka's queue is full, the
+    /// function waits. Returns false if a stop is requested while the queue is full.
     ///
     /// # Errors
     /// Returns the same errors as [`EventProducer::send`].
@@ -364,9 +366,10 @@ impl EventProducer {
     }
 
     /// Waits until every event is acknowledged or has failed. Returns the number of events that are still undelivered.
-    /// The call blocks.
+    /// The function blocks its thread.
     ///
-    /// The function stops waiting after a minute without an acknowledgement, or eight seconds after a request to stop.
+    /// The function stops waiting after one minute without an acknowledgement. After a request to stop, the function
+    /// waits for at most eight seconds.
     pub fn finish(&self, shutdown: &Shutdown) -> u64 {
         let begun = Instant::now();
         let mut stop_begun = None;

@@ -55,12 +55,13 @@ pub enum PumpError {
     Producer(#[from] ProducerError),
 }
 
-/// The source of the events.
+/// The source of the events that the pump sends.
 #[derive(Debug)]
 pub enum EventSource {
-    /// Synthetic events, whose event time is the time at which they are sent.
+    /// Synthetic events. The event time of each event is the time at which the pump sends the event.
     Synthetic(Stream),
-    /// The events of an input. The pump sends these events unchanged, unless the replay moves their event times.
+    /// The events of an input, such as a file. The pump sends these events unchanged, unless the replay moves their
+    /// event times.
     Input(Input, Replay),
     /// Events that other tasks send, until a stop is requested.
     Requests,
@@ -69,7 +70,7 @@ pub enum EventSource {
 /// The settings with which the pump sends events.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// The rate of events.
+    /// The rate at which the pump sends events.
     pub rate: Rate,
     /// Maximum number of events to send, or `None` if there is no maximum.
     pub count: Option<u64>,
@@ -92,15 +93,15 @@ pub struct FaultCounts {
 
 /// Sends events until the source ends, the number of events in the plan is reached, or a stop is requested.
 ///
-/// The function first waits for Kafka. The function counts each input line that is not an event, and calls `on_bad`
-/// with the line's number and the reason. The caller must call [`EventProducer::finish`] afterwards, even after an
-/// error.
+/// The function first waits until Kafka answers and the topic exists. The function counts each input line that is not
+/// an event, and calls `on_bad` with the line's number and the reason. The caller must call [`EventProducer::finish`]
+/// afterwards, even after an error.
 ///
 /// # Errors
 /// Returns [`PumpError`] if the source or the producer fails. The events that were sent before the error remain sent.
 ///
 /// # Panics
-/// Panics if it is called outside a Tokio runtime, or on a thread that runs the runtime's async tasks.
+/// Panics if called outside a Tokio runtime, or on a thread that runs the runtime's async tasks.
 pub fn run(
     source: EventSource,
     producer: &EventProducer,
@@ -253,8 +254,8 @@ impl Pump<'_> {
             self.send_heartbeats_if_due()?;
             let by_rate = self.pace.due_us().map(Duration::from_micros);
             if by_rate.is_none() && from <= self.started {
-                // Without a rate limit, the clock is not read, because reading it for each event would take 5 % of the
-                // time.
+                // Without a rate limit, the clock is not read, because reading the clock for each event would take 5 %
+                // of the time.
                 return Ok(true);
             }
             let due = by_rate.map_or(from, |us| from.max(self.started + us));

@@ -102,7 +102,7 @@ impl Receipts {
         Some(batch)
     }
 
-    /// Sets the outcome of the event with the delivery mark `mark`, and returns the event's batch. Returns `None` if
+    /// Sets the outcome of the event whose delivery mark is `mark`, and returns the event's batch. Returns `None` if
     /// the event has no batch.
     pub fn settle(&self, mark: usize, outcome: Outcome) -> Option<Arc<Batch>> {
         if mark & BATCH_BIT == 0 {
@@ -142,7 +142,7 @@ impl Receipts {
 }
 
 impl OpenBatches {
-    /// Removes a batch. Returns false if the batch was already removed.
+    /// Removes a batch from the open batches. Returns false if the batch was already removed.
     fn close(&mut self, batch: &Batch, events: usize) -> bool {
         let was_open = self.batches.remove(&batch.id).is_some();
         if was_open {
@@ -164,7 +164,7 @@ impl Batch {
         self.sent_us
     }
 
-    /// Waits until no event is pending. Only one task may wait.
+    /// Waits until no event is pending. Only one task may wait for a batch at a time.
     pub async fn wait(&self) {
         while self.lock().pending > 0 {
             self.settled.notified().await;

@@ -25,7 +25,7 @@ use crate::telemetry::{self, can_draw, steady_ms};
 
 /// Time between two plain lines that show the progress.
 const LINE_EVERY: Duration = Duration::from_secs(10);
-/// How often the progress bar is drawn, in frames per second.
+/// Number of times per second that the progress bar is drawn.
 const FRAMES: u8 = 10;
 /// Number of columns that the complete progress line needs. On a narrower terminal, the line omits the bar and the
 /// rate.
@@ -91,7 +91,7 @@ impl ProgressReport {
         }
     }
 
-    /// Updates the display. The caller calls this function about ten times a second.
+    /// Updates the progress that is displayed. The caller calls this function about ten times a second.
     pub(crate) fn update(&self) {
         let counts = self.deliveries.counts();
         let mut last = self
@@ -270,8 +270,8 @@ fn draw(
     bar.set_position(counts.acknowledged);
 }
 
-/// Returns a text with the counts of invalid and failed events. The caller appends this text to other counts. Counts of
-/// zero are omitted.
+/// Returns a text with the counts of invalid and failed events. The caller appends this text to other counts. The text
+/// omits counts that are zero.
 fn error_counts(counts: &DeliveryCounts) -> String {
     let mut out = String::new();
     for (name, count) in [("bad", counts.bad), ("failed", counts.failed)] {
@@ -324,7 +324,7 @@ fn per_second(since: (Instant, u64), acked: u64) -> f64 {
     acked.saturating_sub(since.1) as f64 / since.0.elapsed().as_secs_f64().max(0.001)
 }
 
-/// Formats a rate. A rate below 10 has one decimal, and a larger rate has thousands separators.
+/// Formats a rate as text. A rate below 10 has one decimal, and a larger rate has thousands separators.
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
 fn rate_text(rate: f64) -> String {
     if rate < 10.0 {

@@ -14,7 +14,7 @@
 //!
 //! A consumer that was killed may have sent a dead letter twice. A run therefore identifies a dead letter by the
 //! partition and the offset of its record. Each run reads all dead letters from the beginning, to learn which records
-//! earlier runs have processed. The run then processes only the remaining dead letters.
+//! earlier runs have processed. After this search, the run processes only the remaining dead letters.
 //!
 //! The run skips dead letters of other topics. The run also skips dead letters with the reason `refused_by_table`,
 //! because their events are already counted. The function [`run`] blocks.
@@ -65,7 +65,7 @@ pub enum ResendError {
     /// The brokers refuse every client with these settings.
     #[error("{0}")]
     Refused(Refusal),
-    /// A request failed. The events that were sent before the failed request remain sent.
+    /// A request to Kafka failed. The events that were sent before the failed request remain sent.
     #[error("failed to {what}")]
     Kafka {
         /// The purpose of the request, as the rest of the phrase "failed to …".
@@ -222,7 +222,7 @@ fn next_producer(
     Ok(producer)
 }
 
-/// Sends a request, and repeats it while its error allows a repetition. Gives up after [`RETRY_MAX`].
+/// Sends a request, and repeats the request while its error allows a retry. The function gives up after [`RETRY_MAX`].
 fn retry(request: impl Fn() -> KafkaResult<()>) -> KafkaResult<()> {
     let began = Instant::now();
     loop {
@@ -248,8 +248,8 @@ struct LetterPartition {
     end: Offset,
 }
 
-/// Waits for Kafka and assigns the partitions of the dead-letter topic from their beginning. The result is empty if
-/// there is no new dead letter. Returns `None` if a stop was requested.
+/// Waits for Kafka and assigns the partitions of the dead-letter topic from their beginning. The result is empty if the
+/// dead-letter topic has no new dead letter. Returns `None` if a stop was requested.
 fn wait_and_assign(
     consumer: &BaseConsumer<Context>,
     topic: &str,
@@ -278,7 +278,8 @@ fn wait_and_assign(
     Ok(None)
 }
 
-/// Assigns the partitions. If a topic is missing, the inner error is the name of that topic.
+/// Assigns the partitions of the dead-letter topic to the consumer. If a topic is missing, the inner error is the name
+/// of that topic.
 fn assign(
     consumer: &BaseConsumer<Context>,
     topic: &str,
@@ -318,7 +319,7 @@ fn assign(
 /// The topic id, the partition and the offset of a record, which together identify the record.
 type SourceRecord = (String, i32, i64);
 
-/// The content of one transaction.
+/// The events and offsets of one transaction.
 struct TransactionBatch {
     resent: Resent,
     /// For each partition, the offset after the last dead letter of the transaction.
@@ -385,7 +386,7 @@ impl Resend<'_> {
         }
     }
 
-    /// Returns an error unless the committed offsets are those of this run's last transaction.
+    /// Returns an error if the committed offsets differ from the offsets of this run's last transaction.
     fn expect_unchanged(&self, consumer: &BaseConsumer<Context>) -> Result<(), ResendError> {
         let ids = self.partitions.keys().copied();
         let commits = committed(consumer, self.dlq_topic, ids, TIMEOUT)
@@ -450,7 +451,7 @@ impl Resend<'_> {
 }
 
 /// Returns the value of a header that the consumer added. The consumer's headers begin with the last header named
-/// `reason`. Headers before it belong to the original record, and may have the same names.
+/// `reason`. Headers before this last `reason` belong to the original record, and may have the same names.
 fn header(letter: &BorrowedMessage<'_>, name: &str) -> Option<String> {
     let headers: Vec<_> = letter.headers()?.iter().collect();
     let ours = headers.iter().rposition(|header| header.key == "reason")?;

@@ -1,10 +1,10 @@
 //! Checks the headers of an HTTP request that sends events: its origin, and the format of its body.
 //!
 //! A page of another site can make a browser send a form or plain text to this server by POST, without a CORS preflight
-//! request. Browsers name the site in `Origin`, and newer browsers also describe it in `Sec-Fetch-Site`. A request with
-//! `Origin` or `Sec-Fetch-Site` must come from a page of this server, and must not have the content type of a form.
-//! `curl -d` also sends the content type of a form, but neither `Origin` nor `Sec-Fetch-Site`. Requests of `curl -d`
-//! are therefore accepted.
+//! request. Browsers name the site of the page in `Origin`, and newer browsers also describe the site in
+//! `Sec-Fetch-Site`. A request with `Origin` or `Sec-Fetch-Site` must come from a page of this server, and must not
+//! have the content type of a form. `curl -d` also sends the content type of a form, but neither `Origin` nor
+//! `Sec-Fetch-Site`. Requests of `curl -d` are therefore accepted.
 
 use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE, HOST, HeaderName, ORIGIN};
 use axum::http::{HeaderMap, HeaderValue};
@@ -15,7 +15,7 @@ use crate::core::submission::Framing;
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 const TYPES: &str = "send application/json or application/x-ndjson";
 
-/// The format of a request body, as its headers declare it.
+/// The format of a request body, as the headers of the request declare it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct BodyKind {
     pub(super) framing: Framing,

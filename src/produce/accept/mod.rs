@@ -37,8 +37,8 @@ const WATCH_EVERY: Duration = Duration::from_millis(500);
 const BODY_MAX: Duration = Duration::from_secs(20);
 /// Maximum time that a request waits for room in librdkafka's queue or for acknowledgements from Kafka.
 const KAFKA_MAX: Duration = Duration::from_secs(10);
-/// Maximum time that a request waits for acknowledgements after the role has begun to stop. The final flush of the
-/// producer then takes at most eight seconds, and systemd ends the process after ten seconds.
+/// Maximum time that a request waits for acknowledgements after the role has begun to stop. After this time, the final
+/// flush of the producer takes at most eight seconds. systemd ends the process after ten seconds.
 const STOP_MAX: Duration = Duration::from_secs(2);
 
 /// The limits of HTTP requests that send events. The deadline is longer than the sum of all waits in a request, because
@@ -66,7 +66,7 @@ impl EventDoor {
     /// Returns the state of a route through which HTTP clients send events to `topic` until `shutdown`.
     ///
     /// # Panics
-    /// Panics if it is called outside a Tokio runtime.
+    /// Panics if called outside a Tokio runtime.
     pub(crate) fn new(
         producer: Arc<EventProducer>,
         topic: &str,

@@ -48,8 +48,8 @@ pub(super) async fn receive(
     }
 }
 
-/// Returns the error `refusal` if the collector refused bytes. Otherwise returns `done`, which is the result of copying
-/// the body.
+/// Returns the error `refusal` if the collector refused bytes. If no bytes were refused, returns `done`, which is the
+/// result of copying the body.
 fn finish(refusal: Option<ApiError>, done: Result<(), ApiError>) -> Result<(), ApiError> {
     refusal.map_or(done, Err)
 }

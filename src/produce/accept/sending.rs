@@ -26,8 +26,8 @@ pub(super) struct Sent {
 }
 
 impl EventDoor {
-    /// Checks the events of a request body that arrived at `arrival_ms`, and sends the valid events to Kafka. The call
-    /// blocks.
+    /// Checks the events of a request body that arrived at `arrival_ms`, and sends the valid events to Kafka. The
+    /// function blocks its thread.
     ///
     /// # Errors
     /// Returns an error if no event was sent. The cause is that the body cannot be divided into events, that memory is

@@ -1,8 +1,8 @@
-//! Splits a stream of bytes into lines. Unpacks the stream if it is compressed with gzip.
+//! Splits a stream of bytes into lines. If the stream is compressed with gzip, it is unpacked first.
 //!
 //! A line ends with LF or CRLF. A byte order mark at the start of the stream is dropped. Empty lines are skipped, but
-//! they count in the line numbers. A line that exceeds the maximum size of a record is dropped while it is read, so
-//! that it needs no memory.
+//! the line numbers include empty lines. A line that exceeds the maximum size of a record is dropped during reading, so
+//! that the line needs no memory.
 
 use std::io::{self, BufRead, BufReader, Cursor, Read};
 
@@ -153,7 +153,8 @@ impl<R: BufRead> Lines<R> {
 }
 
 impl<R: Read> Lines<BufReader<R>> {
-    /// Returns true if the buffer is empty. The next read then has to wait for the stream, which may take a long time.
+    /// Returns true if the buffer is empty. If the buffer is empty, the next read has to wait for the stream, which may
+    /// take a long time.
     pub(super) fn is_buffer_empty(&self) -> bool {
         self.reader.buffer().is_empty()
     }

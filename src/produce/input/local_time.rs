@@ -18,7 +18,7 @@ use crate::core::time::parse_timestamp;
 /// The format and the time zone of the times in a CSV file.
 #[derive(Clone, Debug, Default)]
 pub(super) struct TimeRules {
-    /// The format of a time, in the syntax of `strftime`. `None` means RFC 3339.
+    /// The format of a time, in the syntax of `strftime`. `None` means that the times are in RFC 3339.
     pub(super) format: Option<String>,
     /// The time zone of the times that have no offset.
     pub(super) zone: Option<TimeZone>,

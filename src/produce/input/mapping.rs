@@ -12,7 +12,8 @@
 //! | of `severity`, if `--severity-map` contains `*` and the cell is not a severity | the severity mapped from `*` |
 //! | of `timestamp` | the instant in UTC ([`TimeRules`]) |
 //!
-//! Columns that are mapped to no field are not sent, because storing them with every raw event would cost write units.
+//! Columns that are mapped to no field are not sent, because storing such columns with every raw event would cost write
+//! units.
 
 use std::borrow::Cow;
 
@@ -24,7 +25,7 @@ use crate::core::time::format_millis;
 use crate::failure::Failure;
 use crate::settings::{CsvArgs, EventField, nearest};
 
-/// Maximum number of column names in an error message. Further columns are only counted.
+/// Maximum number of column names in an error message. If there are more columns, the message only states how many.
 const COLUMNS_SHOWN: usize = 50;
 
 /// The rules by which the rows of a CSV file become events, from the checked command-line options.
@@ -35,12 +36,12 @@ pub struct CsvRules {
     time: TimeRules,
 }
 
-/// The source of a field.
+/// The source from which a field of an event gets its text.
 #[derive(Clone, Debug)]
 enum Source {
-    /// The column with this name.
+    /// The field gets its text from the column with this name.
     Column(String),
-    /// The same text in every event.
+    /// The field has this text in every event.
     Text(String),
 }
 
@@ -167,7 +168,8 @@ enum Cell {
 /// The result of [`Mapping::write_event`].
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Written {
-    /// The reason why the timestamp cell cannot be parsed as a time. The event then has an empty timestamp.
+    /// The reason why the timestamp cell cannot be parsed as a time. If the cell cannot be parsed, the event has an
+    /// empty timestamp.
     pub(super) wrong_time: Option<String>,
 }
 

@@ -32,7 +32,7 @@ pub(super) struct MappedRows {
 }
 
 impl Records {
-    /// Opens an input. For a CSV file, the function also reads the first row.
+    /// Opens an input of either format. For a CSV file, the function also reads the first row.
     ///
     /// # Errors
     /// Returns [`InputError::Read`] if reading fails, and [`InputError::Columns`] if the first row does not name the

@@ -1,7 +1,7 @@
 //! Splits a stream of bytes into the rows of a CSV file (RFC 4180). A field in quotes may contain line breaks.
 //!
-//! A row that exceeds the maximum size of a record is dropped while it is read, so that it needs no memory. An unclosed
-//! quote can cause such a large row, because the quote joins all lines up to the next quote into one row.
+//! A row that exceeds the maximum size of a record is dropped during reading, so that the row needs no memory. An
+//! unclosed quote can cause such a large row, because the quote joins all lines up to the next quote into one row.
 
 use std::io::{self, BufRead as _, BufReader, Cursor, ErrorKind, Read};
 use std::ops::Range;
@@ -44,14 +44,14 @@ pub(super) struct Row<'a> {
 /// The size of a row that is too large.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct RowSize {
-    /// The number of bytes, including quotes, commas and the line break.
+    /// The size of the row in bytes, including quotes, commas and the line break.
     pub(super) bytes: u64,
     /// The number of the row's last line.
     pub(super) last_line: u64,
 }
 
 impl<'a> Row<'a> {
-    /// Returns the number of fields. A row that is too large has no fields.
+    /// Returns the number of fields in the row. A row that is too large has no fields.
     pub(super) fn len(&self) -> usize {
         self.fields.len()
     }
@@ -87,7 +87,8 @@ impl<R: Read> Rows<R> {
         self.core.line()
     }
 
-    /// Returns true if the buffer is empty. The next read then has to wait for the stream, which may take a long time.
+    /// Returns true if the buffer is empty. If the buffer is empty, the next read has to wait for the stream, which may
+    /// take a long time.
     pub(super) fn is_buffer_empty(&self) -> bool {
         self.reader.buffer().is_empty()
     }
@@ -168,7 +169,7 @@ impl<R: Read> Rows<R> {
     }
 }
 
-/// The result of reading a row up to its end.
+/// The facts that the reader learns at the end of a row.
 struct RowEnd {
     /// The number of bytes of the row, without its line break.
     bytes: u64,
