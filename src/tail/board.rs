@@ -30,7 +30,7 @@ pub(super) struct ListedRecord {
     /// The number of the record in order of arrival, counted from 1. The number still identifies the record after newer
     /// records have arrived.
     pub(super) number: u64,
-    /// The time by which the record is sorted in the lists.
+    /// The time that determines the position of the record in the sorted lists.
     pub(super) time_ms: UnixMs,
     pub(super) content: RecordContent,
 }
@@ -44,12 +44,12 @@ pub(super) enum RecordContent {
     DeadLetter(Letter),
 }
 
-/// The state of the reader, which reads the log from Kafka.
+/// The state of the reader that reads the log from Kafka.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum ReadState {
     /// The reader waits for Kafka or for the topic. The text contains the problem and, after a semicolon, the remedy.
     Waiting(String),
-    /// The reader reads records. The number is the reader's lag in records.
+    /// The reader currently reads records from the log. The number is the reader's lag in records.
     Reading(u64),
 }
 
@@ -57,11 +57,10 @@ pub(super) enum ReadState {
 #[derive(Clone, Debug)]
 pub(super) struct Board {
     pub(super) counts: LiveCounts,
-    /// The newest events of severity high or critical, sorted by event time with the newest event first. The list is
-    /// not in the order of arrival, because a replay reads one partition after another, which would mix the event
-    /// times.
+    /// The newest events of severity high or critical, sorted by event time with the newest event first. A replay reads
+    /// one partition after another, so a list in the order of arrival would mix the event times.
     pub(super) alerts: VecDeque<Arc<ListedRecord>>,
-    /// The newest events or dead letters, sorted by time. The newest record comes first.
+    /// The newest events or dead letters, sorted by time. In this list, the newest record comes first.
     pub(super) records: VecDeque<Arc<ListedRecord>>,
     /// The number of alerts that were read since reading began.
     pub(super) alert_count: u64,
@@ -70,7 +69,7 @@ pub(super) struct Board {
     pub(super) state: ReadState,
     /// A hint for the user about a filter that matches no event.
     pub(super) hint: Option<String>,
-    /// True if the board can tell which events are late, which requires that reading began at the oldest record.
+    /// True if the board can tell which events are late. This requires that reading began at the oldest record.
     pub(super) knows_late: bool,
     /// The time that the last call of [`Board::tick`] set.
     pub(super) now_ms: UnixMs,
@@ -160,7 +159,7 @@ impl Board {
         record
     }
 
-    /// Sets the current time. Stores a mark of the counts if the last mark is at least one second old.
+    /// Sets the current time of the board. Stores a mark of the counts if the last mark is at least one second old.
     pub(super) fn tick(&mut self, now_ms: UnixMs) {
         self.now_ms = now_ms;
         let last = self.mark_times[self.mark];
@@ -195,7 +194,7 @@ impl Board {
 }
 
 /// Returns the time by which a record is sorted. A future event is sorted by the timestamp of its record, because its
-/// event time would keep the event at the top of the list for a long time.
+/// event time would keep it at the top of the list for too long.
 fn list_time(content: &RecordContent) -> UnixMs {
     match content {
         RecordContent::Event(event) => match event.record_ms {

@@ -1,5 +1,5 @@
-//! Classifies each record of the log for `tail`: a record is an event that passes the filter, a dead letter, a rejected
-//! record, or a hidden record.
+//! Classifies each record of the log for `tail`: an event that passes the filter, a dead letter, a rejected record, or
+//! a hidden record.
 
 use super::filter_hint::FilterHint;
 use crate::core::clock::UnixMs;
@@ -42,8 +42,8 @@ impl OptionFilter {
             && among(&self.types, &event.event_type)
     }
 
-    /// Returns the filter as text, such as `NYC, LA · traffic`. The result is an empty string if all events pass the
-    /// filter.
+    /// Returns the filter as text for the user, such as `NYC, LA · traffic`. The result is an empty string if all
+    /// events pass the filter.
     pub(super) fn text(&self) -> String {
         let mut parts = Vec::new();
         for names in [&self.cities, &self.types] {

@@ -29,9 +29,9 @@ const OTHER: &str = "#other";
 pub(super) struct CountRow {
     /// The number of events by severity, including late events.
     pub(super) severities: SeverityCounts,
-    /// The number of late events.
+    /// The number of late events in the row.
     pub(super) late: u64,
-    /// The history of the row, which only the live screen needs.
+    /// The recent counts of the row, which only the live screen needs.
     pub(super) history: Option<Box<RowHistory>>,
 }
 
@@ -49,7 +49,7 @@ pub(super) struct LiveCounts {
     rows: BTreeMap<Box<str>, BTreeMap<Box<str>, CountRow>>,
     row_count: usize,
     with_history: bool,
-    /// The sum of all rows.
+    /// The sum of the counts of all rows.
     pub(super) sum: CountRow,
     /// The number of records of the event topic that are neither events nor heartbeats, by reject reason.
     pub(super) rejected: [u64; Reason::ALL.len()],

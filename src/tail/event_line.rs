@@ -19,8 +19,8 @@ pub(super) struct RecordOrigin<'a> {
 ///
 /// The object is
 /// `{"city","event_type","severity","timestamp","description","event_id"[,"extra"],"partition","offset"}`. The fields
-/// have their values after validation, as DynamoDB stores them. The field `extra` contains all other fields of the
-/// record with their values unchanged.
+/// contain the validated values, which are also the values that DynamoDB stores. The field `extra` contains all other
+/// fields of the record with their values unchanged.
 pub(super) fn push_json(out: &mut Vec<u8>, event: &Event, origin: RecordOrigin<'_>) {
     let begin = out.len();
     let id = event_id(event, origin.topic, origin.partition, origin.offset);

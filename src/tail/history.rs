@@ -31,7 +31,7 @@ pub(super) const MARKS: usize = 11;
 struct WindowRing {
     /// The number of the newest window. Window 0 starts at the Unix epoch.
     newest: Option<i64>,
-    /// The windows. Window `n` is at index `n mod WINDOWS`.
+    /// The counts of the windows. Window `n` is at index `n mod WINDOWS`.
     windows: Box<[[u32; 4]; WINDOWS]>,
 }
 
@@ -90,8 +90,8 @@ impl RowHistory {
         }
     }
 
-    /// Returns the counts of a window. `length` is an index into [`LENGTHS`], and `window` is the number of the window,
-    /// counted from the Unix epoch.
+    /// Returns the counts of one window. `length` is an index into [`LENGTHS`], and `window` is the number of the
+    /// window, counted from the Unix epoch.
     pub(super) fn window(&self, length: usize, window: i64) -> [u32; 4] {
         self.rings[length].get(window)
     }

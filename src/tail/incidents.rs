@@ -1,4 +1,4 @@
-//! `tail --incidents`: prints incidents when they open, change and end, as the table of incidents shows them.
+//! `tail --incidents`: prints each incident of the table of incidents when the incident opens, changes or ends.
 //!
 //! Without `--from`, the output begins with the open incidents. With `--from`, the output begins with all incidents
 //! that were opened at or after the given time.

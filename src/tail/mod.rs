@@ -46,7 +46,7 @@ pub(crate) fn topic(args: &Tail) -> String {
 /// Returns the range of the log to read.
 ///
 /// # Errors
-/// Returns an error if the range ends before it begins.
+/// Returns an error if the end of the range is before its beginning.
 pub(crate) fn range(args: &Tail) -> anyhow::Result<ReadRange> {
     let start = match args.from {
         From::End => ReadStart::End,

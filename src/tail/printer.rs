@@ -77,7 +77,7 @@ impl Printer<'_> {
         }
     }
 
-    /// Handles one result of the reader. Returns `Break` after the last line that `-n` allows.
+    /// Handles one result that the reader delivers. Returns `Break` after the last line that `-n` allows.
     ///
     /// # Errors
     /// Returns an error if the output cannot be written.
@@ -90,7 +90,7 @@ impl Printer<'_> {
                 self.print_due()?;
                 return Ok(ControlFlow::Continue(()));
             }
-            // The printer does not report the wait, because the reader itself logs what it waits for.
+            // The printer does not report the wait, because the reader itself logs the reason for the wait.
             ReadStep::Behind(_) | ReadStep::Waiting(_) => return Ok(ControlFlow::Continue(())),
         };
         if self.print(&classified) && count_down(&mut self.left) {
@@ -141,7 +141,7 @@ impl Printer<'_> {
         true
     }
 
-    /// Reads the clock, and flushes lines or prints counts if they are due.
+    /// Reads the clock, flushes buffered lines if a flush is due, and prints counts if counts are due.
     fn print_due(&mut self) -> io::Result<()> {
         self.records_since_look = 0;
         if self.flushed_at.elapsed() < FLUSH_EVERY {
@@ -197,7 +197,7 @@ impl Printer<'_> {
         text
     }
 
-    /// Logs the hint about a filter that matches no event. The hint is logged only once.
+    /// Logs the hint about a filter that matches no event. The function logs the hint only once.
     fn log_hint(&mut self) {
         if let Some(hint) = self.classifier.hint().filter(|_| !self.hint_logged) {
             tracing::warn!(hint = %printable(hint), "no event matches a name in the filter");

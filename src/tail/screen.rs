@@ -68,8 +68,8 @@ struct Shared {
 
 impl Shared {
     fn board(&self) -> MutexGuard<'_, Board> {
-        // If the reading thread panics, the screen ends. The counts from before the panic are still correct, so they
-        // are printed.
+        // If the reading thread panics, the screen ends. The counts from before the panic are still correct, so `tail`
+        // prints these counts.
         self.board.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

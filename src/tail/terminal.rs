@@ -112,8 +112,8 @@ impl FullScreen {
     /// # Errors
     /// Returns an error if the terminal no longer exists.
     pub fn reenter(&mut self) -> io::Result<()> {
-        // Raw mode must be turned off and then on again. Otherwise, crossterm would assume that the terminal is still
-        // in raw mode, and would change nothing.
+        // Raw mode must be turned off and then on again, because crossterm assumes that the terminal is still in raw
+        // mode. If the code only turned raw mode on, crossterm would change nothing.
         disable_raw_mode()?;
         enter()?;
         self.clear()

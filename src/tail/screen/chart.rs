@@ -90,7 +90,8 @@ fn eighths(height: u64) -> char {
     EIGHTHS[usize::try_from(height.min(8)).unwrap_or(8)]
 }
 
-/// Draws one bar per window, aligned to the right end of an area. In each bar, the alerts are below the other events.
+/// Draws one bar per window, aligned to the right end of an area. In each bar, the part for alerts is below the part
+/// for all other events.
 pub(super) fn draw(buf: &mut Buffer, area: Rect, bars: &Bars) {
     let most = bars.most();
     let full = u64::from(area.height) * 8;

@@ -131,7 +131,7 @@ fn windows(picture: &Picture<'_>) -> Vec<Value> {
     windows.collect()
 }
 
-/// Writes the text to a new file in `folder`. Returns the name of the file. The name contains the time.
+/// Writes the text to a new file in `folder`. Returns the name of the file, which contains the time.
 ///
 /// # Errors
 /// Returns an error if no file can be created in the folder, or if the text cannot be written.

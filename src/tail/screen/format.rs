@@ -20,12 +20,12 @@ pub(super) fn severity_style(severity: Severity) -> Style {
     }
 }
 
-/// Returns the style of labels.
+/// Returns the text style of labels.
 pub(super) fn dim() -> Style {
     Style::new().add_modifier(Modifier::DIM)
 }
 
-/// Returns the style of values and titles.
+/// Returns the text style of values and titles.
 pub(super) fn bold() -> Style {
     Style::new().add_modifier(Modifier::BOLD)
 }
@@ -40,7 +40,7 @@ pub(super) const fn short_severity(severity: Severity) -> &'static str {
     }
 }
 
-/// Returns a number such as `1,234,567`.
+/// Returns a number as text with thousands separators, such as `1,234,567`.
 pub(super) fn count(number: u64) -> String {
     HumanCount(number).to_string()
 }
@@ -84,11 +84,11 @@ pub(super) fn rate(per_second: f64) -> String {
 /// The amount of detail with which the screen shows a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum TimeDetail {
-    /// The time only, such as `22:54:07`.
+    /// The text has only the time, such as `22:54:07`.
     Time,
-    /// The day and the time, such as `01-31 22:54:07`.
+    /// The text has the day and the time, such as `01-31 22:54:07`.
     Day,
-    /// The date and the time, such as `2013-01-31 22:54:07`.
+    /// The text has the date and the time, such as `2013-01-31 22:54:07`.
     Date,
 }
 

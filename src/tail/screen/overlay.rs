@@ -25,7 +25,8 @@ const VALUE_CHARS_MAX: usize = VALUE_BYTES_MAX;
 /// have no alerts.
 const ALERTS_KEY: &str = "a";
 
-/// The keys and their effects. Each line has at most 25 columns, so that the help fits on a screen of 40 columns.
+/// The keys of the live screen, each with its effect. Each line has at most 25 columns, so that the help fits on a
+/// screen of 40 columns.
 const KEYS: [(&str, &str); 15] = [
     ("q", "leave, keep the counts"),
     ("space", "freeze or continue"),

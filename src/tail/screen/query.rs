@@ -22,8 +22,8 @@ pub(super) struct Query {
 }
 
 impl Query {
-    /// Parses a filter. Every text is a valid filter. For example, `nyc critical` shows the critical events of New
-    /// York.
+    /// Parses the text of a filter. Every text is a valid filter. For example, `nyc critical` shows the critical events
+    /// of New York.
     ///
     /// Dead letters have no severity, so a filter for dead letters treats the name of a severity as an ordinary word.
     pub(super) fn parse(text: &str, kind: RecordKind) -> Query {

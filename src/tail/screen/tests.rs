@@ -1,4 +1,4 @@
-//! Tests of the whole screen, which press keys and compare pictures.
+//! Tests of the whole screen. Each test presses keys and compares pictures.
 //!
 //! The expected pictures are in `tests/golden/tail`. The command `UPDATE_GOLDEN=1 cargo test --lib tail` replaces the
 //! expected pictures with the current pictures. Check the new pictures before you commit them.
@@ -37,7 +37,7 @@ fn heading() -> Heading {
     }
 }
 
-/// Returns a board with three hours of events. Each call returns the same events.
+/// Returns a board with three hours of events. Every call of this function returns the same events.
 fn board() -> Board {
     let mut random = fastrand::Rng::with_seed(7);
     let mut board = Board::new(true, NOW_MS);
@@ -99,7 +99,8 @@ fn dead_letter_board() -> Board {
         };
         let offset = i64::from(n) * 4 + i64::from((n / 300) % 2) * 300;
         let mut letter = letter(reason, partition, offset, value.map(str::as_bytes));
-        // Dead letters with the same offset get different topic ids, because they would otherwise count as repeats.
+        // Dead letters with the same offset get different topic ids. With equal topic ids, these dead letters would
+        // count as repeats.
         let topic_id = letter
             .headers
             .iter_mut()

@@ -23,7 +23,7 @@ const QUERY_CHARS_MAX: usize = 80;
 /// Number of rows by which the keys Page Up and Page Down move.
 const PAGE: usize = 10;
 
-/// The order of the rows.
+/// The order of the rows in the table of counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Sort {
     /// The row with the most records comes first.
@@ -64,11 +64,11 @@ impl Sort {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Overlay {
     Nothing,
-    /// The list of keys.
+    /// The overlay shows the list of keys.
     Help,
     /// The user is typing a filter. The string is the filter that applied before the user began to type.
     Typing(String),
-    /// A complete record, and the number of lines by which it is scrolled down.
+    /// The overlay shows a complete record. The number is the number of lines by which the record is scrolled down.
     Record(Arc<ListedRecord>, u16),
 }
 
@@ -82,19 +82,19 @@ pub(super) enum Focus {
 /// The action that the screen must perform after a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum KeyAction {
-    /// Draw the next picture.
+    /// The screen must draw the next picture.
     Draw,
-    /// Leave the screen.
+    /// The live screen must end.
     Quit,
-    /// Suspend the process until it receives SIGCONT.
+    /// The process must be suspended until it receives SIGCONT.
     Suspend,
-    /// Write the content of the screen to a file.
+    /// The content of the screen must be written to a file.
     Export,
-    /// Clear the terminal and draw the whole picture, because another program has written to the terminal.
+    /// The terminal must be cleared and drawn completely, because another program has written to the terminal.
     Redraw,
 }
 
-/// A row that passes the filter.
+/// A row of the board that passes the filter.
 #[derive(Clone, Debug)]
 pub(super) struct VisibleRow<'a> {
     /// The city or the reject reason of the row.
@@ -103,7 +103,7 @@ pub(super) struct VisibleRow<'a> {
     pub(super) event_type: &'a str,
     /// The number of events for each severity. For a severity that is not shown, the number is 0.
     pub(super) severities: SeverityCounts,
-    /// The sum of `severities`.
+    /// The sum of the counts in `severities`.
     pub(super) total: u64,
     /// The number of records per second, for the severities that are shown.
     pub(super) rate: f64,
@@ -125,7 +125,7 @@ pub(super) struct ScreenView {
     pub(super) focus: Focus,
     /// The city (or reject reason) and the event type of the row that the user has chosen.
     chosen_row: Option<(String, String)>,
-    /// The number of the record that the user has chosen.
+    /// The arrival number of the record that the user has chosen.
     pub(super) chosen: Option<u64>,
     /// The index of the first row that is visible.
     pub(super) scroll: usize,
