@@ -19,7 +19,7 @@ pub(crate) struct BadEvents {
     pub(crate) late: usize,
 }
 
-/// Returns the events. Late events and invalid events alternate.
+/// Returns the events to send, in which late and invalid events alternate.
 ///
 /// `watermark_ms` returns the watermark of the partition to which a city belongs. If the partition of a city has no
 /// watermark, no event for that city can be late, so all its events are invalid.

@@ -109,8 +109,8 @@ impl Consumers {
                     tracing::warn!("killing the consumer");
                     running.abort();
                     let _killed = running.await;
-                    // The successor reports why it waits itself, so the reasons that the killed consumer reported are
-                    // removed.
+                    // The successor reports its own reasons for waiting, so the reasons that the killed consumer
+                    // reported are removed.
                     for wait in [Wait::Topic, Wait::Tables, Wait::Sink] {
                         self.status.set_waiting(wait, None);
                     }
@@ -132,7 +132,8 @@ impl Consumers {
     /// Runs a zombie and returns the ledger of its records.
     ///
     /// The zombie begins at the last published restart point. After the zombie's first record, its writes are held back
-    /// for [`ASLEEP`]. The function then calls `woken`, and the tables receive all writes that were held back.
+    /// for [`ASLEEP`]. After this time, the function calls `woken`, and the tables receive all writes that were held
+    /// back.
     ///
     /// # Errors
     /// Returns the error with which the zombie ended.

@@ -1,4 +1,4 @@
-//! Opens the database of `dev`, which is either in memory or in the folder given by `--data-dir`.
+//! Opens the database of `dev`. The database is in memory or in the folder given by `--data-dir`.
 
 use std::fs::{File, TryLockError};
 use std::os::unix::fs::OpenOptionsExt as _;

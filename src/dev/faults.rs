@@ -21,7 +21,7 @@ const THROTTLED_ONE_OF: u64 = 5;
 /// Time between two checks whether a held-back write may continue.
 const HOLD_POLL: Duration = Duration::from_millis(20);
 
-/// The fault switches of one client. All clones share the switches.
+/// The fault switches of one client. All clones share the same switches.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct WriteFaults(Arc<Switches>);
 

@@ -27,7 +27,8 @@ const CREDIT_PAUSE: std::time::Duration = std::time::Duration::from_millis(2);
 fn times(now_ms: UnixMs, history_ms: i64, rate: Rate) -> impl Iterator<Item = UnixMs> {
     let (count, span_ms) = match rate {
         Rate::Max => (EVENTS_MAX, history_ms),
-        // The rate is never negative. The cast to `u64` saturates, and `min` then limits the number of events.
+        // The rate is never negative. The cast to `u64` saturates, and `min` limits the number of events after the
+        // cast.
         Rate::PerSecond(n) => {
             let count = ((history_ms as f64 / 1_000.0 * n) as u64).min(EVENTS_MAX);
             (
@@ -40,8 +41,8 @@ fn times(now_ms: UnixMs, history_ms: i64, rate: Rate) -> impl Iterator<Item = Un
     (0..count).map(move |n| now_ms - span_ms + span_ms * n / count)
 }
 
-/// Sends the history and returns the number of events that were sent. The call blocks, and ends early if `shutdown` is
-/// triggered.
+/// Sends the history and returns the number of events that were sent. The function blocks its thread, and returns early
+/// if `shutdown` is triggered.
 ///
 /// # Errors
 /// See [`EventProducer::send`].

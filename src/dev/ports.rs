@@ -33,7 +33,7 @@ const KAFKA_PORT: u16 = 9092;
 const DYNAMODB_PORT: u16 = 8000;
 /// Maximum number of open connections to Kafka. Further connections to Kafka wait until an open connection is closed.
 const CONNECTIONS_MAX: usize = 256;
-/// Maximum size of a request body in bytes. DynamoDB has the same limit.
+/// Maximum size of a request body in bytes. The limit is the same as the limit of DynamoDB.
 const BODY_BYTES_MAX: usize = 16 << 20;
 
 /// The open ports of `dev`.
@@ -87,7 +87,7 @@ impl Ports {
     }
 }
 
-/// Opens the given port. If no port is given, opens the port `usual`, or any free port if `usual` is in use.
+/// Opens the port in `given`. If no port is given, opens the port `usual`, or any free port if `usual` is in use.
 async fn open(given: Option<u16>, usual: u16, option: &str) -> Result<TcpListener, BindError> {
     let at = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     match given {

@@ -22,7 +22,7 @@ const HEARTBEAT_MS: i64 = 60_000;
 
 /// The source of the events, and the settings with which `dev` sends them.
 pub(crate) struct Sending {
-    /// The source of the events.
+    /// The source of the events that `dev` sends.
     source: EventSource,
     /// Length of the history that `dev` sends first, in milliseconds, or 0 for no history.
     history_ms: i64,
@@ -54,7 +54,8 @@ impl Sending {
         })
     }
 
-    /// Sends all events. Returns at the end of the source, or when `shutdown` is triggered. The call blocks.
+    /// Sends all events. Returns at the end of the source, or when `shutdown` is triggered. The function blocks its
+    /// thread.
     ///
     /// # Errors
     /// Returns an error if the producer fails or the input cannot be read.

@@ -1,6 +1,7 @@
 //! Inspects, creates and checks the tables and the config item.
 //!
-//! [`ensure`] inspects, creates and checks the tables without Kafka, so `dev` can use it for its embedded database.
+//! [`ensure`] inspects, creates and checks the tables without Kafka, so `dev` can use [`ensure`] for its embedded
+//! database.
 
 mod wanted;
 
@@ -254,8 +255,8 @@ async fn make_complete(
     Ok(changes)
 }
 
-/// Creates a table. If DynamoDB is still deleting a table of the same name, the function first waits until the deletion
-/// is complete. Returns `false` if the table already exists.
+/// Creates one table. If DynamoDB is still deleting a table of the same name, the function first waits until the
+/// deletion is complete. Returns `false` if the table already exists.
 async fn create(
     client: &Client,
     spec: &TableSpec,

@@ -4,9 +4,9 @@
 //! The report needs no connection, because it is calculated from the item sizes in `docs/TABLES.md`. Writing an item of
 //! up to 1 KiB costs one write unit, and one more unit for each index that contains the item. A raw event therefore
 //! costs two write units, and so does an alert. An update of a row of counts costs one write unit, because the row's
-//! index entry changes only when the row is created. A row of counts is written at most once per interval, no matter
-//! how many events it counts. At a high rate of events, the rows of counts therefore add almost nothing to the cost.
-//! `scripts/bench` measures the capacity units that a load really consumes.
+//! index entry changes only when the row is created. A row of counts is written at most once per row interval, no
+//! matter how many events the row counts. At a high rate of events, the rows of counts therefore add almost nothing to
+//! the cost. `scripts/bench` measures the capacity units that a load really consumes.
 
 use crate::core::keys::{
     CITY_INDEX, SERIES_INDEX, SEVERITY_INDEX, SHARDS_MAX, TOTALS_SHARDS, TableNames,
@@ -60,7 +60,7 @@ pub struct CostQuestion {
 pub struct Load {
     /// The name of the table or of the index.
     pub name: String,
-    /// Write units per second.
+    /// The write units per second that the table or the index needs.
     pub units: f64,
     /// Write units per second on the partition key with the highest load.
     pub busiest: f64,
@@ -105,8 +105,8 @@ pub fn loads(question: &CostQuestion, names: &TableNames) -> Vec<Load> {
         load(&names.aggregations, rows, per_series, "window"),
         load(SERIES_INDEX, new_rows, new_rows / mix.series, "series"),
         load(&names.alerts, alerts, alerts * mix.hottest, "city"),
-        // Events of two severities become alerts. In the worst case, all alerts have the same severity, and their load
-        // falls on the keys of that severity.
+        // Events of the two highest severities become alerts. In the worst case, all alerts have the same severity, and
+        // their load falls on the keys of that severity.
         load(
             SEVERITY_INDEX,
             alerts,
@@ -288,7 +288,7 @@ fn advice(load: &Load, question: &CostQuestion) -> String {
     format!("{what} {cure}\n")
 }
 
-/// Returns a number as text with thousands separators. A small number also has decimals.
+/// Returns a number as text with thousands separators. The text of a small number also has decimals.
 fn number(value: f64) -> String {
     if value < 10.0 {
         let text = format!("{value:.2}");

@@ -302,9 +302,9 @@ async fn members_left(
 /// Returns the maximum time for which a killed member stays in its group. Each member chooses its own session timeout.
 /// If `consume` has a session timeout other than the default, `init-tables` must be given the same timeout.
 ///
-/// A member that was killed while it joined may stay for two sessions. The session of a joining member begins only
-/// after the rebalance, and the rebalance may wait until the session of another killed member has ended. With the newer
-/// group protocol, sessions do not wait for each other.
+/// A member that was killed while joining the group may stay for the length of two sessions. The session of a joining
+/// member begins only after the rebalance, and the rebalance may wait until the session of another killed member has
+/// ended. With the newer group protocol, sessions do not wait for each other.
 fn leave_limit(properties: &[(String, String)], is_newer: bool) -> Duration {
     let given = properties
         .iter()
@@ -319,7 +319,7 @@ fn leave_limit(properties: &[(String, String)], is_newer: bool) -> Duration {
 }
 
 /// Returns an error if a table has deletion protection or belongs to another program, such as the system that
-/// citystream replaces. Callers must call this function before they delete a table.
+/// citystream replaces. This function must be called before a table is deleted.
 async fn refuse_kept(client: &Client, names: &TableNames) -> anyhow::Result<()> {
     let mut protected = Vec::new();
     for spec in store_tables::specs(names) {

@@ -2,8 +2,8 @@
 //!
 //! On a terminal, a running step is shown as a spinner. When the step ends, a line of text replaces the spinner. If
 //! standard error is not a terminal, or if `TERM=dumb` or `NO_COLOR` is set, each step is printed as one plain line
-//! without escape codes. Steps go to standard error. The findings go to standard output, with one line for each
-//! finding:
+//! without escape codes. Lines about steps go to standard error. The findings go to standard output, with one line for
+//! each finding:
 //!
 //! ```text
 //! made     table citystream-raw-events
@@ -140,7 +140,7 @@ impl StepDisplay {
         }
     }
 
-    /// Begins a step. `what` is the name of the step, such as `creating table x`.
+    /// Begins and displays a step. `what` is the name of the step, such as `creating table x`.
     pub fn begin(&self, what: String) -> Step {
         let bar = (self.show == Show::Spinners).then(|| {
             let style = ProgressStyle::with_template("{spinner} {msg} ({elapsed})")
@@ -165,7 +165,8 @@ impl Default for StepDisplay {
     }
 }
 
-/// A step that has begun. A step that is dropped before its end, for example after an error, prints no line.
+/// A step of `init-tables` that has begun. A step that is dropped before its end, for example after an error, prints no
+/// line.
 #[derive(Debug)]
 pub struct Step {
     what: String,
@@ -175,8 +176,8 @@ pub struct Step {
 }
 
 impl Step {
-    /// Waits for `future`. If the wait takes longer than [`QUIET_MAX`], the function prints the name of the step and
-    /// the maximum wait.
+    /// Waits until `future` completes. If the wait takes longer than [`QUIET_MAX`], the function prints the name of the
+    /// step and the maximum wait.
     pub async fn announce_wait<T>(&self, limit: Duration, future: impl Future<Output = T>) -> T {
         let announce = || {
             let (what, seconds) = (&self.what, limit.as_secs());
@@ -206,7 +207,7 @@ impl Step {
     }
 }
 
-/// Waits for `future` to complete. If the wait takes longer than `quiet`, the function calls `announce` once.
+/// Waits until `future` completes. If the wait takes longer than `quiet`, the function calls `announce` once.
 async fn after<T>(quiet: Duration, announce: impl FnOnce(), future: impl Future<Output = T>) -> T {
     let mut future = std::pin::pin!(future);
     tokio::select! {

@@ -175,7 +175,8 @@ impl Panel {
         });
     }
 
-    /// Sends events in addition to the events of the source, and returns the number of sent events. The call blocks.
+    /// Sends events in addition to the events of the source, and returns the number of sent events. The function blocks
+    /// its thread.
     fn send(&self, events: &[(String, Vec<u8>)]) -> anyhow::Result<usize> {
         let parts = &self.0.parts;
         for (sent, (city, value)) in events.iter().enumerate() {

@@ -9,8 +9,8 @@ use crate::store::protect::Protection;
 /// Number of shards per city and per severity if `--shards` is not given.
 const SHARDS_DEFAULT: u32 = 4;
 
-/// The requested settings. For existing tables, `None` stands for the value in the config item. For new tables, `None`
-/// stands for the default.
+/// The table settings that the user requests. For existing tables, `None` stands for the value in the config item. For
+/// new tables, `None` stands for the default.
 #[derive(Clone, Debug, Default)]
 pub struct WantedTables {
     /// Length of a window in milliseconds.
@@ -25,7 +25,7 @@ pub struct WantedTables {
     pub raw: Option<RawRows>,
     /// The topic whose events the tables count.
     pub topic: Option<String>,
-    /// True if alerts expire. The table of alerts then needs TTL.
+    /// True if alerts expire, which requires TTL on the table of alerts.
     pub alerts_expire: bool,
     /// The protection measures that every table should have.
     pub protection: Protection,
