@@ -71,13 +71,13 @@ impl SettingsError {
         SettingsError(Failure::new(what))
     }
 
-    /// Sets the reason of the failure.
+    /// Sets the reason for the failure.
     #[must_use]
     pub fn with_why(self, why: impl Into<String>) -> SettingsError {
         SettingsError(self.0.with_why(why))
     }
 
-    /// Sets the remedy of the failure.
+    /// Sets the remedy for the failure.
     #[must_use]
     pub fn with_remedy(self, remedy: impl Into<String>) -> SettingsError {
         SettingsError(self.0.with_remedy(remedy))

@@ -19,7 +19,7 @@ use crate::output::lines;
 pub struct Failure {
     /// The action that the program could not complete.
     pub what: String,
-    /// The reason of the failure, if it is known.
+    /// The reason for the failure, if the reason is known.
     pub why: Option<String>,
     /// The action by which the user can repair the cause, if such an action is known.
     pub remedy: Option<String>,
@@ -34,7 +34,7 @@ impl Failure {
         }
     }
 
-    /// Sets the reason of the failure.
+    /// Sets the reason for the failure.
     #[must_use]
     pub fn with_why(self, why: impl Into<String>) -> Failure {
         Failure {
@@ -43,7 +43,7 @@ impl Failure {
         }
     }
 
-    /// Sets the remedy of the failure.
+    /// Sets the remedy for the failure.
     #[must_use]
     pub fn with_remedy(self, remedy: impl Into<String>) -> Failure {
         Failure {
@@ -106,8 +106,8 @@ pub fn chain(error: &(dyn Error + 'static)) -> String {
     out
 }
 
-/// Replaces line breaks by spaces. If a message of the AWS SDK contains the debug output of a value, the message is cut
-/// before the debug output.
+/// Replaces line breaks with spaces. If a message of the AWS SDK contains the debug output of a value, the message is
+/// cut before the debug output.
 fn in_one_line(text: &str) -> String {
     let mut text = text.split_whitespace().collect::<Vec<_>>().join(" ");
     let starts = ["Request {", "Response {", "SdkBody {"];

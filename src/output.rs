@@ -29,7 +29,7 @@ pub(crate) fn columns(stream: &impl IsTerminal) -> Option<usize> {
 /// Returns `first` followed by `text` and a line end. If `columns` is given, the text is wrapped to that width, and all
 /// lines after the first are indented by `indent` columns.
 ///
-/// A word that is longer than a line is not broken, so that a user can copy it as a whole.
+/// A word that is longer than a line is not broken, so that a user can copy the whole word.
 pub(crate) fn lines(first: &str, text: &str, indent: usize, columns: Option<usize>) -> String {
     let Some(columns) = columns else {
         return format!("{first}{text}\n");

@@ -40,7 +40,7 @@ impl Drop for Notifier {
     }
 }
 
-/// Sends READY to systemd, and then sends the status and the watchdog notification periodically.
+/// Sends the notification READY to systemd. Afterwards, sends the status and the watchdog notification periodically.
 pub(crate) fn start(probe: Arc<dyn Probe>, metrics: Metrics, shutdown: Shutdown) -> Notifier {
     if std::env::var_os("NOTIFY_SOCKET").is_none() {
         return Notifier(None);
@@ -90,7 +90,7 @@ async fn notify(
     }
 }
 
-/// Sends STOPPING to systemd, unless it has already been sent.
+/// Sends the notification STOPPING to systemd, unless this notification has already been sent.
 fn send_stopping(is_sent: &AtomicBool) {
     if is_sent.swap(true, Ordering::SeqCst) {
         return;

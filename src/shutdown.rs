@@ -3,7 +3,7 @@
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-/// A flag that is raised when the role has to stop, and is never lowered. All clones share the flag.
+/// A flag that is raised when the role has to stop, and is never lowered. All clones share the same flag.
 #[derive(Clone, Debug)]
 pub struct Shutdown {
     sender: watch::Sender<bool>,
@@ -20,12 +20,12 @@ impl Shutdown {
     /// Returns a flag that is raised by SIGTERM and SIGINT. A second signal ends the process immediately.
     ///
     /// # Panics
-    /// Panics if it is called outside a Tokio runtime.
+    /// Panics if called outside a Tokio runtime.
     pub fn on_signals() -> Shutdown {
         let shutdown = Shutdown::new();
         let flag = shutdown.clone();
-        // The signal handlers are installed before the task starts. Otherwise, a signal that arrives before the task
-        // runs would end the process.
+        // The signal handlers are installed before the task starts, because a signal without a handler would end the
+        // process.
         let (Ok(mut term), Ok(mut int)) = (
             signal(SignalKind::terminate()),
             signal(SignalKind::interrupt()),

@@ -205,7 +205,7 @@ pub fn stop_here() {
 /// Suspends the process group of this process. The live screen needs this function, because a terminal in raw mode does
 /// not turn Ctrl-Z into a signal.
 pub fn stop_job() {
-    // SAFETY: the call takes two numbers. The first number, 0, means the process group of this process.
+    // SAFETY: the call takes only two numbers. The first number, 0, stands for the process group of this process.
     let sent = unsafe { libc::kill(0, libc::SIGTSTP) };
     debug_assert_eq!(sent, 0);
 }

@@ -2,7 +2,7 @@
 //! created only if the parameter `Incidents` is `true`.
 //!
 //! The template is generated from the same table specifications that `init-tables` uses. After creating the stack, the
-//! operator still runs `init-tables` once. `init-tables` then keeps the tables of the stack, writes the config item and
+//! operator still runs `init-tables` once. `init-tables` keeps the tables of the stack, writes the config item and
 //! creates the topics.
 
 use serde_json::{Map, Value, json};

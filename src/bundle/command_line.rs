@@ -35,7 +35,7 @@ fn page(command: Command, name: &str) -> NamedFile {
 
 /// Returns the completions for a shell, with the file name that the shell expects.
 ///
-/// One of the first two lines of the file contains the instructions for installing it.
+/// One of the first two lines of the completion file contains the instructions for installing the file.
 pub(crate) fn completion(shell: CompletionShell) -> NamedFile {
     let (generator, name, folder) = match shell {
         CompletionShell::Bash => (

@@ -146,7 +146,7 @@ pub(crate) fn to_text(files: &[NamedFile]) -> String {
 ///
 /// # Errors
 /// Returns an error if a file cannot be written. Also returns an error if a file already exists with other content,
-/// because the operator may have edited it.
+/// because the operator may have edited the file.
 pub(crate) fn write_files(folder: &Path, files: &[NamedFile]) -> anyhow::Result<()> {
     std::fs::create_dir_all(folder)
         .with_context(|| format!("failed to create {} (--into)", folder.display()))?;

@@ -50,8 +50,8 @@ pub async fn run(args: Produce, metrics: Metrics, shutdown: Shutdown) -> anyhow:
         return run_blocking(move || dry_run::run(&args, &shutdown)).await;
     }
     let source = open_source(&args)?;
-    // With `--accept`, the HTTP server stops as soon as the role stops. Otherwise, the server reports health until all
-    // events are delivered.
+    // With `--accept`, the HTTP server stops as soon as the role stops. Without `--accept`, the server reports health
+    // until all events are delivered.
     let http_stop = if args.accept {
         shutdown.clone()
     } else {

@@ -16,9 +16,9 @@ use crate::store::former;
 use crate::store::reads::Reads;
 use crate::store::rights::TableUser;
 
-/// Time between two checks. Each check costs half a read unit.
+/// Time between two checks of the tables. Each check costs half a read unit.
 const CHECK_EVERY: Duration = Duration::from_secs(2);
-/// Maximum duration of one check.
+/// Maximum duration of one check of the tables.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// A probe that stores the result of the last check of the tables.
