@@ -68,8 +68,8 @@ pub fn boot_ms() -> BootMs {
 
 /// Prevents OpenSSL from freeing its memory when the process ends.
 ///
-/// At the end of the process, threads of librdkafka may still close connections. If OpenSSL freed its memory, these
-/// threads would use freed memory. Call this function before the first use of OpenSSL.
+/// At the end of the process, threads of librdkafka may still close connections. If OpenSSL freed its memory, the
+/// threads of librdkafka would use freed memory. Call this function before the first use of OpenSSL.
 pub fn keep_openssl_at_exit() {
     const OPENSSL_INIT_NO_ATEXIT: u64 = 0x0008_0000;
     unsafe extern "C" {

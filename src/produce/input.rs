@@ -157,7 +157,7 @@ impl Input {
         Input::start(move |sender| match Records::open(reader, &format) {
             Ok(records) => send_lines(records, sender),
             Err(error) => {
-                // If the receiver no longer exists, no code needs the error.
+                // If the receiver of the channel no longer exists, the error is not needed.
                 let _gone = sender.send(Err(error));
             }
         })
@@ -275,7 +275,7 @@ impl Input {
 fn send_lines(mut records: Records, sender: &SyncSender<Result<LineBatch, InputError>>) {
     if let Err(source) = send_batches(&mut records, sender) {
         let line = records.number();
-        // If the receiver no longer exists, no code needs the error.
+        // If the receiver of the channel no longer exists, the error is not needed.
         let _gone = sender.send(Err(InputError::Read { line, source }));
     }
 }

@@ -1,7 +1,7 @@
 //! Sends the events of a source, and controls the rate, the number of events and the heartbeats.
 //!
-//! If the events come from HTTP requests, other tasks send the events. In this mode, the pump only sends heartbeats and
-//! resends events that librdkafka returned.
+//! If the events come from HTTP requests, other tasks send the events. While HTTP requests supply events, the pump only
+//! sends heartbeats and resends events that librdkafka returned.
 //!
 //! The commands `produce` and `dev` use [`run`], which blocks and must therefore run on a Tokio thread for blocking
 //! calls. [`run`] ends at the end of the source, at the requested number of events, or after a request to stop. After
@@ -31,7 +31,7 @@ use crate::settings::Rate;
 use crate::shutdown::Shutdown;
 use crate::telemetry::unix_ms;
 
-/// Maximum delay that the pump makes up for by sending events faster, in microseconds. After a longer delay, the pump
+/// Maximum delay, in microseconds, after which the pump sends events faster to catch up. After a longer delay, the pump
 /// continues at the normal rate.
 const CATCH_UP_US: f64 = 1_000_000.0;
 /// Maximum wait for input before the pump checks whether heartbeats are due or a stop was requested.

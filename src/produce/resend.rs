@@ -8,9 +8,9 @@
 //!
 //! Each transaction has its own producer. Kafka's protocol before KIP-890 does not name the transaction that a request
 //! belongs to, and librdkafka has not implemented KIP-890. If the network delays the request that ends a transaction,
-//! the client repeats the request and begins the next transaction. If both transactions used the same producer, the
-//! delayed request would commit the second transaction before that transaction is complete. A new producer gets a new
-//! epoch, and Kafka refuses requests of older epochs.
+//! the client repeats the request and, after the answer, begins the next transaction. If both transactions used the
+//! same producer, the delayed request would commit the second transaction before that transaction is complete. A new
+//! producer gets a new epoch, and Kafka refuses requests of older epochs.
 //!
 //! A consumer that was killed may have sent a dead letter twice. A run therefore identifies a dead letter by the
 //! partition and the offset of its record. Each run reads all dead letters from the beginning, to learn which records
@@ -56,7 +56,7 @@ const RETRY_PAUSE: Duration = Duration::from_millis(500);
 /// Maximum time for which the program repeats a failed request. A request is repeated only if its error allows a retry.
 const RETRY_MAX: Duration = Duration::from_secs(60);
 
-/// The reason why not all dead letters were processed.
+/// The reason why a run did not process all dead letters.
 #[derive(Debug, thiserror::Error)]
 pub enum ResendError {
     /// librdkafka refused the settings.

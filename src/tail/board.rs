@@ -73,8 +73,8 @@ pub(super) struct Board {
     pub(super) knows_late: bool,
     /// The time that the last call of [`Board::tick`] set.
     pub(super) now_ms: UnixMs,
-    /// The times at which the marks (snapshots of the counts) were stored. A mark has the same index here and in the
-    /// history of each row. `mark` is the index of the newest mark.
+    /// The times at which the marks (snapshots of the counts) were stored. A mark has the same index in this array and
+    /// in the history of each row. `mark` is the index of the newest mark.
     mark_times: [Option<UnixMs>; MARKS],
     mark: usize,
     /// Memory of the dead letters in the list of records, in bytes.

@@ -1,8 +1,8 @@
 //! The recent counts of one row, for the charts and rates of the live screen.
 //!
-//! A history contains counts by severity for event-time windows of four lengths. It also contains one snapshot of the
-//! counts for each of the last seconds. A history reads no clock, because [`Board`](super::board::Board) decides when a
-//! second is over.
+//! A history contains counts by severity for event-time windows of four lengths. A history also contains one snapshot
+//! of the counts for each of the last few seconds. A history reads no clock, because [`Board`](super::board::Board)
+//! decides when a second is over.
 
 /// Counts by severity, from low to critical. For dead letters, which have no severity, only the first of the four
 /// counts is used.

@@ -11,7 +11,7 @@
 //!
 //! This route never sends an invalid event to Kafka. An event with the status `accepted` is in the log of all replicas.
 //! The status `unknown` means that the event may be in the log already, or may arrive there later. If a client resends
-//! an event with the status `unknown`, the event may therefore count twice.
+//! an event with the status `unknown`, the event may count twice.
 
 mod answer;
 mod headers;
@@ -49,7 +49,7 @@ pub(crate) const UPLOADS: Uploads = Uploads {
     deadline: Duration::from_secs(60),
 };
 
-/// The state that all HTTP requests with events share. All clones of the state use the same producer.
+/// The state that all HTTP requests for sending events share. All clones of the state use the same producer.
 #[derive(Clone)]
 pub(crate) struct EventDoor(Arc<Parts>);
 
@@ -63,7 +63,7 @@ struct Parts {
 }
 
 impl EventDoor {
-    /// Returns the state of a route through which HTTP clients send events to `topic` until `shutdown`.
+    /// Returns the state of a route through which HTTP clients send events to `topic` until `shutdown` is triggered.
     ///
     /// # Panics
     /// Panics if called outside a Tokio runtime.

@@ -12,7 +12,7 @@ use http_body_util::{BodyExt as _, LengthLimitError};
 use crate::api::error::ApiError;
 use crate::api::server::{BASE_BYTES, ByteShare};
 
-/// Maximum number of bytes of a body, both as sent and unpacked.
+/// Maximum size of a request body in bytes. The limit applies to the body as sent and to the unpacked body.
 pub(crate) const BODY_BYTES_MAX: usize = 16 << 20;
 
 /// Reads the whole body of a request.

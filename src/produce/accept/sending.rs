@@ -18,7 +18,7 @@ const ANSWER_BYTES: usize = 1_024;
 /// Pause before a request tries again to take credit for an event.
 const CREDIT_PAUSE: std::time::Duration = std::time::Duration::from_millis(5);
 
-/// The lines of a request body after their valid events were sent to Kafka.
+/// The lines of a request body whose valid events were sent to Kafka.
 pub(super) struct Sent {
     pub(super) lines: Vec<Line>,
     /// The outcomes of the valid events; `None` if no event is valid.

@@ -103,8 +103,8 @@ impl<R: Read> Rows<R> {
         let number = self.core.line();
         let end = self.read_fields()?;
         let last_line = self.core.line() - u64::from(end.has_lf);
-        // The line breaks after a row are read together with the row. Otherwise, a line break that remains in the
-        // buffer would make the last row of a pipe wait for another row.
+        // The line breaks after a row are read together with the row. If a line break remained in the buffer, the last
+        // row of a pipe would wait for another row.
         self.skip_breaks();
         Ok(Some(Row {
             number,
