@@ -17,7 +17,7 @@ const SIMILARITY_MIN: f64 = 0.8;
 /// always names an option of `command`.
 ///
 /// # Errors
-/// Returns a failure that names each unknown variable and suggests a known variable instead.
+/// Returns a failure that names each unknown variable, and suggests a similar variable if there is one.
 pub fn check_environment(command: &Command) -> Result<(), Failure> {
     let given = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
     let unknown = unknown_variables(given, command);

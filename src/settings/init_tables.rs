@@ -130,7 +130,7 @@ pub struct InitTables {
     pub log: LogArgs,
 }
 
-/// The assumptions about the events from which the load on the tables is calculated.
+/// Assumptions about the events. The load on the tables is calculated from these assumptions.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Mix {
     /// Share of events with high or critical severity, from 0 to 1.
