@@ -193,8 +193,8 @@ impl Board {
     }
 }
 
-/// Returns the time by which a record is sorted. A future event is sorted by the timestamp of its record, because its
-/// event time would keep it at the top of the list for too long.
+/// Returns the time by which a record is sorted. A future event is sorted by the timestamp of its record. Its event
+/// time would keep such an event at the top of the list for too long.
 fn list_time(content: &RecordContent) -> UnixMs {
     match content {
         RecordContent::Event(event) => match event.record_ms {

@@ -42,7 +42,7 @@ const KAFKA_MAX: Duration = Duration::from_secs(10);
 const STOP_MAX: Duration = Duration::from_secs(2);
 
 /// The limits of HTTP requests that send events. The deadline is longer than the sum of all waits in a request, because
-/// the server must answer with the outcomes of all events that it has sent.
+/// every event that was sent must get its outcome in the answer.
 pub(crate) const UPLOADS: Uploads = Uploads {
     path: PATH,
     body_bytes_max: receive::BODY_BYTES_MAX,
