@@ -71,7 +71,7 @@ pub struct Cli {
 pub enum Command {
     /// Create or check the tables and topics
     InitTables(InitTables),
-    /// Send city events to Kafka: synthetic ones, or those of a file
+    /// Send city events to Kafka: synthetic events, or the events of a file
     Produce(Produce),
     /// Count events from Kafka into DynamoDB
     Consume(Consume),

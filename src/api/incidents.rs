@@ -47,7 +47,7 @@ struct Incidents {
     next: Option<String>,
 }
 
-/// What a rule of `notify` has found: events that belong together, or a silence. The fields are those of messages to
+/// An incident that a rule of `notify` has found: related events, or a time without events (a silence). The fields are those of messages to
 /// receivers, `state` and `deliveries`.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct ListedIncident {
@@ -55,7 +55,7 @@ pub(crate) struct ListedIncident {
     incident: String,
     /// The name of the rule.
     rule: String,
-    /// Whether the incident may still gather events.
+    /// The state of the incident: open, or resolved if it gets no more events.
     state: IncidentState,
     /// The city of all events; absent if the rule does not group by city.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -84,7 +84,7 @@ pub(crate) struct ListedIncident {
     resolved_at: Option<String>,
     /// The first events, at most five.
     samples: Vec<IncidentSample>,
-    /// The last message to each receiver that was told of the incident, by the receiver's name.
+    /// The last message about the incident to each receiver, sorted by the receiver's name.
     deliveries: Vec<Delivery>,
 }
 
@@ -112,7 +112,7 @@ struct IncidentSample {
 struct Delivery {
     /// The name of the receiver.
     receiver: String,
-    /// The number of the message among those to this receiver about the incident, from 1.
+    /// The number of the message, counted from 1 for each incident and receiver.
     n: u32,
     /// What the message says: `opened`, `updated` or `resolved`.
     kind: &'static str,

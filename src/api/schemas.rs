@@ -35,7 +35,7 @@ impl StepUnit {
     }
 }
 
-/// Whether an incident may still gather events.
+/// The state of an incident: open, or resolved if it gets no more events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum IncidentState {

@@ -22,7 +22,7 @@ pub(super) const PATH: &str = "/api/v1/silences";
 struct Silences {
     /// The number of silences.
     count: usize,
-    /// The silences, the one that ends first at the top.
+    /// The silences, sorted by the time at which they end.
     silences: Vec<ListedSilence>,
 }
 
@@ -72,7 +72,7 @@ impl From<Silence> for ListedSilence {
     tag = "events",
     summary = "Silences that have not ended: receivers get no messages about the incidents that they cover. 404 `no_incidents_table` without `notify`",
     responses(
-        (status = 200, description = "Silences, the one that ends first at the top", body = Silences, example = json!({"count": 1, "silences": [{"silence": "K7WQ2M", "city": "NYC", "event_type": "construction", "from": "2013-01-02T06:00:00.000Z", "until": "2013-01-02T14:00:00.000Z", "why": "marathon"}]})),
+        (status = 200, description = "Silences, sorted by the time at which they end", body = Silences, example = json!({"count": 1, "silences": [{"silence": "K7WQ2M", "city": "NYC", "event_type": "construction", "from": "2013-01-02T06:00:00.000Z", "until": "2013-01-02T14:00:00.000Z", "why": "marathon"}]})),
     ),
 )]
 pub(super) async fn get(State(state): State<ApiState>, uri: Uri) -> Result<Response, ApiError> {

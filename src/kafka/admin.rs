@@ -89,7 +89,7 @@ pub enum AdminError {
     #[error(transparent)]
     Describe(#[from] TopicError),
     /// A thread for blocking calls panicked.
-    #[error("failed to wait for a thread")]
+    #[error("a background task failed")]
     Thread(#[from] tokio::task::JoinError),
 }
 

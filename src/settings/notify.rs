@@ -54,7 +54,7 @@ pub struct Notify {
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t = NotifyOutput::Text)]
     pub output: NotifyOutput,
 
-    /// Address of the page, without a path, to which messages link
+    /// Base URL of the page for the links in messages, without a path
     #[arg(long, value_name = "URL", value_parser = parse_text)]
     pub link: Option<String>,
 

@@ -200,7 +200,7 @@ pub async fn set_topic(
                 "the tables of {} count topic {owner}, not {topic}",
                 names.totals
             ))
-            .with_remedy("use a --table-prefix of its own for each topic"),
+            .with_remedy("use a separate --table-prefix for each topic"),
         ),
         // An item without a topic, or with the same topic, satisfies the condition of the update. DynamoDB cannot have
         // refused this update, so the answer is wrong.

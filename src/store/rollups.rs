@@ -39,7 +39,7 @@ pub enum RollError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The topic id or the tables id in the config item differs from the id in the rollup mark.
-    #[error("the tables or their topic were made again")]
+    #[error("the tables or their topic were recreated")]
     Replaced,
     /// Another process moved the rollup mark.
     #[error("another process writes the same rollups")]

@@ -192,7 +192,7 @@ metrics! {
     pub events_produced: IntCounter("citystream_events_produced_total");
     /// Time from handing an event to the Kafka client until Kafka acknowledged it.
     pub produce_ack_seconds: Histogram("citystream_produce_ack_seconds", ACK_S);
-    /// Events that the Kafka client failed to deliver and gave up.
+    /// Events that the Kafka client could not deliver.
     pub events_failed: IntCounter("citystream_events_failed_total");
     /// Requests with events over HTTP, by the status of the answer.
     pub ingest_requests: IntCounterVec("citystream_ingest_requests_total", ["status"]);
@@ -222,7 +222,7 @@ metrics! {
     pub fence_conflicts: IntCounter("citystream_fence_conflicts_total");
     /// Gaps in the offsets of a partition: real gaps, and records that the Kafka client skipped.
     pub read_gaps: IntCounterVec("citystream_read_gaps_total", ["outcome"]);
-    /// Records that carry the time of the producer instead of the broker.
+    /// Records whose timestamp was set by the producer and not by the broker.
     pub producer_time: IntCounter("citystream_events_producer_time_total");
     /// Records that Kafka deleted before the consumer read them.
     pub records_lost: IntCounter("citystream_records_lost_total");
