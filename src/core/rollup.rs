@@ -1,9 +1,10 @@
-//! Rollups are the counts of final windows by hour and by day, so that a query for a long range needs few reads.
+//! Sums the counts of final windows by hour and by day into rollup rows, so that a query for a long time range needs
+//! few reads.
 //!
-//! A rollup row sums the windows of a series, or of one event type in all cities, in one hour or one UTC day. A
-//! consumer writes the row when the windows are final, so every writer writes the same value. The *mark* is an item
-//! that contains the time up to which all hours are rolled up. Readers take earlier hours from rollup rows and later
-//! hours from windows, so each answer is complete.
+//! A rollup row contains the counts of one hour or one UTC day, either for a series or for one event type in all
+//! cities. A consumer writes the row when all windows of the hour or day are final, so every writer writes the same
+//! counts. The *mark* is an item that contains the time up to which all hours are rolled up. Readers take hours before
+//! the mark from rollup rows and later hours from window rows, so each answer is complete.
 //!
 //! | module | decides |
 //! |---|---|
@@ -38,12 +39,12 @@ pub const MARK_PK: &str = "rollups";
 /// Sort key of the mark in the totals table.
 pub const MARK_SK: &str = "hours";
 /// Maximum average number of read units per second that a consumer spends on rollups. With about 30,000 series, a
-/// consumer reaches this maximum all the time, which costs 26 dollars a month.
+/// consumer always reads at this maximum rate, which costs 26 dollars a month.
 pub const READ_UNITS_PER_SECOND: f64 = 100.0;
-/// Time between two checks for due hours, in milliseconds. A check that finds no hour to roll up costs about two read
-/// units.
+/// Time between two checks for hours that are due for a rollup, in milliseconds. A check that finds no hour to roll up
+/// costs about two read units.
 pub const LOOK_INTERVAL_MS: u64 = 30_000;
-/// Maximum wait before the next check after failed checks, in milliseconds.
+/// Maximum wait before a failed check for due hours is repeated, in milliseconds.
 const RETRY_MS_MAX: u64 = 600_000;
 
 /// Numbers of events by [`Severity::index`](crate::event::Severity::index).
@@ -52,7 +53,7 @@ pub type SeverityCounts = [u64; 4];
 /// The counts of events for each hour of a day.
 pub type DayHours = [SeverityCounts; 24];
 
-/// Adds the counts in `more` to `counts`.
+/// Adds each count in `more` to the same count in `counts`.
 pub fn add_counts(counts: &mut SeverityCounts, more: &SeverityCounts) {
     for (count, more) in counts.iter_mut().zip(more) {
         *count = count.saturating_add(*more);
@@ -69,14 +70,14 @@ pub fn day_start(time_ms: UnixMs) -> UnixMs {
     time_ms - time_ms.0.rem_euclid(DAY_MS)
 }
 
-/// Returns the number of windows in an hour, or `None` if windows of this length do not divide an hour. Tables with
-/// such windows have no rollups, because an hour would not be a sum of windows.
+/// Returns the number of windows in an hour, or `None` if the window length does not divide an hour. Tables with such
+/// windows have no rollups, because an hour would not consist of whole windows.
 pub fn windows_per_hour(window_ms: i64) -> Option<i64> {
     (window_ms > 0 && HOUR_MS % window_ms == 0).then(|| HOUR_MS / window_ms)
 }
 
-/// Returns the wait before the next check in milliseconds, if the last `failures` checks failed. The wait is
-/// `interval_ms` at first and doubles after each failure, up to ten minutes or `interval_ms`, whichever is longer.
+/// Returns the wait before the next check, in milliseconds, after `failures` failed checks in a row. The wait starts at
+/// `interval_ms` and doubles after each failure. The maximum is ten minutes, or `interval_ms` if that is longer.
 pub fn next_look_ms(interval_ms: u64, failures: u32) -> u64 {
     let longest_ms = RETRY_MS_MAX.max(interval_ms);
     interval_ms
@@ -84,14 +85,14 @@ pub fn next_look_ms(interval_ms: u64, failures: u32) -> u64 {
         .min(longest_ms)
 }
 
-/// Returns the wait of a consumer after it has spent `units` read units, in milliseconds.
+/// Returns how long a consumer must wait after a request that cost `units` read units, in milliseconds.
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // The value is not negative and far below 2^53.
 pub fn rest_ms(units: f64) -> u64 {
     (units.max(0.0) * 1_000.0 / READ_UNITS_PER_SECOND).ceil() as u64
 }
 
-/// The maximum cost of rolling up hours, in DynamoDB's units. The actual cost is lower if there are days without
-/// windows, which are skipped, or hours without events, which get no row.
+/// The maximum cost of rolling up hours, in DynamoDB's units. The actual cost is lower if some days have no windows,
+/// because the rollup skips such days. Hours without events also lower the cost, because they get no rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RollupCost {
     /// Number of hours to roll up.
@@ -103,8 +104,9 @@ pub struct RollupCost {
 }
 
 impl RollupCost {
-    /// Returns the cost of the hours in `[from_ms, until_ms)`. The tables have `series` series with `event_types` event
-    /// types, and an hour has `windows` windows.
+    /// Returns the maximum cost of rolling up the hours in `[from_ms, until_ms)`. The parameters `series` and
+    /// `event_types` are the numbers of series and event types in the tables. The parameter `windows` is the number of
+    /// windows in an hour.
     pub fn of(
         from_ms: UnixMs,
         until_ms: UnixMs,
@@ -119,9 +121,9 @@ impl RollupCost {
         let keys = hours
             .saturating_mul(count(0, windows))
             .saturating_mul(series);
-        // A chunk has at most one day. For each chunk, the names of all series are read twice, with eight names per
-        // read unit. An index query for each series costs half a read unit. For each row of a day, reading its hours
-        // costs two read units.
+        // A chunk of hours covers at most one day. For each chunk, the rollup reads the names of all series twice, with
+        // eight names per read unit. An index query for each series costs half a read unit. For each day row, reading
+        // the hour rows of the day costs two read units.
         let chunks = days + 1;
         let names = (series / 4 + series / 2 + 32).saturating_mul(chunks);
         RollupCost {
@@ -134,7 +136,7 @@ impl RollupCost {
     }
 }
 
-/// The length of time that a rollup row covers.
+/// The length of time that a rollup row covers: an hour or a day.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Grain {
     /// The row covers one hour.
@@ -147,7 +149,7 @@ impl Grain {
     /// Both grains, with the shorter grain first.
     pub const ALL: [Grain; 2] = [Grain::Hour, Grain::Day];
 
-    /// Returns the first part of the attribute `shard` of a row.
+    /// Returns the name of the grain, which is the first part of a rollup row's attribute `shard`.
     pub const fn name(self) -> &'static str {
         match self {
             Grain::Hour => "hour",
@@ -155,7 +157,7 @@ impl Grain {
         }
     }
 
-    /// Returns the length of the hour or the day in milliseconds.
+    /// Returns the length of an hour or a day in milliseconds.
     pub const fn length_ms(self) -> i64 {
         match self {
             Grain::Hour => HOUR_MS,
@@ -164,17 +166,17 @@ impl Grain {
     }
 }
 
-/// The events that a rollup row sums: one series, or one event type in all cities.
+/// Selects the events that a rollup row counts: one series, or one event type in all cities.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RollupSeries {
-    /// The city, or `None` for all cities together.
+    /// The city of the series, or `None` for all cities together.
     pub city: Option<String>,
     /// The event type.
     pub event_type: String,
 }
 
 impl RollupSeries {
-    /// Returns the rollup series of a series (`city#event_type`), or `None` if the text is not a series.
+    /// Returns the rollup series for the series `city#event_type`, or `None` if the text is not a series.
     pub fn of(series: &str) -> Option<RollupSeries> {
         let (city, event_type) = split_series(series)?;
         Some(RollupSeries {
@@ -191,10 +193,11 @@ impl RollupSeries {
         }
     }
 
-    /// Returns the attribute `shard` of the rows, such as `hour#NYC#traffic`, or `hour#*#traffic` for all cities.
+    /// Returns the attribute `shard` of the series' rollup rows, such as `hour#NYC#traffic`, or `hour#*#traffic` for
+    /// all cities.
     ///
-    /// A city may be named `*`. Therefore, a city name that consists only of asterisks gets one more asterisk in the
-    /// shard.
+    /// A city may itself be named `*`. To avoid confusion, a city name that consists only of asterisks gets one more
+    /// asterisk in the shard.
     pub fn shard(&self, grain: Grain) -> String {
         let (grain, kind) = (grain.name(), &self.event_type);
         match &self.city {
@@ -204,7 +207,7 @@ impl RollupSeries {
         }
     }
 
-    /// Parses text that [`RollupSeries::shard`] has returned, or returns `None` for other text.
+    /// Parses the text format of [`RollupSeries::shard`], or returns `None` for other text.
     pub fn parse(shard: &str) -> Option<(Grain, RollupSeries)> {
         let (grain, series) = shard.split_once('#')?;
         let grain = Grain::ALL.into_iter().find(|known| known.name() == grain)?;
@@ -226,16 +229,16 @@ fn is_asterisks(city: &str) -> bool {
 /// The counts in a rollup row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Cells {
-    /// The events of an hour.
+    /// The counts of one hour, by severity.
     Hour(SeverityCounts),
-    /// The events of each hour of a day.
+    /// The counts of each hour of a day, by severity.
     Day(Box<DayHours>),
 }
 
-/// A rollup row to write.
+/// A rollup row that is to be written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RollupRow {
-    /// The series that the row sums.
+    /// The series whose events the row counts.
     pub series: RollupSeries,
     /// The start of the row's hour or day, in Unix milliseconds.
     pub start_ms: UnixMs,
@@ -244,7 +247,7 @@ pub struct RollupRow {
 }
 
 impl RollupRow {
-    /// Returns the row of an hour.
+    /// Returns the rollup row of an hour.
     pub const fn hour(series: RollupSeries, start_ms: UnixMs, counts: SeverityCounts) -> RollupRow {
         RollupRow {
             series,
@@ -261,7 +264,7 @@ impl RollupRow {
         }
     }
 
-    /// Returns the counts of the whole hour or day.
+    /// Returns the total counts of the row's hour or day.
     pub fn counts(&self) -> SeverityCounts {
         match &self.cells {
             Cells::Hour(counts) => *counts,
@@ -287,7 +290,7 @@ pub fn parse_start(grain: Grain, sort_key: &str) -> Option<UnixMs> {
     parse_timestamp(sort_key).filter(|start_ms| start_ms.0 % grain.length_ms() == 0)
 }
 
-/// The mark, which says which hours are rolled up.
+/// The mark: the item that says which hours are rolled up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RollupMark {
     /// The topic id whose watermarks made the hours final.
@@ -296,8 +299,8 @@ pub struct RollupMark {
     pub tables_id: String,
     /// All hours that end at or before this time are rolled up. The time is a whole hour in Unix milliseconds.
     pub until_ms: UnixMs,
-    /// Partitions that were idle when hours were rolled up, each with the first of these hours. From this hour on, no
-    /// rollup row counts events of the idle partition.
+    /// Partitions that were idle when hours were rolled up. For each partition, the map contains the first hour whose
+    /// rollup rows leave the partition out.
     pub idle: BTreeMap<i32, UnixMs>,
     /// The version of the mark, which grows by one with each write.
     pub version: i64,
@@ -310,9 +313,9 @@ impl RollupMark {
         topic_id == Some(self.topic_id.as_str()) && self.tables_id == tables_id
     }
 
-    /// Returns the time up to which the rollups contain all events. The rollups lack the events of a partition that was
-    /// idle when hours were rolled up, and that has counted events since then. `counted` returns the number of events
-    /// that a partition has counted, or `None` if the number is unknown.
+    /// Returns the time up to which the rollup rows count all events. Later rollup rows may lack events of a partition
+    /// that was idle at first and has counted events in the meantime. The function `counted` returns the number of
+    /// events that a partition has counted, or `None` if the number is unknown.
     pub fn whole_until_ms(&self, counted: impl Fn(i32) -> Option<u64>) -> UnixMs {
         let woken = self.idle.iter().filter(|(p, _)| counted(**p) != Some(0));
         let since_ms = woken.map(|(_, since_ms)| *since_ms);

@@ -1,18 +1,19 @@
 //! Decides which hours are final, and which hours are rolled up next.
 //!
 //! An hour is final if every partition of the topic has published a watermark at or after the hour's end. Everything
-//! below a published restart point is counted (INV-1). After the restart point, each event of a window that ends at or
-//! before the watermark is late, so no window counts it (INV-4).
+//! below a published restart point is counted (INV-1). Each event after the restart point is late if its window ends at
+//! or before the watermark, and no window counts late events (INV-4).
 //!
 //! | state of a partition | effect on the hours |
 //! |---|---|
 //! | It has published a watermark. | The hours are final up to the watermark. |
-//! | It has counted no event, and has nothing to read (idle). | The hours do not wait for the partition. |
-//! | Its consumer has not begun, or has not published a watermark yet. | The hours wait for the partition. |
+//! | It has counted no event, and has nothing to read (idle). | Hours become final without waiting for the partition. |
+//! | Its consumer has not begun, or has not published a watermark yet. | Hours do not become final yet. |
 //!
 //! A topic with fewer cities than partitions has idle partitions, unless its producers send heartbeats. The first event
-//! of an idle partition may have any event time. Therefore, the mark lists the idle partitions. When an idle partition
-//! counts an event, the hours are rolled up again, beginning with the first hour that left the partition out.
+//! of an idle partition may belong to an hour that is already rolled up. Therefore, the mark lists the idle partitions.
+//! When a listed partition counts an event, the hours are rolled up again, beginning with the first hour that left the
+//! partition out.
 //!
 //! # Assumption
 //! A partition that is added to the topic has no events in hours that are already rolled up. The definition of a final
@@ -28,9 +29,9 @@ use crate::restart::{Commit, Metadata};
 /// The known facts about the log of one partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LogState {
-    /// The published watermark, or `None` before the first event or heartbeat.
+    /// The published watermark, or `None` if the partition has not had an event or a heartbeat.
     pub watermark_ms: Option<UnixMs>,
-    /// The offset of the most advanced restart point.
+    /// The largest offset among the partition's known restart points.
     pub next: Offset,
     /// The number of events below `next`, or `None` if the number is unknown.
     pub counted: Option<u64>,
@@ -49,7 +50,7 @@ impl LogState {
 /// The known facts about the topic and the tables.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RollupFacts {
-    /// The current topic id, which is the same in Kafka and in the config item.
+    /// The current topic id. Kafka and the config item agree on this id.
     pub topic_id: String,
     /// The id of the tables.
     pub tables_id: String,
@@ -60,9 +61,9 @@ pub struct RollupFacts {
 }
 
 impl RollupFacts {
-    /// Returns the known partitions that have no published watermark. To decide whether these partitions are idle, the
-    /// caller must add the ends of their logs ([`RollupFacts::set_end`]). The caller must also add the group's commits
-    /// ([`RollupFacts::add_commit`]), which may be ahead of the progress items.
+    /// Returns the partitions that have a progress item but no published watermark. To decide whether such a partition
+    /// is idle, the caller must add the end of the partition's log ([`RollupFacts::set_end`]). The caller must also add
+    /// the group's commit ([`RollupFacts::add_commit`]), because the commit may be ahead of the progress item.
     pub fn unclear(&self) -> Vec<i32> {
         let logs = self.logs.iter();
         let unclear = logs.filter(|(_, log)| log.watermark_ms.is_none());
@@ -94,11 +95,11 @@ impl RollupFacts {
 pub struct Plan {
     /// The mark at which the rollup begins.
     pub mark: RollupMark,
-    /// True if the table contains another mark or no mark, so that `mark` must be written first.
+    /// True if the table does not contain this mark yet, so that the mark must be written first.
     pub is_new: bool,
     /// The time up to which all hours are final, in Unix milliseconds.
     pub target_ms: UnixMs,
-    /// The idle partitions, each with the first hour that leaves it out.
+    /// The idle partitions. For each idle partition, the map contains the first hour that leaves the partition out.
     pub idle: BTreeMap<i32, UnixMs>,
 }
 
@@ -107,9 +108,9 @@ pub struct Plan {
 pub enum Waiting {
     /// All final hours are rolled up.
     AllDone,
-    /// No consumer has begun this partition.
+    /// No consumer has begun to read this partition.
     NotBegun(i32),
-    /// This partition has records, but it has not published a watermark.
+    /// This partition has records, but its consumer has not published a watermark yet.
     NoWatermark(i32),
 }
 
@@ -120,7 +121,8 @@ pub enum Waiting {
 pub fn plan(stored: Option<&RollupMark>, facts: &RollupFacts) -> Result<Plan, Waiting> {
     let mark = begin(stored, facts);
     let is_new = stored != Some(&mark);
-    // A mark that claims too many hours is corrected even if no hour is due. A missing mark can be written later.
+    // A stored mark that covers too many hours is corrected even if no hour is due. A missing mark can be written
+    // later.
     let must_write = is_new && stored.is_some_and(|stored| stored.is_of_same(&mark));
     let (target_ms, idle) = match final_until(facts) {
         Ok((final_ms, idle)) if final_ms > mark.until_ms => {
@@ -175,8 +177,8 @@ fn begin(stored: Option<&RollupMark>, facts: &RollupFacts) -> RollupMark {
     };
     mark.until_ms = stored.whole_until_ms(counted);
     mark.idle.retain(|partition, _| {
-        // A partition without counted events is removed from the idle partitions once its watermark has passed the
-        // mark, because new events before the mark are late.
+        // If a partition's watermark has passed the mark, new events of the partition before the mark are late. A
+        // partition without counted events is then no longer listed as idle.
         let watermark_ms = facts.logs.get(partition).and_then(|log| log.watermark_ms);
         counted(*partition) == Some(0) && watermark_ms.is_none_or(|ms| ms < stored.until_ms)
     });

@@ -1,17 +1,16 @@
 //! Packs the 24 hours of a day into one binary attribute.
 //!
-//! The first three bytes have one bit for each hour, which says whether the hour has events. The lowest bit of the
-//! first byte stands for hour 0. Next, each hour with events has four counts, by severity from low to critical. Each
-//! count is a LEB128 number. Every byte has seven bits of the number, with the lowest bits first. The highest bit of a
-//! byte says whether another byte follows. A day takes 99 bytes if each hour has events, and fewer than 128 of each
-//! severity.
+//! The first three bytes contain one bit for each hour, which is 1 if the hour has events. The lowest bit of the first
+//! byte stands for hour 0. Next, each hour with events has four counts, by severity from low to critical. Each count is
+//! a LEB128 number: every byte contains seven bits of the number, with the lowest bits first. The highest bit of a byte
+//! is 1 if another byte follows. A day takes 99 bytes if each hour has events but fewer than 128 of each severity.
 
 use super::{DayHours, SeverityCounts};
 
 /// Maximum number of bytes of a 64-bit number in LEB128.
 const NUMBER_BYTES_MAX: usize = 10;
 
-/// Returns the attribute for the hours of a day.
+/// Returns the bytes of the attribute that stores the hours of a day.
 pub fn pack(hours: &DayHours) -> Vec<u8> {
     let mut out = vec![0; 3];
     for (hour, counts) in hours.iter().enumerate() {
@@ -26,7 +25,7 @@ pub fn pack(hours: &DayHours) -> Vec<u8> {
     out
 }
 
-/// Returns the hours in an attribute, or `None` if [`pack`] cannot have returned these bytes.
+/// Returns the hours that an attribute stores, or `None` if the bytes do not have the format of [`pack`].
 pub fn unpack(bytes: &[u8]) -> Option<DayHours> {
     let (present, mut rest) = bytes.split_at_checked(3)?;
     let mut out = DayHours::default();
@@ -38,7 +37,7 @@ pub fn unpack(bytes: &[u8]) -> Option<DayHours> {
             (*count, rest) = split_number(rest)?;
         }
     }
-    // Only one sequence of bytes is valid for the counts of a day, so two writers write the same bytes.
+    // For the same counts, only one sequence of bytes is valid, so two writers write the same bytes.
     (rest.is_empty() && pack(&out) == bytes).then_some(out)
 }
 

@@ -1,25 +1,25 @@
-//! Plans the reads and writes of one pass of the writer, which rolls up the hours of a [`Plan`].
+//! Plans the reads and writes of one rollup pass, which rolls up the hours of a [`Plan`].
 //!
-//! The caller carries out the request that [`Roll::next_ask`] returns, reports the answer, and calls the method again.
+//! The caller carries out the request that [`Roll::next_ask`] returns, reports the answer, and calls `next_ask` again.
 //! The pass divides the hours into chunks of at most one day:
 //!
 //! - First, the pass reads the windows of each series in the chunk by key, with consistent reads, and sums them by
 //!   hour.
 //! - Next, the pass writes the hour rows of all cities together.
-//! - If the chunk ends a day, the pass makes the rows of the day from the stored rows of its hours.
+//! - If the chunk contains the last hour of a day, the pass makes the day rows from the stored hour rows of that day.
 //! - Finally, the pass moves the mark to the end of the chunk.
 //!
-//! After a crash, the next writer starts at the mark and writes the same rows. No reader uses these rows before the
-//! mark has moved.
+//! After a crash, the next writer starts at the mark and writes the same rows again. Readers ignore the rows of a chunk
+//! until the mark has moved past the chunk.
 //!
-//! Reading a key costs one read unit, even if there is no window. Therefore, the pass skips days without windows if
-//! more than one day is due. The index shows where the next window is, but the index may lag behind its table.
-//! Therefore, the writer waits [`SETTLE_MS`] milliseconds before it queries the index.
+//! A read by key costs one read unit even if no window exists. Therefore, the pass skips days without windows if more
+//! than one day is due. An index shows when the next window begins, but the index may lag behind its table. Therefore,
+//! the pass waits [`SETTLE_MS`] milliseconds before it queries the index.
 //!
 //! # Assumption
-//! The index contains a window at most [`SETTLE_MS`] milliseconds after the window was written. If a window appears in
-//! the index later, and no other series has windows on that day, the pass skips the day. Nothing else depends on the
-//! index.
+//! The index contains a window at most [`SETTLE_MS`] milliseconds after the window was written. If this assumption
+//! fails and no other series has windows on the same day, the pass skips the day by mistake. Nothing else depends on
+//! the index.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -32,72 +32,71 @@ use crate::clock::UnixMs;
 use crate::keys::TOTALS_SHARDS;
 use crate::pace::backoff_ms;
 
-/// Wait before the index is assumed to contain every window, in milliseconds. According to AWS, an index lags by a
+/// Time after which the index is assumed to contain every window, in milliseconds. According to AWS, an index lags by a
 /// fraction of a second.
 pub const SETTLE_MS: u64 = 60_000;
 /// Maximum number of windows in one request.
 const WINDOWS_MAX: i64 = 1_000;
-/// Maximum number of rows of all cities in memory, which take about 10 MB. If a chunk of a day needs more rows, the
-/// pass uses chunks of one hour.
+/// Maximum number of rows for all cities that a pass keeps in memory, which take about 10 MB. If a chunk of a day needs
+/// more rows, the pass uses chunks of one hour.
 const ALL_ROWS_MAX: usize = 100_000;
 
-/// A request that the caller must carry out.
+/// A request of the rollup pass that the caller must carry out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ask {
-    /// Write the mark, on condition that the version in the table is still one lower. Report the success to
-    /// [`Roll::moved`].
+    /// Write the mark, on condition that the version of the stored mark is one lower. If the write succeeds, report the
+    /// mark to [`Roll::moved`].
     Move(RollupMark),
     /// Wait until the index has settled. Report the end of the wait to [`Roll::settled`].
     Settle,
-    /// Find the earliest start of a window at or after this time, across all series. Report the result to
+    /// Find the first window of any series that starts at or after this time. Report the result to
     /// [`Roll::first_window`].
     FirstWindow(UnixMs),
-    /// Read a page of series from a shard of the totals, in the order of their names, beginning with the first name
-    /// after `after`. Report the result to [`Roll::series`].
+    /// Read the next page of series from a shard of the totals table, in the order of their names. Report the result to
+    /// [`Roll::series`].
     Series {
         /// The number of the shard.
         shard: u32,
-        /// The last name of the previous page, or an empty string.
+        /// The last name of the previous page, or an empty string for the first page.
         after: String,
     },
-    /// Read the windows of a series that start in `[from_ms, until_ms)`, by their keys. Report the result to
-    /// [`Roll::windows`].
+    /// Read by key the windows of a series that start in `[from_ms, until_ms)`. Report the result to [`Roll::windows`].
     Windows {
         /// The series, which is `city#event_type`.
         series: String,
-        /// The start of the first window.
+        /// The earliest window start to read.
         from_ms: UnixMs,
-        /// The end of the last window.
+        /// The end of the range. Windows that start at or after this time are not read.
         until_ms: UnixMs,
     },
-    /// Read the hour rows of one day. Report the result to [`Roll::hours`].
+    /// Read the hour rows of a series on one day. Report the result to [`Roll::hours`].
     Hours {
-        /// The series of the rows.
+        /// The series whose hour rows are read.
         series: RollupSeries,
         /// The start of the day.
         day_ms: UnixMs,
     },
-    /// Put these rows after `wait_ms` milliseconds. Report the result to [`Roll::put`].
+    /// Wait, and then put these rows into the table. Report the result to [`Roll::put`].
     Put {
-        /// The rows, at most [`BATCH_PUTS_MAX`], with different keys.
+        /// The rows to put, at most [`BATCH_PUTS_MAX`], with different keys.
         rows: Vec<RollupRow>,
-        /// The wait in milliseconds, which grows after each attempt that left rows unwritten.
+        /// The wait before the put, in milliseconds. The wait grows after each attempt that left rows unwritten.
         wait_ms: i64,
     },
-    /// The pass is done, and the table contains this mark.
+    /// The pass is complete, and the table contains this mark.
     Done(RollupMark),
 }
 
 /// The phase of the work on a chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
-    /// The windows are summed into hours.
+    /// The pass reads the windows of the chunk and sums them into hours.
     Hours,
-    /// The hour rows are being stored, because the rows of days are made from stored hour rows.
+    /// The hour rows are being stored, because the day rows are made from stored hour rows.
     Storing,
-    /// The hours are summed into days.
+    /// The pass reads the stored hour rows and makes the day rows.
     Days,
-    /// All rows of the chunk are made.
+    /// All rows of the chunk are made, and some may still have to be stored.
     Made,
 }
 
@@ -109,7 +108,7 @@ struct Folding {
     hours: BTreeMap<UnixMs, SeverityCounts>,
 }
 
-/// Walks through the series of all shards, a page at a time.
+/// Iterates over the series of all shards, one page at a time.
 #[derive(Clone, Debug, Default)]
 struct Walk {
     shard: u32,
@@ -118,7 +117,7 @@ struct Walk {
 }
 
 impl Walk {
-    /// Returns the next series, or the request for the next page, or `None` at the end.
+    /// Returns the next series, the request for the next page of series, or `None` after the last series.
     fn next(&mut self) -> Option<Result<String, Ask>> {
         if let Some(series) = self.page.pop_front() {
             return Some(Ok(series));
@@ -154,13 +153,13 @@ struct Chunk {
     /// The counts of all cities by event type and hour.
     all_cities: BTreeMap<(String, UnixMs), SeverityCounts>,
     event_types: BTreeSet<String>,
-    /// The event types whose day rows for all cities are not made yet.
+    /// The rollup series of all cities whose day rows are not made yet, one for each event type.
     days: VecDeque<RollupSeries>,
-    /// The rows that are not put yet.
+    /// The rows that were made but not put into the table yet.
     rows: VecDeque<RollupRow>,
 }
 
-/// The rows of the current put, until all of them are stored.
+/// The rows of the current put. The put is repeated until all of these rows are stored.
 #[derive(Clone, Debug, Default)]
 struct Sending {
     rows: Vec<RollupRow>,
@@ -177,16 +176,16 @@ pub struct Roll {
     window_ms: i64,
     hours_max: i64,
     is_settled: bool,
-    /// The start of the next chunk. Days between the mark and this time have no windows.
+    /// The start of the next chunk. The days between the mark and this time have no windows.
     from_ms: UnixMs,
-    /// True if the index has shown that the next windows after the mark are on the day of `from_ms`.
+    /// True if the index has shown that the next windows after the mark begin on the day of `from_ms`.
     is_found: bool,
     chunk: Option<Chunk>,
     sending: Sending,
 }
 
 impl Roll {
-    /// Returns a pass over `plan`, for windows of a length that divides an hour.
+    /// Returns a pass over the hours of `plan`. The window length must divide an hour.
     pub fn new(plan: Plan, window_ms: i64) -> Roll {
         Roll {
             from_ms: plan.mark.until_ms,
@@ -203,7 +202,7 @@ impl Roll {
         }
     }
 
-    /// Returns the mark that is in the table, or that the pass writes first.
+    /// Returns the mark that the table contains, or the mark that the pass writes first.
     pub const fn mark(&self) -> &RollupMark {
         &self.mark
     }
@@ -213,7 +212,7 @@ impl Roll {
         self.target_ms
     }
 
-    /// Returns the next request. The random number `chance` spreads repeated puts over time.
+    /// Returns the next request of the pass. The random number `chance` spreads repeated puts over time.
     pub fn next_ask(&mut self, chance: u32) -> Ask {
         if self.is_new {
             return Ask::Move(self.moved_to(self.mark.until_ms, self.mark.idle.clone()));
@@ -291,11 +290,11 @@ impl Roll {
             days: VecDeque::new(),
             rows: VecDeque::new(),
         });
-        // The first request of a chunk always asks for series, so it needs no random number.
+        // The first request of a chunk is always a read of series, which needs no random number.
         self.next_ask(0)
     }
 
-    /// Notes that the mark was written.
+    /// Notes that the table now contains the mark.
     pub fn moved(&mut self, mark: RollupMark) {
         self.is_new = false;
         self.from_ms = mark.until_ms;
@@ -373,13 +372,13 @@ impl Roll {
 }
 
 impl Chunk {
-    /// Returns the next request, or `None` if rows must be put first or all rows are stored.
+    /// Returns the next read of the chunk. Returns `None` if rows must be put first, or if all rows are stored.
     fn next_ask(&mut self, window_ms: i64) -> Option<Ask> {
         loop {
             if let Some(ask) = self.folding_ask(window_ms) {
                 return Some(ask);
             }
-            // A full batch of rows is put before more rows are made, so that few rows are in memory.
+            // A full batch of rows is put before more rows are made, to keep few rows in memory.
             if self.phase == Phase::Made || self.rows.len() >= BATCH_PUTS_MAX {
                 return None;
             }
@@ -467,7 +466,7 @@ impl Chunk {
         self.days = types.map(|kind| RollupSeries::all_cities(&kind)).collect();
     }
 
-    /// Removes the rows for the next put from the chunk, and returns these rows.
+    /// Removes the rows of the next put from the chunk, and returns these rows.
     fn take_rows(&mut self) -> Vec<RollupRow> {
         let len = self.rows.len().min(BATCH_PUTS_MAX);
         self.rows.drain(..len).collect()

@@ -1,4 +1,4 @@
-//! Tests keys, packed days, costs, and the decision which hours are due.
+//! Tests the keys of rollup rows, packed days, costs, and the decision about which hours are due.
 
 mod passes;
 
@@ -96,7 +96,8 @@ fn a_usual_day_takes_99_bytes() {
         &[][..],
         &[0, 0],
         &[0, 0, 0, 0],
-        // In these cases, hour 9 lacks a count, has an extra count, has only zeros, or ends in the middle of a number.
+        // In these cases, the counts of hour 9 lack a number, have an extra number, are all zero, or end in the middle
+        // of a number.
         &[0, 2, 0, 1, 0, 0],
         &[0, 2, 0, 1, 0, 0, 0, 0],
         &[0, 2, 0, 0, 0, 0, 0],
@@ -175,7 +176,7 @@ fn an_hour_is_due_when_each_partition_is_past_it_or_idle() {
     let due = |from: UnixMs, to: UnixMs, idle: &[(i32, UnixMs)]| {
         Ok((from, to, idle.iter().copied().collect()))
     };
-    // The smallest watermark decides, and only whole hours are due.
+    // The smallest watermark decides which hours are due, and only whole hours are due.
     assert_eq!(
         check(at, &[past(hours(9)), past(hours(5) - 1)]),
         Ok((hours(3), hours(4), no_idle))
@@ -191,7 +192,7 @@ fn an_hour_is_due_when_each_partition_is_past_it_or_idle() {
         due(UnixMs(0), hours(1), &[])
     );
     assert_eq!(check(None, &[past(UnixMs(-1))]), Err(Waiting::AllDone));
-    // A partition without a progress item may have older events.
+    // A partition without a progress item may have events in earlier hours.
     let mut missing = facts(&[past(hours(9)), idle]);
     missing.logs.remove(&1);
     assert_eq!(plan(at, &missing), Err(Waiting::NotBegun(1)));
@@ -206,7 +207,7 @@ fn an_hour_is_due_when_each_partition_is_past_it_or_idle() {
             Err(Waiting::NoWatermark(1))
         );
     }
-    // An idle partition does not delay the hours, and the plan lists the partition.
+    // The hours do not wait for an idle partition, and the plan lists the partition.
     assert_eq!(
         check(at, &[past(hours(4)), idle]),
         due(hours(3), hours(4), &[(1, hours(3))])
@@ -233,7 +234,7 @@ fn a_commit_and_the_end_of_the_log_tell_whether_a_partition_is_idle() {
     assert_eq!(facts.unclear(), [1]);
     facts.set_end(1, Offset(5));
     assert_eq!(plan(None, &facts), Err(Waiting::NoWatermark(1)));
-    // Two rejected records have been read since the progress item was written.
+    // The consumer has read two rejected records after it wrote the progress item.
     let commit = |next: i64, topic: &str, tables: &str, events: u64| Commit {
         next: Offset(next),
         metadata: format!("v1;topic={topic};tables={tables};max=-;sums={events},0,{events},0,0,0"),
@@ -280,7 +281,8 @@ fn an_idle_partition_that_counts_an_event_takes_back_its_hours() {
         BTreeMap::from([(2, hours(2))]),
         "its hours are left out again"
     );
-    // The mark moves back even if the partition has no watermark, which is the case after a future event.
+    // The mark moves back even if the partition has no watermark. For example, a partition with only future events has
+    // no watermark.
     let again = check(&[first, log(None, 4, Some(1), 4), idle]).unwrap();
     assert_eq!(
         (again.is_new, again.mark.until_ms, again.target_ms),
@@ -330,7 +332,7 @@ fn the_mark_of_another_topic_or_of_other_tables_counts_as_absent() {
     );
 }
 
-/// A record of a log, with its event time. A record that is not an event is a heartbeat.
+/// A record of a log, with its event time. The record is either an event or a heartbeat.
 #[derive(Clone, Copy, Debug)]
 struct Logged {
     time_ms: UnixMs,
@@ -338,7 +340,7 @@ struct Logged {
     is_future: bool,
 }
 
-/// Returns the state of a log after `records`, and the number of their events that each hour counts.
+/// Returns the state of a log that contains `records`, and the number of counted events for each hour.
 fn counted(records: &[Logged], end: usize) -> (LogState, BTreeMap<i64, u64>) {
     let mut hours = BTreeMap::<i64, u64>::new();
     let (mut max_ms, mut events) = (None, 0);
@@ -383,7 +385,7 @@ proptest! {
     ) {
         let until_ms = BASE_MS + until * HOUR_MS;
         let stored = mark(until_ms, &[]);
-        // Each log was read up to a restart point, and has a few unread records.
+        // Each log was read up to a restart point, and has a few unread records after it.
         let at = |records: &Vec<Logged>, read: usize| read.min(records.len());
         let then = logs.iter().map(|(records, read, more)| {
             let read = at(records, *read);
@@ -404,7 +406,8 @@ proptest! {
                 prop_assert_eq!(of(then), of(now));
             }
         }
-        // The next check moves the mark back if a partition that was idle has counted events in the rolled-up hours.
+        // The next check moves the mark back if a formerly idle partition has counted events in hours that are already
+        // rolled up.
         let after = RollupMark { until_ms: first.target_ms, idle: first.idle.clone(), ..stored.clone() };
         let is_added = first.idle.keys().any(|partition| {
             let hours = &hours_now[usize::try_from(*partition).unwrap()];

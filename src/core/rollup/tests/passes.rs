@@ -1,4 +1,4 @@
-//! Tests whole passes over tables in memory, with crashes of the writer at any step.
+//! Tests complete rollup passes on simulated tables, with crashes of the writer at any step.
 
 use crate::clock::UnixMs;
 use std::collections::BTreeSet;
@@ -107,7 +107,8 @@ impl Tables {
         }
     }
 
-    /// Returns the expected rows. An independent fold adds each window to every row that the window belongs to.
+    /// Returns the expected rows. To compute the rows, an independent fold adds each window to every row that the
+    /// window belongs to.
     fn want(&self, until_ms: UnixMs) -> BTreeMap<(String, String), SeverityCounts> {
         let mut want = BTreeMap::<(String, String), SeverityCounts>::new();
         for ((series, start_ms), counts) in &self.windows {
@@ -178,8 +179,8 @@ proptest! {
     ) {
         let mut tables = Tables { windows: windows.into_values().collect(), ..Tables::default() };
         for hours in looks {
-            // Many hours become due at once when consumers catch up. While consumers keep up, hours become due one
-            // after the other.
+            // While consumers catch up with a backlog, many hours become due at once. Without a backlog, hours become
+            // due one after the other.
             let until_ms = BASE_MS + hours * HOUR_MS;
             tables.roll_up(until_ms + 1_234, &crashes);
             tables.check(until_ms);
@@ -208,7 +209,7 @@ fn days_without_windows_cost_no_reads_of_windows() {
     assert_eq!(tables.keys_read, 2 * 288);
     let mark = tables.mark.clone().unwrap();
     assert_eq!(mark.until_ms, until_ms);
-    // If only one day is due, the pass reads its windows without asking the index.
+    // If only one day is due, the pass reads the windows of the day without querying the index.
     tables.roll_up(until_ms + DAY_MS, &[]);
     assert_eq!(tables.keys_read, 3 * 288);
     let asked = tables.asked;
