@@ -1,18 +1,18 @@
-//! Finds incidents in the log by the rules of the `notify` command.
+//! Finds incidents in a log, according to the rules of the `notify` command.
 //!
-//! An incident begins when the condition of a rule is met, and collects the events that match the rule. The incident
-//! ends after a quiet period or, for a silence, at the next event of the group. The rules, the log and the start offset
-//! determine every incident. The id of an incident comes from the position of a record in the log. All readers of a log
-//! therefore give an incident the same id.
+//! An incident begins when the condition of a rule is met, and collects the events that match the rule. Most incidents
+//! end after a quiet period. The incident of a silence rule ends at the next event of its group. The rules, the log and
+//! the start offset fully determine all incidents. The id of an incident comes from the position of a record in the
+//! log. All readers of a log therefore give an incident the same id.
 //!
-//! - [`rule`]: what a rule looks for
-//! - [`fold`]: the records of one partition become incidents
-//! - [`owner`]: which rows to write, and when a checkpoint may be published
-//! - [`outbox`]: which messages about an incident a receiver still lacks
-//! - [`silence`]: no messages about certain incidents for a while
-//! - [`message`]: the content of a message to a receiver
-//! - [`follow`]: which incidents have changed between two reads of their table
-//! - [`audit`]: the rows compared with a second fold of the log
+//! - [`rule`]: the rules and their conditions
+//! - [`fold`]: turns the records of one partition into incidents
+//! - [`owner`]: decides which rows to write, and when a checkpoint may be published
+//! - [`outbox`]: decides which messages about an incident a receiver still needs
+//! - [`silence`]: stops the messages about certain incidents for a limited time
+//! - [`message`]: builds the content of a message to a receiver
+//! - [`follow`]: finds the incidents that changed between two reads of their table
+//! - [`audit`]: compares the rows of incidents with a second fold of the log
 
 pub mod audit;
 mod change;
@@ -32,13 +32,13 @@ use std::sync::Arc;
 use crate::clock::UnixMs;
 use crate::event::{Event, Offset, Severity};
 
-/// Maximum number of samples of an incident. The samples are the first events of the incident.
+/// Maximum number of sample events that an incident keeps. The samples are the first events of the incident.
 pub const SAMPLES_MAX: usize = 5;
 /// Maximum length of the description in a sample, in characters.
 pub const SAMPLE_CHARS_MAX: usize = 200;
 
-/// The city and the event type that all events of an incident share. If the rule does not group by one of the fields,
-/// that field is `None`.
+/// The city and the event type that all events of an incident share. A field is `None` if the rule does not group by
+/// this field.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Group {
     /// The city that all events of the incident share.
@@ -59,10 +59,10 @@ pub enum State {
     },
 }
 
-/// An event of an incident, with the fields that messages show as an example.
+/// An event of an incident, with the fields that messages show as an example of the incident.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sample {
-    /// The event's own id, or the default id, which consists of topic, partition and offset.
+    /// The id that the producer gave the event, or the default id, which consists of topic, partition and offset.
     pub event_id: Box<str>,
     /// The city of the event.
     pub city: Box<str>,
@@ -70,7 +70,7 @@ pub struct Sample {
     pub event_type: Box<str>,
     /// The severity of the event.
     pub severity: Severity,
-    /// The event time of the sample.
+    /// The time of the event.
     pub time_ms: UnixMs,
     /// The event's description, cut to [`SAMPLE_CHARS_MAX`] characters.
     pub description: Box<str>,
@@ -98,25 +98,27 @@ pub struct Incident {
     pub rule: Arc<str>,
     /// The id of the incident, which is unique within the rule (see [`incident_id`]).
     pub id: Arc<str>,
-    /// The city and the event type that the events share.
+    /// The city and the event type that all events of the incident share.
     pub group: Group,
     /// The state of the incident: open or resolved.
     pub state: State,
-    /// The highest severity among the events, or `None` for a silence, which has no events.
+    /// The highest severity among the incident's events, or `None` for a silence, which has no events.
     pub severity: Option<Severity>,
     /// The number of events that belong to the incident. The number is 0 for a silence.
     pub event_count: u64,
-    /// The earliest event time of the incident. For a silence, this is the time of the last event before the silence.
+    /// The earliest event time of the incident. For a silence, this is the event time of the last event before the
+    /// silence.
     pub first_event_ms: UnixMs,
-    /// The latest event time of the incident. For a silence, this is the time of the last event before the silence.
+    /// The latest event time of the incident. For a silence, this is the event time of the last event before the
+    /// silence.
     pub last_event_ms: UnixMs,
-    /// The timestamp of the record that opened the incident. If the record has no timestamp, the event time is used, or
-    /// the watermark for a silence.
+    /// The timestamp of the record that opened the incident. If the record has no timestamp, this is the event time or,
+    /// for a silence, the watermark.
     pub opened_at_ms: UnixMs,
     /// The first events of the incident, at most [`SAMPLES_MAX`].
     pub samples: Vec<Arc<Sample>>,
-    /// The watermark at which the incident ends if it gets no more events. The value is `None` for a silence, which
-    /// ends at the next event of its group.
+    /// The incident ends when the watermark reaches this time, unless the incident gets more events. The value is
+    /// `None` for a silence, which ends at the next event of its group.
     pub quiet_at_ms: Option<UnixMs>,
     /// The offset of the record that opened the incident.
     pub opened: Offset,
@@ -134,7 +136,7 @@ pub fn incident_id(topic_id: &str, partition: i32, offset: Offset) -> String {
 }
 
 impl State {
-    /// Returns the name of the state in items and API answers.
+    /// Returns the name of the state, as items and API answers contain it.
     pub const fn name(self) -> &'static str {
         match self {
             State::Open => "open",
@@ -154,7 +156,7 @@ impl Incident {
         Offset(self.next.0 - 1)
     }
 
-    /// Returns an incident of `rule` without events.
+    /// Returns a new incident of the rule `rule`, which has no events yet.
     fn begin(rule: &rule::Rule, group: &Group) -> Incident {
         Incident {
             rule: Arc::clone(&rule.name),

@@ -1,10 +1,12 @@
 //! Compares the rows of a partition's incidents with a second fold of the log.
 //!
-//! The second fold begins at an old checkpoint, the [`Base`]. The incidents that were open there are taken over from their
-//! rows, so only what happened to them afterwards is compared. Every other incident must be the same as its row.
+//! The second fold begins at an old checkpoint, which is called the [`Base`]. Incidents that were open at the base are
+//! loaded from their rows, so the comparison checks only their later changes. Every other incident must be equal to its
+//! row.
 //!
-//! The comparison is exact while `notify` works if the caller reads in this order: the checkpoint, whose offset is the
-//! claim; the rows, which contain all changes below the claim; the end of the log, which is after the rows.
+//! The comparison is exact even while `notify` runs, if the caller reads the data in a certain order. First, the caller
+//! reads the newest checkpoint, whose offset is the claim. Next, the caller reads the rows, which contain all changes
+//! below the claim. Last, the caller reads the end of the log.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,13 +18,13 @@ use crate::clock::UnixMs;
 use crate::event::Offset;
 use crate::parse::Body;
 
-/// Maximum number of differences that are described. Further ones are counted.
+/// Maximum number of differences that an outcome describes. Further differences are only counted.
 pub const DESCRIBED_MAX: usize = 100;
 
 /// A checkpoint without its open incidents, from which the log can be folded again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Base {
-    /// Where reading begins.
+    /// The position at which reading begins. Records between this position and `next` change no incident.
     pub start: Start,
     /// The first offset whose record may change an incident.
     pub next: Offset,
@@ -43,7 +45,7 @@ impl Base {
 pub struct Difference {
     /// The rule and the id of the incident.
     pub name: Name,
-    /// What does not agree.
+    /// A description of the difference.
     pub what: &'static str,
 }
 
@@ -59,7 +61,7 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// Adds the outcome of another partition.
+    /// Adds the outcome of another partition to this outcome.
     pub fn merge(&mut self, other: Outcome) {
         self.compared += other.compared;
         self.difference_count += other.difference_count;
@@ -76,35 +78,35 @@ impl Outcome {
     }
 }
 
-/// What is known of a row.
+/// A row of an incident, and the progress of its comparison.
 struct Row {
     incident: Incident,
-    /// True if the log makes the incident with the same fence and the same fields.
+    /// True if the second fold produced the incident with the same fence and the same fields as the row.
     is_equal: bool,
-    /// True if the log makes the incident with the same fence.
+    /// True if the second fold produced the incident with the same fence as the row.
     is_met: bool,
 }
 
-/// A comparison of one partition.
+/// A comparison of the incidents of one partition.
 pub struct Audit {
     fold: Fold,
     base: Base,
     claim: Offset,
     rows: BTreeMap<Name, Row>,
-    /// The incidents whose row lacks a change below the claim.
+    /// The incidents whose row lacks a change by a record below the claim.
     behind: BTreeSet<Name>,
-    /// The incidents without a row, of which a record below the claim is part.
+    /// The incidents that have no row although a record below the claim changed them.
     missing: BTreeSet<Name>,
     changes: Vec<Change>,
 }
 
 impl Audit {
-    /// Returns true if a comparison from `base` needs the row.
+    /// Returns true if a comparison that begins at `base` needs the row of the incident.
     pub fn needs(base: &Base, incident: &Incident) -> bool {
         base.next <= incident.opened || is_open_at(base, incident)
     }
 
-    /// Returns a comparison. The rows contain all changes below the offset `claim`.
+    /// Returns a new comparison. The rows must contain all changes by records below the offset `claim`.
     pub fn new(
         source: Source,
         rules: &[Rule],
@@ -142,7 +144,8 @@ impl Audit {
         }
     }
 
-    /// Takes the next record. `body` is `None` for a rejected record. Records before the base are ignored.
+    /// Processes the next record of the log. `body` is `None` for a rejected record. Records before the base are
+    /// ignored.
     pub fn take(&mut self, offset: Offset, record_ms: Option<UnixMs>, body: Option<&Body>) {
         let mut changes = std::mem::take(&mut self.changes);
         self.fold.take(offset, record_ms, body, &mut changes);
@@ -170,7 +173,7 @@ impl Audit {
         }
     }
 
-    /// Returns the outcome after the last record.
+    /// Returns the outcome of the comparison. The caller must first pass all records of the log.
     pub fn outcome(self) -> Outcome {
         let mut out = Outcome::default();
         for (name, row) in self.rows {
@@ -194,7 +197,7 @@ impl Audit {
     }
 }
 
-/// Returns true if the incident of a row was open at the base.
+/// Returns true if the incident of a row was open at the checkpoint where the second fold begins.
 fn is_open_at(base: &Base, incident: &Incident) -> bool {
     incident.opened < base.next && (incident.is_open() || base.next <= incident.last_change())
 }

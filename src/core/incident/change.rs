@@ -1,4 +1,4 @@
-//! The changes of incidents, and the log that a fold reads.
+//! Defines the changes of incidents, and the source and the start position of a fold.
 
 use std::sync::Arc;
 
@@ -7,16 +7,16 @@ use crate::event::Offset;
 use crate::watermark::MaxTime;
 use crate::window::Rules;
 
-/// The log that a fold reads.
+/// The log that a fold reads, and the rules for event times.
 #[derive(Clone, Debug)]
 pub struct Source {
     /// The topic's name.
     pub topic: Arc<str>,
-    /// Kafka's id of the topic.
+    /// The id that Kafka gave the topic.
     pub topic_id: Arc<str>,
     /// The number of the Kafka partition.
     pub partition: i32,
-    /// The rules for lateness and skew, which are the same as for `consume`.
+    /// The rules for lateness and skew, which are the same as in the `consume` command.
     pub times: Rules,
 }
 
@@ -35,7 +35,7 @@ pub struct Start {
     pub max: MaxTime,
 }
 
-/// The kind of change of an incident.
+/// The ways in which an incident can change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum What {
     /// The incident was opened.
@@ -46,7 +46,7 @@ pub enum What {
     Resolved,
 }
 
-/// A change of an incident, with the incident in its state after the change.
+/// A change of an incident, together with the new state of the incident.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
     /// The index of the incident's rule.

@@ -1,9 +1,9 @@
 //! Folds the records of one partition into incidents.
 //!
-//! The incidents depend only on the rules, the log and the first offset. A fold can be resumed at a [`Checkpoint`]. A
-//! resumed fold loads the open incidents from their rows. Each row contains the offset up to which the row is current.
-//! Rows do not contain the counts of open windows or the last event of each group. To restore these values, the fold
-//! rereads some records before the checkpoint, without changing any incident.
+//! The incidents depend only on the rules, the log and the first offset. A new fold can continue at a [`Checkpoint`] of
+//! an earlier fold. To do this, the new fold loads the open incidents from their rows. Each row contains the offset up
+//! to which the row is current. Rows do not contain the counts of open windows or the last event of each group. To
+//! restore these values, the fold first rereads some records before the checkpoint, without changing any incident.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -19,8 +19,8 @@ use crate::window::Rules;
 
 pub use super::change::{Change, Source, Start, What};
 
-/// Maximum number of groups of one rule in one partition. Events of further groups are ignored, and the fold counts how
-/// many it has ignored.
+/// Maximum number of groups of one rule in one partition. Events of further groups are ignored and only counted in
+/// [`LeftOut`].
 pub const GROUPS_MAX: usize = 100_000;
 
 /// A position of a fold, with the data that another fold needs to continue at this position.
@@ -30,7 +30,7 @@ pub struct Checkpoint {
     pub start: Start,
     /// The first offset whose record may change an incident.
     pub next: Offset,
-    /// The rule and the id of each incident that was open at `next`.
+    /// The rule and the id of each incident that was open at the offset `next`.
     pub open: Vec<(Arc<str>, Arc<str>)>,
 }
 
@@ -48,7 +48,7 @@ impl Checkpoint {
     }
 }
 
-/// The numbers of incidents and events that a fold has left out since its start.
+/// The numbers of incidents that a fold did not open, and of events that it ignored, because of a limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LeftOut {
     /// Number of incidents that were not opened because their rule had its maximum number of open incidents.
@@ -57,14 +57,15 @@ pub struct LeftOut {
     pub events: u64,
 }
 
-/// The fold of one partition.
+/// The fold of one partition, which turns records into incidents.
 #[derive(Clone, Debug)]
 pub struct Fold {
     source: Source,
     watches: Vec<Watch>,
     next: Offset,
     max: MaxTime,
-    /// The deadlines of the groups. The fold checks a group when the watermark reaches the group's deadline.
+    /// The deadlines of the groups, in event time. The fold checks a group when the watermark reaches the group's
+    /// deadline.
     due: BTreeSet<(UnixMs, usize, Group)>,
     /// The first offset whose record may change an incident.
     warm_until: Offset,
@@ -104,7 +105,7 @@ impl Fold {
         fold
     }
 
-    /// Loads an incident from its row.
+    /// Loads the state of an incident from its row.
     fn take_stored(&mut self, incident: &Incident) {
         let mut watches = self.watches.iter_mut().enumerate();
         let Some((at, watch)) = watches.find(|(_, watch)| watch.rule.name == incident.rule) else {
@@ -124,8 +125,8 @@ impl Fold {
         self.set_due(at, &incident.group);
     }
 
-    /// Folds the next record of the partition. `body` is `None` for a rejected record. The resulting changes are
-    /// appended to `changes` in log order.
+    /// Processes the next record of the partition. `body` is `None` for a rejected record. The resulting changes of
+    /// incidents are appended to `changes` in log order.
     ///
     /// Records below the position are ignored.
     pub fn take(
@@ -167,12 +168,12 @@ impl Fold {
         self.source.times.is_future(time_ms, record_ms)
     }
 
-    /// Moves the position to `end`, past a range in which the log has no record.
+    /// Moves the position to `end`, past a range of offsets without records.
     pub fn skip_gap(&mut self, end: Offset) {
         self.next = self.next.max(end);
     }
 
-    /// Returns the offset of the next record to fold.
+    /// Returns the offset of the next record that the fold expects.
     pub fn next(&self) -> Offset {
         self.next
     }
@@ -182,7 +183,7 @@ impl Fold {
         self.max
     }
 
-    /// Returns the numbers of incidents and events that the fold has left out.
+    /// Returns the numbers of incidents and events that the fold left out because of a limit.
     pub fn left_out(&self) -> LeftOut {
         self.left_out
     }
@@ -232,7 +233,7 @@ impl Fold {
         self.max.watermark_ms(&self.source.times)
     }
 
-    /// Sets the group's next deadline, or drops a group that has no state left.
+    /// Sets the next deadline of a group, or drops the group if it has no state left.
     fn set_due(&mut self, index: usize, group: &Group) {
         let watch = &mut self.watches[index];
         let Some(followed) = watch.groups.get_mut(group) else {
@@ -248,7 +249,8 @@ impl Fold {
         let Some(deadline_ms) = followed.deadline(watch.rule.condition) else {
             return;
         };
-        // A deadline that is too early costs one unneeded check. Moving the deadline at every event would cost more.
+        // A deadline that is too early causes only one unnecessary check. Moving the deadline at every event would cost
+        // more.
         if followed.due_ms.is_none_or(|due_ms| deadline_ms < due_ms) {
             if let Some(due_ms) = followed.due_ms.replace(deadline_ms) {
                 self.due.remove(&(due_ms, index, group.clone()));
@@ -273,16 +275,16 @@ impl Fold {
         {
             due.extend(self.due.pop_first());
         }
-        // Incidents end before silences begin, so that the order of changes does not depend on deadlines that were too
-        // early.
+        // All ends of incidents come before all beginnings of silences. Otherwise, the order of changes would depend on
+        // deadlines that were too early.
         let mut silences = Vec::new();
         for (_, index, group) in &due {
             let watch = &mut self.watches[*index];
             let silence = watch.end_group(*index, group, at, watermark_ms, changes);
             silences.extend(silence.map(|seen| (seen.time_ms, *index, group.clone(), seen)));
         }
-        // A silence that began before the checkpoint already has an incident, unless its rule had too many open
-        // incidents.
+        // A silence that began before the checkpoint needs no new incident. Either the silence already has an incident,
+        // or its rule had too many open incidents.
         if self.is_warming(at) {
             silences.clear();
         }
@@ -325,7 +327,7 @@ impl Fold {
         if !watch.rule.filter.admits(event) {
             return;
         }
-        // The window of an event in the far future would stay open, and no checkpoint could move past the event.
+        // An event in the far future would keep its window open, and no checkpoint could move past the event.
         let is_instant = matches!(watch.rule.condition, Condition::Event { .. });
         if at.is_future && !is_instant {
             return;
@@ -374,7 +376,7 @@ impl Fold {
         self.set_due(index, &group);
     }
 
-    /// Adds an event to the group's open incident, or opens an incident. For a count rule, `window` is the window of
+    /// Adds an event to the group's open incident, or opens a new incident. For a count rule, `window` is the window of
     /// the event.
     fn take_match(
         &mut self,
@@ -385,8 +387,8 @@ impl Fold {
         window: Option<Window>,
         changes: &mut Vec<Change>,
     ) {
-        // A late event counts as if it happened at the watermark, so that its incident does not end at once. A future
-        // event counts the same way, so that its incident does not stay open until that future time.
+        // A late event is treated as if it happened at the watermark, so that its incident does not end at once. A
+        // future event is treated the same way, so that its incident does not stay open until the future event time.
         let watermark_ms = self.watermark_ms();
         let now_ms = if at.is_future {
             watermark_ms.or(at.record_ms).unwrap_or(event.time_ms)
@@ -405,7 +407,7 @@ impl Fold {
         }
     }
 
-    /// Processes an event of a group that a silence rule watches. The event may end the group's silence.
+    /// Processes an event of a group that a silence rule watches. Such an event may end the group's silence.
     fn take_sign_of_life(
         &mut self,
         at: At,

@@ -1,13 +1,14 @@
-//! Finds out which incidents have changed between two reads of their table.
+//! Finds the incidents that changed between two reads of their table.
 //!
-//! A reader lists the newest open and the newest resolved incidents again and again. An incident that was open and is in
-//! neither list any more has ended among many newer ones. The reader then reads that incident by its name.
+//! A reader repeatedly lists the newest open incidents and the newest resolved incidents. An incident may disappear
+//! from the open list without appearing in the resolved list, if many newer incidents exist. The reader then reads the
+//! incident by its name.
 
 use std::collections::BTreeMap;
 
 use super::owner::Name;
 
-/// The incidents that a reader knows. `T` is what the reader shows of an incident.
+/// The incidents that a reader found in its last read. `T` is the type in which the reader shows an incident.
 #[derive(Clone, Debug)]
 pub struct Follower<T> {
     open: BTreeMap<Name, T>,
@@ -25,18 +26,20 @@ impl<T> Default for Follower<T> {
     }
 }
 
-/// What a read of the table shows.
+/// The differences between a read of the table and the previous read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Step<T> {
-    /// The incidents that are new or have changed: first the resolved ones, then the open ones.
+    /// The incidents that are new or have changed, with resolved incidents before open incidents.
     pub changed: Vec<T>,
-    /// The incidents that were open and are in no list, as they were. The reader reads them by their names.
+    /// The incidents that were open in the previous read and are in neither list now, in their previous state. The
+    /// reader reads each of these incidents by its name.
     pub missing: Vec<(Name, T)>,
 }
 
 impl<T: Clone + PartialEq> Follower<T> {
-    /// Takes the newest open and the newest resolved incidents of a read. The first read returns no resolved incident,
-    /// because those have ended before.
+    /// Compares a read with the previous read. The parameters are the newest open incidents and the newest resolved
+    /// incidents. The first call does not report resolved incidents, because these incidents ended before the reader
+    /// began.
     pub fn take(&mut self, open: Vec<(Name, T)>, resolved: Vec<(Name, T)>) -> Step<T> {
         let open: BTreeMap<Name, T> = open.into_iter().collect();
         let resolved: BTreeMap<Name, T> = resolved.into_iter().collect();
@@ -63,12 +66,13 @@ impl<T: Clone + PartialEq> Follower<T> {
         step
     }
 
-    /// Keeps an incident that no list contained: the incident is still open, or the reader could not read it.
+    /// Keeps an incident that neither list contained as open. The caller uses this method if the incident is still open
+    /// or could not be read by its name.
     pub fn keep_open(&mut self, name: Name, one: T) {
         self.open.insert(name, one);
     }
 
-    /// Returns true until the first read.
+    /// Returns true if nothing was read from the table yet.
     pub fn is_new(&self) -> bool {
         self.is_new
     }
@@ -107,7 +111,7 @@ mod tests {
         assert_eq!(grown, step(&[2], &[]));
         let ended = follower.take(rows(&[("b", 4)]), rows(&[("a", 3)]));
         assert_eq!(ended, step(&[3, 4], &[]));
-        // A delivery changes a resolved incident, too.
+        // The delivery of a message also changes a resolved incident.
         let delivered = follower.take(rows(&[("b", 4)]), rows(&[("a", 5)]));
         assert_eq!(delivered, step(&[5], &[]));
     }

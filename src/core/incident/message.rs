@@ -1,4 +1,4 @@
-//! The messages about incidents, with their ids, bodies and titles.
+//! Builds the messages about incidents, with their ids, bodies and titles.
 
 use serde_json::{Map, Value, json};
 
@@ -13,7 +13,7 @@ pub struct Message<'a> {
     pub kind: Kind,
     /// The number of the message among all messages to the same receiver about the same incident.
     pub n: u32,
-    /// The incident in its state when the message is sent.
+    /// The incident, in the state that the message reports.
     pub incident: &'a Incident,
     /// The address of the web page that the message links to, if there is one.
     pub link: Option<&'a str>,
@@ -75,7 +75,7 @@ impl Incident {
         names.join(", ")
     }
 
-    /// Returns the JSON fields of the incident, as messages and API answers contain them.
+    /// Returns the fields of the incident as JSON, for messages and API answers.
     pub fn fields(&self) -> Map<String, Value> {
         let mut out = Map::new();
         let mut put = |name: &str, value: Value| out.insert(name.to_owned(), value);

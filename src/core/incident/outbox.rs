@@ -1,10 +1,11 @@
 //! Decides which messages about an incident a receiver still needs.
 //!
 //! The messages to one receiver about one incident are numbered from 1. Message 1 says that the incident was opened,
-//! and the last message says that the incident was resolved. A message is sent again with the same number until its
-//! outcome is known, so the receiver can recognize a repeated message by its number. The incident alone determines
-//! message 1. The number and the kind of every later message are stored *before* the message is sent. A process that
-//! takes over therefore repeats the message that may be under way, and never gives its number to another message.
+//! and the last message says that the incident was resolved. Until the outcome of a message is known, the message is
+//! sent again with the same number, so the receiver can recognize a repeated message. Message 1 depends only on the
+//! incident. The number and the kind of every later message are stored *before* the message is sent. A process that
+//! replaces the sender therefore repeats the message that may be under way, and never gives its number to another
+//! message.
 
 use super::{Incident, State};
 use crate::clock::UnixMs;
@@ -24,12 +25,12 @@ impl Kind {
     /// All kinds of messages, in the order in which a receiver gets them.
     pub const ALL: [Kind; 3] = [Kind::Opened, Kind::Updated, Kind::Resolved];
 
-    /// Returns the kind of message with this name.
+    /// Returns the kind of message that has this name, or `None` for an unknown name.
     pub fn from_name(name: &str) -> Option<Kind> {
         Kind::ALL.into_iter().find(|kind| kind.name() == name)
     }
 
-    /// Returns the name of the kind in items and API answers.
+    /// Returns the name of the kind, as items and API answers contain it.
     pub const fn name(self) -> &'static str {
         match self {
             Kind::Opened => "opened",
@@ -39,7 +40,7 @@ impl Kind {
     }
 }
 
-/// The last message to a receiver about an incident.
+/// The last message that one receiver gets about one incident so far.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sent {
     /// The number of the message, counted from 1.
@@ -61,14 +62,14 @@ pub enum Outcome {
     Unknown,
     /// The receiver accepted the message.
     Taken,
-    /// The receiver refused the message for the given reason, so the message is not sent again.
+    /// The receiver refused the message, so the message is not sent again. The field is the reason for the refusal.
     Refused(Box<str>),
     /// The message was never sent, because a silence covered the incident until the incident ended.
     Silenced,
 }
 
 impl Outcome {
-    /// Returns the name of the outcome in items and API answers.
+    /// Returns the name of the outcome, as items and API answers contain it.
     pub const fn name(&self) -> &'static str {
         match self {
             Outcome::Unknown => "unknown",
@@ -79,33 +80,34 @@ impl Outcome {
     }
 }
 
-/// The times between the messages to a receiver about one incident.
+/// The times between messages to one receiver about the same incident.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timing {
-    /// Time after which a message about an open incident without new events is repeated, in milliseconds.
+    /// Time after which the receiver gets another message about an open incident without new events, in milliseconds.
     pub repeat_ms: Option<i64>,
     /// Minimum time between two messages about an open incident, in milliseconds.
     pub interval_min_ms: i64,
 }
 
-/// The next step for a receiver and an incident.
+/// The next step in the delivery of messages to one receiver about one incident.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Send this message. If the message has a new number other than 1, store the message first.
+    /// Send this message. If the message has a new number and is not message 1, store the message first.
     Send(Sent),
-    /// Store that no message is needed, because a silence covered the incident until the incident ended.
+    /// Send nothing, and store this record of a silenced message. A silence covered the incident until the incident
+    /// ended.
     Skip(Sent),
-    /// Check again at this time, if there is one, or when the incident changes.
+    /// Wait, and check again when the incident changes or, if a time is given, at this time.
     Wait(Option<UnixMs>),
-    /// The receiver needs no more messages.
+    /// The receiver needs no more messages about the incident.
     Done,
 }
 
-/// Returns the next step for a receiver. `last` is the last message to the receiver, and `silenced` is true if a
-/// silence covers the incident now.
+/// Returns the next step in the delivery of messages to a receiver. `last` is the last message to the receiver, and
+/// `silenced` is true if a silence covers the incident now.
 ///
-/// A silence holds back messages about an open incident. A receiver that has a message about an incident always gets
-/// the message that the incident has ended.
+/// A silence holds back messages about an open incident. If a receiver has already received a message about an
+/// incident, it always gets the message that the incident has ended.
 pub fn next(
     incident: &Incident,
     last: Option<&Sent>,

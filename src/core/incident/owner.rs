@@ -1,10 +1,10 @@
 //! Decides which rows a process of `notify` writes for its partition, and when it may publish a checkpoint.
 //!
-//! An owner folds records and keeps the latest state of each incident whose row is out of date. The owner may write the
-//! rows in any order, because a row never returns to an older state and every owner writes the same rows. A checkpoint
-//! is published only after the rows contain all changes below the checkpoint. Therefore, an owner does no harm if it
-//! crashes, or if it continues after another owner has replaced it. The next owner finds the same incidents again, with
-//! the same ids.
+//! An owner folds the records of a partition, and keeps the latest state of each incident whose row is out of date. The
+//! owner may write the rows in any order, because a row never returns to an older state and every owner writes the same
+//! rows. A checkpoint is published only after the rows contain all changes below the checkpoint. Therefore, an owner
+//! does no harm if it crashes, or if it continues after another owner has replaced it. The next owner finds the same
+//! incidents again, with the same ids.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -29,7 +29,7 @@ struct Unwritten {
     incident: Arc<Incident>,
     /// The offset of the first record whose change is not in the row.
     since: Offset,
-    /// The fence that the write under way sets, if a write is under way.
+    /// The fence that the current write of the row sets, or `None` if no write is under way.
     writing: Option<Offset>,
 }
 
@@ -38,13 +38,13 @@ struct Unwritten {
 pub struct Owner {
     fold: Fold,
     unwritten: BTreeMap<Name, Unwritten>,
-    /// The names of the unwritten incidents without a write under way, in the order of their changes.
+    /// The names of the incidents that wait for a write of their row, in the order of their changes.
     waiting: Vec<Name>,
     changes: Vec<Change>,
 }
 
 impl Owner {
-    /// Returns an owner that continues with the given fold.
+    /// Returns an owner that continues the given fold.
     pub fn new(fold: Fold) -> Owner {
         Owner {
             fold,
@@ -59,12 +59,12 @@ impl Owner {
         &self.fold
     }
 
-    /// Moves the position to `end`, past a range in which the log has no record.
+    /// Moves the position to `end`, past a range of offsets without records.
     pub fn skip_gap(&mut self, end: Offset) {
         self.fold.skip_gap(end);
     }
 
-    /// Folds the next record. `body` is `None` for a rejected record.
+    /// Processes the next record of the partition. `body` is `None` for a rejected record.
     pub fn take(&mut self, offset: Offset, record_ms: Option<UnixMs>, body: Option<&Body>) {
         let mut changes = std::mem::take(&mut self.changes);
         self.fold.take(offset, record_ms, body, &mut changes);
@@ -103,7 +103,7 @@ impl Owner {
         incidents.collect()
     }
 
-    /// Notes that the stored row of an incident is at least as new as the row that the caller tried to write.
+    /// Notes that a write of an incident's row is done: the stored row is at least as new as the written row.
     pub fn written(&mut self, name: &Name) {
         let Some(unwritten) = self.unwritten.get_mut(name) else {
             return;
@@ -119,7 +119,7 @@ impl Owner {
         }
     }
 
-    /// Notes that the outcome of a write is unknown, so that the row is written again.
+    /// Notes that the outcome of a write is unknown, so the row must be written again.
     pub fn failed(&mut self, name: &Name) {
         if let Some(unwritten) = self.unwritten.get_mut(name)
             && unwritten.writing.take().is_some()

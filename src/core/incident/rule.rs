@@ -1,4 +1,4 @@
-//! The rules that decide which events make an incident, and when the incident ends.
+//! Defines the rules that decide which events form an incident, and when the incident ends.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use crate::window::Rules;
 
 /// Maximum number of rules that a configuration of `notify` may have.
 pub const RULES_MAX: usize = 100;
-/// Default for the maximum number of open incidents that a rule may have in a partition.
+/// Default value of [`Rule::open_max`], the maximum number of open incidents of a rule in one partition.
 pub const OPEN_MAX: u32 = 1_000;
 
 /// Selects the events that a rule considers. A list that is `None` admits every value.
@@ -39,22 +39,23 @@ impl Filter {
 /// The condition under which a rule opens an incident, and under which the incident ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Condition {
-    /// An incident begins at the first event that the rule considers.
+    /// An incident begins with the first event that the filter admits.
     Event {
-        /// The incident ends once the watermark is this many milliseconds past the last event.
+        /// The quiet period, in milliseconds. The incident ends once the watermark is this far past the incident's last
+        /// event.
         quiet_ms: i64,
     },
-    /// An incident begins at the record that brings a window to `count` events.
+    /// An incident begins when a window reaches `count` events.
     Count {
         /// The number of events in a window that opens an incident.
         count: u64,
         /// Length of a window, in milliseconds.
         window_ms: i64,
-        /// The incident ends once the watermark is this many milliseconds past the last event of a window with at least
-        /// `count` events.
+        /// The quiet period, in milliseconds. The incident ends once the watermark is this far past the last event in a
+        /// window with at least `count` events.
         quiet_ms: i64,
     },
-    /// An incident begins when the watermark is `silence_ms` past the last event of a group. The incident ends with the
+    /// An incident begins when the watermark is `silence_ms` past the last event of a group. The incident ends at the
     /// group's next event.
     Silence {
         /// The length of the silence, in milliseconds.
@@ -62,7 +63,7 @@ pub enum Condition {
     },
 }
 
-/// A rule that finds incidents.
+/// A rule by which the `notify` command finds incidents.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule {
     /// The name of the rule, which is part of the name of each incident.
@@ -75,12 +76,12 @@ pub struct Rule {
     pub by_event_type: bool,
     /// The condition that opens and ends incidents.
     pub condition: Condition,
-    /// Maximum number of open incidents of the rule in one partition. At the maximum, the rule opens no further
-    /// incident.
+    /// Maximum number of open incidents of the rule in one partition. While this number is reached, the rule opens no
+    /// further incidents.
     pub open_max: u32,
 }
 
-/// Returns a short text that changes if the rules or the rules of event time change.
+/// Returns a fingerprint of the rules, which changes if `rules` or the rules for event times change.
 pub fn fingerprint(rules: &[Rule], times: &Rules) -> String {
     format!("{:08x}", hash(&format!("{rules:?} {times:?}")))
 }

@@ -1,18 +1,19 @@
-//! Silences, which hold back the messages about certain incidents for a limited time.
+//! Defines silences, which hold back the messages about certain incidents for a limited time.
 
 use super::Incident;
 use crate::clock::UnixMs;
 
-/// A silence, which holds back messages about incidents. A field that is `None` covers every value.
+/// A silence, which holds back the messages about the incidents that it covers. A field that is `None` covers every
+/// value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Silence {
     /// The id of the silence, which is unique among all silences in the tables.
     pub id: Box<str>,
-    /// The name of the rule whose incidents are covered.
+    /// The name of the rule whose incidents the silence covers.
     pub rule: Option<Box<str>>,
-    /// The city whose incidents are covered.
+    /// The city whose incidents the silence covers.
     pub city: Option<Box<str>>,
-    /// The event type whose incidents are covered.
+    /// The event type whose incidents the silence covers.
     pub event_type: Option<Box<str>>,
     /// The time at which the silence begins.
     pub from_ms: UnixMs,

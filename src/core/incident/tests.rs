@@ -1,4 +1,4 @@
-//! Tests which incidents each rule finds, and that crashes and competing processes do not change them.
+//! Tests which incidents each rule finds, and that crashes and competing processes do not change the incidents.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::window::Rules;
 const MINUTE_MS: i64 = 60_000;
 const BASE_MS: i64 = 1_357_020_000_000;
 
-/// A record of the log, as its timestamp in milliseconds after [`BASE_MS`] and its content.
+/// A record of the log: its timestamp in milliseconds after [`BASE_MS`], and its content.
 type Logged = (i64, Option<Body>);
 
 fn source() -> Source {
@@ -70,7 +70,7 @@ fn silent() -> Rule {
     rule("silent", Condition::Silence { silence_ms })
 }
 
-/// Returns an event `minute` minutes after [`BASE_MS`], in a record with the same timestamp.
+/// Returns a record with an event `minute` minutes after [`BASE_MS`]. The record's timestamp equals the event time.
 fn event(city: &str, severity: Severity, minute: i64) -> Logged {
     let event = Event {
         city: city.into(),
@@ -99,7 +99,7 @@ fn fold_all(rules: &[Rule], log: &[Logged]) -> (Fold, Vec<Change>) {
     (fold, changes)
 }
 
-/// Returns the kind, the offset in the incident's id, the city and the number of events for each change.
+/// Returns four facts about each change: its kind, the offset in the incident's id, the city, and the number of events.
 fn said(changes: &[Change]) -> Vec<(What, i64, String, u64)> {
     let told = changes.iter().map(|change| {
         let incident = &change.incident;
@@ -119,7 +119,7 @@ fn an_event_rule_has_one_incident_while_events_keep_coming() {
         event("NYC", Low, 1),
         event("LA", Critical, 2),
         event("NYC", Critical, 14),
-        // The watermark lags by ten minutes, so it shows 15 quiet minutes in NYC at minute 14 + 15 + 10.
+        // The watermark lags by ten minutes, so the 15 quiet minutes in NYC after minute 14 end at minute 14 + 15 + 10.
         event("SF", Low, 38),
         event("SF", Low, 39),
         event("NYC", Critical, 40),
@@ -160,7 +160,7 @@ fn a_late_event_opens_an_incident_that_lasts() {
     ];
     let (_, changes) = fold_all(&[critical()], &log);
     let kinds: Vec<_> = said(&changes).into_iter().map(|c| (c.0, c.1)).collect();
-    // The watermark was at minute 90, so 15 quiet minutes end when the watermark reaches minute 105.
+    // The watermark was at minute 90, so the 15 quiet minutes end when the watermark reaches minute 105.
     assert_eq!(kinds, [(What::Opened, 1), (What::Resolved, 1)]);
     assert_eq!(changes[1].incident.next, Offset(4));
 }
@@ -172,7 +172,7 @@ fn a_count_rule_opens_at_the_record_that_reaches_the_count() {
         event("NYC", Low, 0),
         event("NYC", Low, 1),
         event("LA", Low, 1),
-        // The next window has its own count.
+        // The count of the next window starts at zero again.
         event("NYC", Low, 5),
         event("NYC", Low, 4),
         event("NYC", Low, 3),
@@ -264,7 +264,7 @@ fn no_rule_has_more_open_incidents_than_it_may() {
 struct Tables {
     rows: BTreeMap<(Arc<str>, Arc<str>), Incident>,
     progress: Option<Checkpoint>,
-    /// The bases of all checkpoints so far.
+    /// The bases of all checkpoints that were published so far.
     bases: Vec<Base>,
 }
 
@@ -299,10 +299,10 @@ impl Tables {
     }
 }
 
-/// A process that owns the partition, or that another process has replaced without its knowledge.
+/// A process that owns the partition, or that still runs although another process has replaced it.
 struct Process {
     owner: Owner,
-    /// The incidents that were written to their rows, but whose answers have not arrived yet.
+    /// The incidents whose rows were written, but for which the process has not received the answer yet.
     under_way: Vec<Arc<Incident>>,
     checkpoint: Option<Checkpoint>,
 }
@@ -316,7 +316,7 @@ impl Process {
         }
     }
 
-    /// Processes the answers that are under way, or loses these answers.
+    /// Delivers the answers that are under way, or loses these answers if `is_lost` is true.
     fn answer(&mut self, is_lost: bool) {
         for incident in std::mem::take(&mut self.under_way) {
             if is_lost {
@@ -327,8 +327,8 @@ impl Process {
         }
     }
 
-    /// Publishes the pending checkpoint if the rows contain all changes below it. If there is no pending checkpoint,
-    /// makes one.
+    /// Publishes the pending checkpoint if the rows contain all changes below it. If no checkpoint is pending, the
+    /// process creates one.
     fn publish(&mut self, tables: &mut Tables) {
         match self.checkpoint.take() {
             None => self.checkpoint = Some(self.owner.fold().checkpoint()),
@@ -341,7 +341,7 @@ impl Process {
 #[derive(Clone, Copy, Debug)]
 enum Act {
     Read(u8),
-    /// Writes up to this many rows.
+    /// The process writes at most this many rows.
     Write(u8),
     /// The answers to the writes arrive, or are lost if the flag is true.
     Answer(bool),
@@ -421,7 +421,7 @@ fn audit(tables: &Tables, base: Base, claim: usize, rules: &[Rule], log: &[Logge
     audit.outcome()
 }
 
-/// Returns a line for each incident in which the rows differ from what they must be.
+/// Returns a line for each incident whose row differs from the expected row.
 fn differences(
     rows: &BTreeMap<(Arc<str>, Arc<str>), Incident>,
     want: &BTreeMap<(Arc<str>, Arc<str>), Incident>,
@@ -450,7 +450,7 @@ proptest! {
         for (which, act) in acts {
             do_act(act, &mut processes[usize::from(which)], &mut tables, &rules, &log);
         }
-        // The first process, or a new process, reads the log to its end.
+        // Either the first process or a new process reads the log to its end.
         let [first, _] = processes;
         let mut last = if goes_on { first } else { Process::new(&tables, &rules) };
         last.answer(false);
@@ -458,7 +458,7 @@ proptest! {
         do_act(Act::Write(250), &mut last, &mut tables, &rules, &log);
         last.answer(false);
         prop_assert_eq!(differences(&tables.rows, &want), Vec::<String>::new());
-        // A second fold agrees from every base, and finds a damaged row and a missing one.
+        // A second fold that begins at any base agrees with the rows, and finds a damaged row and a missing row.
         tables.bases.push(Base::of(&Checkpoint::begin(Offset(0))));
         for base in tables.bases.clone() {
             let outcome = audit(&tables, base, log.len(), &rules, &log);
@@ -475,7 +475,7 @@ proptest! {
             damaged.rows.remove(name);
             prop_assert_eq!(audit(&damaged, base, log.len(), &rules, &log).difference_count, 1);
         }
-        // Nothing is done twice after the end.
+        // At the end of the log, further publications change nothing.
         last.publish(&mut tables);
         last.publish(&mut tables);
         let mut again = Process::new(&tables, &rules);

@@ -1,4 +1,4 @@
-//! The state that the fold of a partition keeps for one rule and its groups.
+//! Defines the state that the fold of a partition keeps for one rule and its groups.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::keys;
 /// The events of one window of a count rule.
 #[derive(Clone, Debug)]
 pub(super) struct Window {
-    /// The position from which records must be read again to count the window again.
+    /// The position of the window's first event. To count the window again, a fold reads the log from this position on.
     pub(super) first: Start,
     pub(super) event_count: u64,
     pub(super) first_event_ms: UnixMs,
@@ -32,12 +32,12 @@ pub(super) struct Seen {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Followed {
     pub(super) open: Option<Arc<Incident>>,
-    /// The group's row contains the changes by all records below this offset. The value is `None` if the fold did not
+    /// The offset below which the incident's stored row contains all changes. The value is `None` if the fold did not
     /// load a row for the group.
     pub(super) stored: Option<Offset>,
     pub(super) windows: BTreeMap<UnixMs, Window>,
     pub(super) seen: Option<Seen>,
-    /// The time of the group's entry in [`Fold::due`]. The time is never after [`Followed::deadline`].
+    /// The time of the group's entry in [`Fold::due`], which is never later than [`Followed::deadline`].
     pub(super) due_ms: Option<UnixMs>,
 }
 
@@ -50,7 +50,8 @@ impl Followed {
         self.open.is_none() && self.windows.is_empty() && self.seen.is_none()
     }
 
-    /// Returns the watermark at which the state of the group changes even if the group gets no event.
+    /// Returns the event time at which the state of the group changes without a further event. The change happens when
+    /// the watermark reaches this time.
     pub(super) fn deadline(&self, condition: Condition) -> Option<UnixMs> {
         let quiet_ms = self.open.as_ref().and_then(|open| open.quiet_at_ms);
         let window_end = |window_ms| Some(*self.windows.keys().next()? + window_ms);
@@ -65,18 +66,18 @@ impl Followed {
     }
 }
 
-/// A rule, with the groups whose state the fold keeps.
+/// A rule, with the state of its groups.
 #[derive(Clone, Debug)]
 pub(super) struct Watch {
     pub(super) rule: Rule,
     pub(super) groups: BTreeMap<Group, Followed>,
     pub(super) open_count: usize,
-    /// The incidents of the checkpoint that have ended, according to their rows, at a record that the fold has not
-    /// reached yet.
+    /// Incidents of the checkpoint that are open for the fold but resolved in their rows. They ended at a record that
+    /// the fold has not reached yet.
     pub(super) ending: Vec<Arc<Incident>>,
 }
 
-/// The record that is being folded.
+/// The record that the fold currently processes.
 #[derive(Clone, Copy)]
 pub(super) struct At {
     /// The record's offset, and the largest event time before the record.
@@ -94,10 +95,10 @@ impl At {
 /// An event that meets the condition of a rule.
 pub(super) struct Match<'a> {
     pub(super) at: At,
-    /// The event time, or the time that replaces the event time of a late or future event.
+    /// The event time. For a late or future event, this is the time that replaces the event time.
     pub(super) now_ms: UnixMs,
     pub(super) event: &'a Event,
-    /// The window of the event, for a count rule.
+    /// The window of the event if the rule counts events, or `None` for other rules.
     pub(super) window: Option<Window>,
     pub(super) source: &'a Source,
 }
@@ -114,7 +115,7 @@ impl Match<'_> {
 }
 
 impl Watch {
-    /// Adds an event to the group's open incident, or opens an incident. Returns `false` if the rule already has its
+    /// Adds an event to the group's open incident, or opens a new incident. Returns `false` if the rule already has its
     /// maximum number of open incidents.
     pub(super) fn take_match(
         &mut self,
@@ -154,7 +155,7 @@ impl Watch {
         let incident = Arc::make_mut(open);
         found.add_to(incident);
         incident.quiet_at_ms = incident.quiet_at_ms.max(quiet_at_ms);
-        // When another window reaches the count, its earlier events are added to the incident as well.
+        // When another window reaches the count, the earlier events of this window are added to the incident as well.
         if let Some(window) = found.window.as_ref().filter(|w| w.event_count == count) {
             incident.event_count += count - 1;
             incident.first_event_ms = incident.first_event_ms.min(window.first_event_ms);
@@ -168,17 +169,18 @@ impl Watch {
         true
     }
 
-    /// Returns the number of incidents that are open at a record that may open another incident.
+    /// Returns the number of incidents that are open when the record at `offset` may open another incident.
     pub(super) fn open_count_at(&self, offset: Offset) -> usize {
-        // At a record, silences open before another silence ends, and other incidents end before a new incident opens.
+        // One record can end an incident and open another. Silences open before other silences end. All other incidents
+        // end before new incidents open.
         let is_silence = matches!(self.rule.condition, Condition::Silence { .. });
         let last = |incident: &Incident| incident.last_change().0 - i64::from(!is_silence);
         let ending = self.ending.iter().filter(|i| offset.0 <= last(i));
         self.open_count + ending.count()
     }
 
-    /// Ends the windows and the incident of a group that the watermark has passed. If the group is now silent, returns
-    /// its last event.
+    /// Drops the windows that the watermark has passed, and ends the group's incident if its quiet period is over. If
+    /// the group is now silent, returns its last event.
     pub(super) fn end_group(
         &mut self,
         index: usize,
@@ -212,7 +214,7 @@ impl Watch {
         silent
     }
 
-    /// Opens an incident. Returns `false` if the rule already has its maximum number of open incidents.
+    /// Opens a new incident. Returns `false` if the rule already has its maximum number of open incidents.
     pub(super) fn open(
         &mut self,
         index: usize,
@@ -234,7 +236,7 @@ impl Watch {
         true
     }
 
-    /// Ends the group's open incident at a record. `now_ms` replaces the timestamp if the record has none.
+    /// Ends the group's open incident at the current record. If the record has no timestamp, `now_ms` is used instead.
     pub(super) fn resolve(
         &mut self,
         index: usize,
