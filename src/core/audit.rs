@@ -1,18 +1,18 @@
-//! Compares a log with the tables. The comparison counts the events of the log a second time, independently of the code
-//! that writes the tables.
+//! Compares a log with the tables. The comparison counts the log's events a second time, with code that is independent
+//! of the code that writes the tables.
 //!
-//! The comparison shares only the parser and the window arithmetic with the code that writes. The comparison has its
-//! own code for watermarks, rows, keys and sums, so that it can find errors in the code that writes.
+//! The comparison shares only the parser and the window arithmetic with the code that writes the tables. The comparison
+//! has its own code for watermarks, rows, keys and sums, so that it can find errors in the consumer's code.
 //!
-//! A [`Slice`] is a range of all rows, sorted by city and time ([`RowPlace`]). The caller fills the slice with the rows
-//! of the tables ([`Slice::add_row`], [`Slice::add_put`]). Next, the caller passes every record of the log in offset
-//! order ([`Slice::take`]), and gets the outcome ([`Slice::outcome`]). Memory is bounded: if not all rows fit, the
-//! slice drops rows at its upper end, and the next slice contains the dropped rows.
+//! A [`Slice`] holds a range of rows, sorted by city and time ([`RowPlace`]). The caller first adds the rows of the
+//! tables to the slice ([`Slice::add_row`], [`Slice::add_put`]). Next, the caller passes every record of the log to the
+//! slice in offset order ([`Slice::take`]). Finally, [`Slice::outcome`] returns the result of the comparison. If not
+//! all rows fit into memory, the slice drops the rows at its upper end, and the next slice contains the dropped rows.
 //!
-//! Two facts make the comparison exact while consumers run. The fence of a row says which records of a partition the
-//! row counts, so the row must count these records and no others. The *claim* of a partition is an offset that was read
-//! before the rows. All records below the claim were reported as stored, so the tables must contain all of them. A
-//! record at or above both the fence and the claim is not counted in the row yet, and no consumer has claimed it.
+//! Two facts make the comparison exact while consumers run. First, the fence of a row says which records of a partition
+//! the row counts, so the row must count exactly these records. Second, each partition has a *claim*: an offset below
+//! which a consumer has reported all records as stored. The claim is read before the rows, so the tables must contain
+//! all records below the claim. A record above both the fence and the claim need not be counted in the row yet.
 
 mod judge;
 mod key;
@@ -36,13 +36,13 @@ pub use progress::{PROGRESS_ITEM, Published, WrongSums};
 pub use rollups::HourCounts;
 pub use watermark::{Lateness, Stamp, Watermark};
 
-/// The counts of a row or of a progress item. The numbers are signed, because a damaged row can contain any
-/// number.
+/// The counts of a row or of a progress item. The counts are signed, because a damaged row can also contain negative
+/// numbers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Number of events that are counted in windows.
     pub event_count: i64,
-    /// Number of late events, which only totals rows count.
+    /// Number of late events. Only totals rows count late events.
     pub late_count: i64,
     /// Number of events by severity, including late events, indexed by [`Severity::index`].
     pub severities: [i64; 4],
@@ -75,15 +75,16 @@ pub struct Fence {
 pub struct FoundRow {
     /// The counts in the row.
     pub counts: Counts,
-    /// The set of severities that the row contains, by [`Severity::index`], or `None` if the row has no such set.
+    /// One flag for each severity in the row's set of severities, by [`Severity::index`]. The value is `None` if the
+    /// row has no such set.
     pub distinct: Option<[bool; 4]>,
-    /// The counts by hour for the row of a day, or `None` for other rows.
+    /// The counts by hour if this is a day row, or `None` for other rows.
     pub hours: Option<Box<HourCounts>>,
     /// The fences in the row that belong to the current topic.
     pub fences: Vec<Fence>,
-    /// True if the row has a fence of another topic id.
+    /// True if the row has a fence that belongs to another topic id.
     pub foreign: bool,
-    /// A description of an attribute that contradicts the row's key, or of a broken fence.
+    /// A description of a problem in the row: an attribute that contradicts the row's key, or an invalid fence.
     pub odd: Option<String>,
 }
 
@@ -92,11 +93,12 @@ pub struct FoundRow {
 pub struct FoundPut {
     /// A fingerprint of the item's content, as [`content`] computes it.
     pub content: u64,
-    /// The attribute `late` of the item.
+    /// The value of the item's attribute `late`.
     pub late: bool,
-    /// The partition and the offset in a raw event, or `None` for an alert, which contains neither.
+    /// The partition and the offset that a raw event contains. The value is `None` for an alert, because alerts contain
+    /// neither.
     pub source: Option<(i32, Offset)>,
-    /// True if the item's city differs from the city in the requested key.
+    /// True if the item has a different city than the key with which the item was requested.
     pub elsewhere: bool,
     /// True if the item's `ttl` has passed, so that DynamoDB may delete the item at any time.
     pub expired: bool,
@@ -117,7 +119,7 @@ pub fn content(
     hasher.finish()
 }
 
-/// The events that have raw rows and alerts, according to the config item.
+/// The setting in the config item that decides which events have raw rows and alerts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stored {
     /// All events have raw rows, and alerts are stored.
@@ -135,7 +137,7 @@ pub struct Log {
     pub start: Offset,
     /// The claim: all records below the claim were reported as stored.
     pub claim: Offset,
-    /// An upper bound for the event times below the log's start, or `None` if it is unknown.
+    /// An upper bound for the event times of records below the log's start, or `None` if no bound is known.
     pub before_max_ms: Option<UnixMs>,
     /// The content of the partition's progress item, if the item exists.
     pub published: Option<Published>,
@@ -152,25 +154,24 @@ pub struct Scope {
     pub stored: Stored,
     /// The range `[from, until)` of event times and window starts to compare.
     pub range: (UnixMs, UnixMs),
-    /// True if the tables also count an earlier topic with the same name.
+    /// True if the tables also count events of an earlier topic with the same name.
     pub remade: bool,
-    /// Hours and days that end at or before this time have rollup rows. The value 0 means that there are no rollup
-    /// rows.
+    /// The time up to which hours and days have rollup rows. The value 0 means that there are no rollup rows.
     pub rolled_until_ms: UnixMs,
-    /// Minimum time for which the table keeps a raw event, counted from the timestamp of its record, in milliseconds.
+    /// Minimum time for which the table keeps a raw event after the timestamp of the event's record, in milliseconds.
     pub raw_ttl_ms: i64,
     /// Minimum time for which the table keeps an alert, in milliseconds, or `None` if alerts never expire.
     pub alert_ttl_ms: Option<i64>,
-    /// The time at which the tables were created, or 0 if the time is unknown. For older records, the minimum times for
-    /// which items are kept start at this time.
+    /// The time at which the tables were created, or 0 if the time is unknown. For records that are older than the
+    /// tables, the minimum times start when the tables were created.
     pub made_ms: UnixMs,
     /// The current time.
     pub now_ms: UnixMs,
-    /// Memory for the rows of a slice, in bytes.
+    /// Maximum memory for the rows of a slice, in bytes.
     pub bytes_max: usize,
 }
 
-/// The counts of one pass over the log, which do not depend on the slice.
+/// The numbers of records and events in one pass over the log. The numbers do not depend on the slice.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LogCounts {
     /// Number of records.
@@ -189,18 +190,18 @@ pub struct LogCounts {
 struct AuditRow {
     found: Option<FoundRow>,
     counts: Counts,
-    /// Number of records below the claim that the row's fence excludes. `lacking_at` is the position of the first such
-    /// record.
+    /// Number of records below the claim that the row should count but that its fence excludes. `lacking_at` is the
+    /// position of the first such record.
     lacking: u64,
     lacking_at: Option<(i32, Offset)>,
-    /// Three flags for each fence. The flags say whether the row has a record at the fence's first offset,
-    /// directly before its next offset, and before its first offset.
+    /// Three flags for each fence. The flags say whether the log has a record of the row at three positions: at the
+    /// fence's first offset, directly before its next offset, and anywhere before its first offset.
     ends: Vec<(bool, bool, bool)>,
-    /// True if records that the log no longer has decide whether an event belongs to this row.
+    /// True if an event may or may not belong to this row, depending on records that are no longer in the log.
     unsure: bool,
-    /// The events of a day by hour, according to the log.
+    /// For a day row, the counts of each hour according to the log.
     hours: Option<Box<HourCounts>>,
-    /// The reason why a row of an hour or a day need not equal the log, if there is one.
+    /// The reason why an hour row or day row is not compared with the log, if there is one.
     excuse: Option<rollups::Excuse>,
 }
 
@@ -219,7 +220,7 @@ struct AuditPut {
 pub struct Want {
     /// The fingerprint of the content that the item should have.
     pub content: u64,
-    /// The expected lateness of the event.
+    /// The expected lateness of the event in the log.
     pub late: Lateness,
     /// The partition of the record.
     pub partition: i32,
@@ -242,12 +243,12 @@ enum SliceEntry {
     Put(AuditPut),
 }
 
-/// A range of rows, with their contents in the tables and their counts according to the log.
+/// A range of rows. For each row, the slice holds the content in the tables and the counts according to the log.
 #[derive(Debug)]
 pub struct Slice {
     scope: Scope,
-    /// The first place of the slice, and the first place after the slice. `None` means the beginning or the end of all
-    /// rows.
+    /// The first place of the slice, or `None` if the slice begins with the first row. `hi` is the first place after
+    /// the slice, or `None` if the slice ends with the last row.
     lo: Option<RowPlace>,
     hi: Option<RowPlace>,
     logs: BTreeMap<i32, (Log, Watermark)>,
@@ -296,13 +297,13 @@ impl Slice {
         }
     }
 
-    /// Returns true if the rows of the tables fill three quarters of the slice. The last quarter is reserved for rows
-    /// that are found only in the log.
+    /// Returns true if the rows from the tables fill three quarters of the slice's memory. The last quarter is reserved
+    /// for rows that occur only in the log.
     pub fn is_full(&self) -> bool {
         self.bytes > self.scope.bytes_max / 4 * 3
     }
 
-    /// Returns the largest number of bytes that the slice's rows have used.
+    /// Returns the largest number of bytes that the slice's rows have used at any time.
     pub fn bytes_peak(&self) -> usize {
         self.bytes_peak
     }
@@ -356,8 +357,7 @@ impl Slice {
         self.seen.records += 1;
         let rules = self.scope.rules;
         let Some((log, watermark)) = self.logs.get_mut(&partition) else {
-            // The partition was added to the topic after the comparison began, so there is no claim about the
-            // partition.
+            // The partition was added to the topic after the comparison began, so the partition has no claim.
             return;
         };
         let event = match body {
@@ -431,7 +431,7 @@ impl Slice {
             }
             self.insert(key.clone(), SliceEntry::Row(Box::default()));
         }
-        // `insert` may have removed the row again to make room.
+        // `insert` may have removed the new row again to free memory.
         let Some(SliceEntry::Row(row)) = self.entries.get_mut(&key) else {
             return false;
         };
@@ -541,8 +541,8 @@ impl Slice {
         }
     }
 
-    /// Leaves the upper half of the rows to the next slice. The rows of one place, which is one city at one
-    /// millisecond, cannot be split.
+    /// Leaves the upper half of the rows to the next slice. All rows of one place (one city at one millisecond) stay in
+    /// the same slice.
     fn cut(&mut self) {
         let first = self.entries.keys().next().map(|key| key.place.clone());
         let middle = self.entries.keys().nth(self.entries.len() / 2);
@@ -568,7 +568,8 @@ struct At {
     late: Lateness,
 }
 
-/// Returns the memory of an entry: the entry itself, its share of the map's nodes, and the data that it points to.
+/// Returns the number of bytes that an entry of the map uses, including a share of the map's nodes and the data that
+/// the entry points to.
 fn bytes(key: &Key, entry: &SliceEntry) -> usize {
     let rest = match entry {
         SliceEntry::Row(row) => {
@@ -576,7 +577,7 @@ fn bytes(key: &Key, entry: &SliceEntry) -> usize {
                 found.fences.len() * (size_of::<Fence>() + 3)
                     + found.odd.as_ref().map_or(0, |text| text.len())
             });
-            // The entry of a day has two sets of hours: one from the log and one from the tables.
+            // The entry of a day row has two sets of hour counts: one from the log and one from the tables.
             let hours = match key.name {
                 Name::Day(_) => 2 * size_of::<HourCounts>(),
                 _ => 0,
@@ -585,7 +586,7 @@ fn bytes(key: &Key, entry: &SliceEntry) -> usize {
         }
         SliceEntry::Put(_) => 0,
     };
-    // A key has two texts, each with its own allocation. The nodes of the map are two thirds full.
+    // A key has two texts, each with its own allocation. On average, the nodes of the map are two thirds full.
     (size_of::<Key>() + size_of::<SliceEntry>()) * 3 / 2 + key.bytes() + 32 + rest
 }
 

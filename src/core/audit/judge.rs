@@ -1,4 +1,4 @@
-//! Decides the outcome of a slice: each row agrees, differs, or cannot be compared.
+//! Decides the outcome of a slice: each row agrees with the log, differs from the log, or cannot be compared.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
@@ -19,13 +19,13 @@ pub enum Kind {
     Wrong,
     /// The tables contain the row, but the log does not.
     Extra,
-    /// The counts are correct, but a fence names offsets at which the log has no record of the row. With such a fence,
-    /// a later record would be counted twice or never.
+    /// The counts are correct, but a fence of the row contains wrong offsets. With a wrong fence, a later record could
+    /// be counted twice or never.
     Fence,
 }
 
 impl Kind {
-    /// Returns the word that reports use for this kind of difference.
+    /// Returns the word for this kind of difference in reports.
     pub const fn name(self) -> &'static str {
         match self {
             Kind::Missing => "missing",
@@ -43,20 +43,20 @@ pub struct Difference {
     pub key: Key,
     /// The way in which the row differs.
     pub kind: Kind,
-    /// A description of what the row contains and what it should contain.
+    /// A description of the actual and the expected content of the row.
     pub detail: String,
 }
 
 /// The reason why a row cannot be compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Incomparable {
-    /// Some records of the row belong to a topic that was deleted and created again.
+    /// The row counts records of a former topic, which was deleted and created again.
     Remade,
-    /// Some records of the row are no longer in the log.
+    /// The row counts records that are no longer in the log.
     Older,
-    /// Records that the log no longer has decide whether events of the row are late.
+    /// It is unknown whether events of the row are late, because this depends on records that are no longer in the log.
     Unclear,
-    /// The row is missing, but it may have expired.
+    /// The row is missing, but DynamoDB may have deleted it because it expired.
     Expired,
     /// The row is a progress item whose sums are unknown.
     NoSums,
@@ -72,7 +72,7 @@ impl Incomparable {
         Incomparable::NoSums,
     ];
 
-    /// Returns the reason as text that follows "not comparable: 12 rows".
+    /// Returns the reason as text. Reports print this text after "not comparable: 12 rows".
     pub const fn reason(self) -> &'static str {
         match self {
             Incomparable::Remade => "from a topic that was recreated since",
@@ -100,27 +100,27 @@ impl Incomparable {
 /// The numbers of events in the log and in the tables, summed over all rows that can be compared.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sums {
-    /// The number of events according to the log.
+    /// The number of counted events according to the log.
     pub log: i64,
-    /// The number of events according to the tables.
+    /// The number of counted events according to the tables.
     pub tables: i64,
 }
 
 /// The outcome of a comparison.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AuditOutcome {
-    /// The first rows that differ from the log.
+    /// The rows that differ from the log, up to a maximum number.
     pub differences: Vec<Difference>,
     /// The progress items that differ from the log.
     pub wrong_sums: Vec<WrongSums>,
     /// Number of rows and progress items that differ from the log.
     pub difference_count: u64,
-    /// Number of differences by the kind of row and the kind of difference. The kind of row is [`Key::kind`] or
-    /// [`super::PROGRESS_ITEM`].
+    /// Number of differences by the kind of row and the kind of difference. The kind of row is the result of
+    /// [`Key::kind`] or [`super::PROGRESS_ITEM`].
     pub differing: BTreeMap<(&'static str, Kind), u64>,
     /// Number of rows that could not be compared, by reason.
     pub incomparable: BTreeMap<Incomparable, u64>,
-    /// Number of rows that were compared, by [`Key::kind`] or [`super::PROGRESS_ITEM`].
+    /// Number of rows that were compared, by the kind of row ([`Key::kind`] or [`super::PROGRESS_ITEM`]).
     pub compared: BTreeMap<&'static str, u64>,
     /// The numbers of events in all compared window rows.
     pub windows: Sums,
@@ -159,7 +159,7 @@ impl AuditOutcome {
 }
 
 pub(super) enum RowVerdict {
-    /// The row has no outcome, because no claim covers it or because it has expired.
+    /// The row is not judged, because no claim covers the row or because the row has expired.
     Nothing,
     Agrees,
     Differs(Kind, String),
@@ -167,9 +167,9 @@ pub(super) enum RowVerdict {
 }
 
 impl Slice {
-    /// Returns the keys of rows of counts that the log requires, but that the caller did not add. The function returns
-    /// the first `max` keys after `after`. An index may lag behind its table, so the caller reads the missing rows by
-    /// key, and compares again if these rows exist.
+    /// Returns the keys of rows of counts that the log requires, but that the caller did not add. At most `max` keys
+    /// are returned, in order, beginning after the key `after`. An index may lag behind its table, so the caller reads
+    /// the missing rows by key, and repeats the comparison if these rows exist.
     pub fn missing_rows(&self, after: Option<&Key>, max: usize) -> Vec<Key> {
         self.keys(after, max, |key, entry| match entry {
             SliceEntry::Row(row) => {
@@ -179,9 +179,9 @@ impl Slice {
         })
     }
 
-    /// Returns the keys of the first `max` raw events and alerts after `after` that seem to differ from the log. An
-    /// index may lag behind its table, so the caller reads the suspects by key, and passes the answers to
-    /// [`Slice::look_again`].
+    /// Returns the keys of raw events and alerts that seem to differ from the log. At most `max` keys are returned, in
+    /// order, beginning after the key `after`. An index may lag behind its table, so the caller reads these items by
+    /// key, and passes the answers to [`Slice::look_again`].
     pub fn suspects(&self, after: Option<&Key>, max: usize) -> Vec<Key> {
         self.keys(after, max, |_, entry| match entry {
             SliceEntry::Row(_) => false,
@@ -192,8 +192,8 @@ impl Slice {
         })
     }
 
-    /// Returns the keys of the first `max` alerts after `after` for which no record is known. The caller traces unknown
-    /// alerts through their raw events.
+    /// Returns the keys of alerts for which no record is known. At most `max` keys are returned, in order, beginning
+    /// after the key `after`. The caller finds the record of such an alert through its raw event.
     pub fn unknown_alerts(&self, after: Option<&Key>, max: usize) -> Vec<Key> {
         self.keys(after, max, |key, entry| match entry {
             SliceEntry::Row(_) => false,
@@ -213,7 +213,7 @@ impl Slice {
         entries.take(max).map(|(key, _)| key.clone()).collect()
     }
 
-    /// Sets the item that the table now contains at the key of a suspect.
+    /// Replaces an item that seemed to differ from the log with the item that the table now contains at the same key.
     pub fn look_again(&mut self, key: &Key, now: Option<FoundPut>) {
         let Some(SliceEntry::Put(put)) = self.entries.get_mut(key) else {
             return;
@@ -222,7 +222,7 @@ impl Slice {
             self.entries.remove(key);
             return;
         }
-        // Two records with the same id and time in two cities share one raw event, so the raw event may be of
+        // Two records with the same id and time but different cities share one raw event, so the raw event may have
         // either city.
         let is_it = |found: &FoundPut| {
             let others = |at: (i32, Offset)| {
@@ -234,7 +234,7 @@ impl Slice {
         put.found = now;
     }
 
-    /// Sets the position of the record that the raw event of an alert names.
+    /// Sets the position of an alert's record, which the caller has read from the alert's raw event.
     pub fn trace(&mut self, key: &Key, source: (i32, Offset)) {
         if let Some(SliceEntry::Put(AuditPut {
             found: Some(found), ..
@@ -252,7 +252,7 @@ impl Slice {
         })
     }
 
-    /// Drops the missing items that DynamoDB refused to store. The dead-letter topic contains the records of these
+    /// Excludes missing items that DynamoDB refused to store. The dead-letter topic contains the records of these
     /// items.
     pub fn excuse(&mut self, refused: &BTreeSet<(i32, Offset)>) {
         self.entries.retain(|_, entry| match entry {
@@ -264,7 +264,7 @@ impl Slice {
         });
     }
 
-    /// Sets the offsets at which the logs begin now, because retention may have removed records while the log was read.
+    /// Updates the offsets at which the logs begin, because retention may have removed records while the log was read.
     pub fn begin_at(&mut self, starts: &BTreeMap<i32, Offset>) {
         for (partition, start) in starts {
             if let Some((log, _)) = self.logs.get_mut(partition) {
@@ -274,7 +274,7 @@ impl Slice {
         self.whole_logs = self.logs.values().all(|(log, _)| log.start.0 == 0);
     }
 
-    /// Decides the outcome of every row.
+    /// Decides the outcome of every row in the slice.
     pub fn outcome(&self) -> AuditOutcome {
         let mut out = AuditOutcome::default();
         self.judge_progress(&mut out);
@@ -305,7 +305,8 @@ impl Slice {
         out
     }
 
-    /// Returns the reason why a row of counts cannot be compared, or `None` if its fences allow a comparison.
+    /// Returns the reason why a row of counts cannot be compared with the log, or `None` if its fences allow a
+    /// comparison.
     pub(super) fn cannot_compare(&self, found: &FoundRow) -> Option<Incomparable> {
         let is_older = |fence: &Fence| {
             let log = self.logs.get(&fence.partition);
@@ -394,7 +395,8 @@ impl Slice {
             }
         }
         if out.is_empty() && row.lacking > 0 {
-            // The counts are equal only by chance, because as many records were counted twice as were left out.
+            // The counts are equal only by chance: the row counts some records twice, and leaves out the same number of
+            // other records.
             out.push("its fence leaves out records that are stored".to_owned());
         }
         out
@@ -426,7 +428,7 @@ impl Slice {
             return RowVerdict::Nothing;
         }
         if put.seen {
-            // If no claimed record requires this item, a newer record may be about to replace the item.
+            // If no record below the claim requires this item, a newer record may be about to replace the item.
             let wrong = !put.matched && put.want.is_some();
             return if wrong {
                 let detail = format!("it says something else; {}", at(put.want));

@@ -1,22 +1,21 @@
-//! The keys of rows, in the order of the comparison: by city, then by time, then by the kind of row.
+//! Defines the keys of rows and their order in the comparison: by city, then by time, then by the kind of row.
 //!
-//! This file has its own code for building the table keys of rows, independent of the code that writes the rows.
+//! This file builds the table keys of rows with its own code, which is independent of the code that writes the rows.
 
 use std::fmt;
 
 use crate::clock::UnixMs;
 use crate::time::{format_millis, format_seconds};
 
-/// The time of totals rows in the order of the comparison. Totals rows sort before every window and every event of
-/// their city.
+/// The time that stands for totals rows, so that they sort before every window and every event of the same city.
 pub const TOTALS_TIME_MS: UnixMs = UnixMs::MIN;
 
-/// A city and a time. The comparison sorts rows by place.
+/// The place of a row, which consists of a city and a time. The comparison sorts rows by place.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RowPlace {
     /// The city followed by `#`, so that cities sort in the same order as their series.
     city: Box<str>,
-    /// The event time, the window start, or [`TOTALS_TIME_MS`].
+    /// The event time, the start of the window, hour or day, or [`TOTALS_TIME_MS`].
     pub time_ms: UnixMs,
 }
 
@@ -35,7 +34,7 @@ impl RowPlace {
     }
 }
 
-/// The kind and the name of a row within its place.
+/// The kind of a row, and its name among all rows of the same place.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Name {
     /// The totals row of the given event type.
@@ -114,7 +113,7 @@ impl Key {
         }
     }
 
-    /// Returns the row's key as text, as the table contains it.
+    /// Returns the key as text in the form that the table uses.
     pub fn in_table(&self) -> String {
         let (city, time_ms) = (&self.place.city, self.place.time_ms);
         match &self.name {
@@ -135,8 +134,8 @@ impl Key {
         }
     }
 
-    /// Returns the city as in the keys of hours and days, where `*` stands for all cities. A city name that consists
-    /// only of asterisks therefore gets one more asterisk.
+    /// Returns the city in the form that the keys of hour rows and day rows use, where `*` stands for all cities. A
+    /// city name that consists only of asterisks therefore gets one more asterisk.
     fn in_shard(&self) -> String {
         let city = self.place.city();
         let more = if city.trim_start_matches('*').is_empty() {

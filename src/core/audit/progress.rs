@@ -1,4 +1,4 @@
-//! Compares the sums of the progress items with the counts of the log below their `next`.
+//! Compares the sums of each progress item with the counts of the log below the item's `next`.
 
 use super::judge::Incomparable;
 use super::{AuditOutcome, Counts, Kind, Log, Slice};
@@ -7,11 +7,11 @@ use crate::event::Offset;
 /// The content of a partition's progress item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Published {
-    /// The offset below which all records are durable.
+    /// The item's offset, below which all records are durable.
     pub next: Offset,
-    /// The counts of the records below `next`, or `None` if the item does not contain them.
+    /// The counts of the records below `next`, or `None` if the item does not contain these counts.
     pub sums: Option<Counts>,
-    /// True if the log still contains every offset below `next`.
+    /// True if the log extends at least to `next`, so that no record below `next` was truncated.
     pub whole: bool,
 }
 
@@ -27,11 +27,11 @@ impl Log {
 pub struct WrongSums {
     /// The number of the Kafka partition.
     pub partition: i32,
-    /// A description of what the item contains and what it should contain.
+    /// A description of the actual and the expected sums of the item.
     pub detail: String,
 }
 
-/// The name that reports use for a progress item in place of a kind of row.
+/// The name of progress items in reports, where other rows have a kind of row.
 pub const PROGRESS_ITEM: &str = "progress item";
 
 impl Slice {

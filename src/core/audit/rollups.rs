@@ -1,10 +1,10 @@
-//! Compares the rows of hours and days with the counts of the log.
+//! Compares hour rows and day rows with the counts of the log.
 //!
-//! Only rows that end at or before [`Scope::rolled_until_ms`](super::Scope) are compared, because their windows were
-//! final when the comparison began. Rows of hours and days have no fences, so these rows must count every claimed
-//! event. A row that seems to differ is checked again before it is reported. If one of the row's windows counts records
-//! that the log no longer has, the row cannot be compared. A row of all cities must in any case equal the sum over the
-//! rows of the series.
+//! Only hours and days that end at or before [`Scope::rolled_until_ms`](super::Scope) are compared, because their
+//! windows were final when the comparison began. Hour rows and day rows have no fences, so these rows must count every
+//! claimed event. A row that seems to differ is checked again before it is reported. If one of the row's windows counts
+//! records that are no longer in the log, the row cannot be compared. A row for all cities must always equal the sum
+//! over the rows of the series.
 
 use super::judge::{Incomparable, Kind, RowVerdict};
 use super::{At, AuditRow, Counts, FoundRow, Key, Lateness, Name, Slice, SliceEntry};
@@ -12,12 +12,12 @@ use crate::clock::UnixMs;
 use crate::event::Event;
 use crate::rollup::Grain;
 
-/// The counts of the hours of a day, by [`Severity::index`](crate::event::Severity::index).
+/// The counts of each hour of a day, by [`Severity::index`](crate::event::Severity::index).
 pub type HourCounts = [[i64; 4]; 24];
 
 impl Key {
-    /// Returns the key of an hour or a day of a series. An empty `city` stands for all cities, because no city has an
-    /// empty name.
+    /// Returns the key of the hour row or day row of a series. An empty `city` stands for all cities, because no city
+    /// has an empty name.
     pub fn rollup(city: &str, event_type: &str, grain: Grain, start_ms: UnixMs) -> Key {
         let name = match grain {
             Grain::Hour => Name::Hour(event_type.into()),
@@ -27,7 +27,7 @@ impl Key {
         Key { place, name }
     }
 
-    /// Returns the grain and the event type of a row of an hour or a day, or `None` for other rows.
+    /// Returns the grain and the event type of an hour row or day row, or `None` for other rows.
     pub fn grain(&self) -> Option<(Grain, &str)> {
         match &self.name {
             Name::Hour(kind) => Some((Grain::Hour, kind)),
@@ -36,7 +36,7 @@ impl Key {
         }
     }
 
-    /// Returns the keys of the windows that the row of an hour or a day sums.
+    /// Returns the keys of the window rows that an hour row or day row sums.
     pub fn windows(&self, window_ms: i64) -> Vec<Key> {
         let Some((grain, kind)) = self.grain() else {
             return Vec::new();
@@ -48,17 +48,17 @@ impl Key {
     }
 }
 
-/// The reason why a row of an hour or a day is not compared with the log.
+/// The reason why an hour row or day row is not compared with the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Excuse {
     /// The row cannot be compared for the given reason.
     Cannot(Incomparable),
-    /// The row equals the sum over the rows of the series.
+    /// The row of all cities equals the sum over the rows of the series.
     IsSum,
 }
 
 impl Slice {
-    /// Counts an event in the rows of its hour and day.
+    /// Counts an event in the hour rows and day rows that it belongs to.
     pub(super) fn roll_up(&mut self, event: &Event, at: At) {
         if at.late == Lateness::Late {
             return;
@@ -86,7 +86,7 @@ impl Slice {
         }
     }
 
-    /// Excludes the rows of a window's hour and day from the comparison, if the window itself cannot be compared.
+    /// If a window row cannot be compared, excludes the rows of its hour and its day from the comparison as well.
     pub(super) fn excuse_rollups_of(&mut self, window: &Key, found: &FoundRow) {
         let Name::Window(kind) = &window.name else {
             return;
@@ -108,16 +108,17 @@ impl Slice {
         }
     }
 
-    /// Returns the keys of the first `max` rows of hours and days after `after` that seem to differ from the log. The
-    /// caller checks these suspects again, first by key ([`Slice::look_at_rollup`]), and then by the rows that they sum
+    /// Returns the keys of hour rows and day rows that seem to differ from the log, which are called suspects. At most
+    /// `max` keys are returned, in order, beginning after the key `after`. First, the caller reads each suspect again
+    /// by key ([`Slice::look_at_rollup`]). Then the caller checks the rows that the suspect sums
     /// ([`Slice::look_at_windows`], [`Slice::look_at_series`]).
     pub fn suspect_rollups(&self, after: Option<&Key>, max: usize) -> Vec<Key> {
         self.keys(after, max, is_suspect)
     }
 
-    /// Sets the row that the table contains at the key of a suspect, if there is one. The row may be missing from the
-    /// caller's list, because the caller lists rows through the totals rows of their series. Returns true if the row
-    /// still seems to differ from the log.
+    /// Updates a suspect with the row that the table contains at its key, if the row exists. The caller's list may lack
+    /// this row, because the caller finds rows through the totals rows of their series. Returns true if the row still
+    /// seems to differ from the log.
     pub fn look_at_rollup(&mut self, key: &Key, found: Option<FoundRow>) -> bool {
         let Some(entry) = self.entries.get_mut(key) else {
             return false;
@@ -128,8 +129,8 @@ impl Slice {
         is_suspect(key, entry)
     }
 
-    /// Checks the windows in a suspect's hour or day. If a window cannot be compared, the suspect cannot be compared
-    /// either.
+    /// Checks the window rows in the hour or day of a suspect row. If a window row cannot be compared, the suspect row
+    /// cannot be compared either.
     pub fn look_at_windows<'a>(&mut self, key: &Key, windows: impl Iterator<Item = &'a FoundRow>) {
         let mut reasons = windows.filter_map(|found| self.cannot_compare(found));
         if let Some(reason) = reasons.next() {
@@ -161,8 +162,8 @@ impl Slice {
         }
     }
 
-    /// Drops all rows of hours and days. The caller drops the rows if the mark of the rollups has moved back during the
-    /// comparison.
+    /// Drops all hour rows and day rows from the comparison. The caller does this if the mark of the rollups has moved
+    /// back during the comparison.
     pub fn forget_rollups(&mut self) {
         self.entries.retain(|key, _| key.grain().is_none());
     }
@@ -184,7 +185,7 @@ fn add(sum: &mut [i64; 4], more: &[i64; 4]) {
 }
 
 impl AuditRow {
-    /// Decides the outcome of the row of an hour or a day.
+    /// Decides the outcome of an hour row or day row.
     pub(super) fn judge_rollup(&self) -> RowVerdict {
         match self.excuse {
             Some(Excuse::Cannot(reason)) => return RowVerdict::Cannot(reason),

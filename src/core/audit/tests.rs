@@ -71,7 +71,7 @@ fn nyc() -> Key {
     Key::window("NYC", "traffic", UnixMs(T0))
 }
 
-/// Returns the way in which the window row of NYC differs from the log, if it differs.
+/// Returns how the window row of NYC differs from the log, or `None` if they agree.
 fn kind(slice: &Slice) -> Option<Kind> {
     let outcome = slice.outcome();
     let mut found = outcome.differences.iter().filter(|d| d.key == nyc());
@@ -80,8 +80,8 @@ fn kind(slice: &Slice) -> Option<Kind> {
 
 #[test]
 fn a_row_holds_what_its_fence_says_and_at_least_what_is_claimed() {
-    // Each case lists the claim, the row's count with its first and next offsets, and the expected outcome. The
-    // log has the offsets 0, 1 and 2.
+    // Each case lists the claim, the found row, and the expected difference. The found row has a count, and a fence
+    // with its first and next offsets. The log has the offsets 0, 1 and 2.
     for (claim, found, want) in [
         (0, None, None),
         (0, Some((2, 0, 2)), None),
@@ -91,7 +91,7 @@ fn a_row_holds_what_its_fence_says_and_at_least_what_is_claimed() {
         (0, Some((3, 0, 2)), Some(Kind::Wrong)),
         (0, Some((2, 0, 3)), Some(Kind::Wrong)),
         (1, None, Some(Kind::Missing)),
-        // One record was counted twice and one was left out, so only the fence shows the error.
+        // One record was counted twice and another record was left out, so only the fence shows the error.
         (3, Some((3, 0, 2)), Some(Kind::Fence)),
         (3, Some((3, 0, 5)), Some(Kind::Fence)),
         (3, Some((3, 1, 3)), Some(Kind::Fence)),
@@ -152,7 +152,7 @@ fn sums_of_a_progress_item_are_those_of_the_log_below_its_next() {
                 assert!(outcome.incomparable[&reason] > 0, "{case}");
             }
         }
-        // Only the first slice compares progress items, so the second slice does not.
+        // Only the first slice compares progress items, so the second slice reports nothing about them.
         let lo = Some(RowPlace::new("ZZZ", UnixMs(0)));
         let rest = Slice::new(scope(1 << 20), lo, &logs).outcome();
         assert!(!rest.compared.contains_key(PROGRESS_ITEM), "{rest:?}");
@@ -166,7 +166,7 @@ fn a_row_counted_from_lost_records_is_not_compared() {
     for (start, first, before_max_ms, compared, reason) in [
         (5, 5, Some(T0), 1, None),
         (5, 4, Some(T0), 0, Some(Incomparable::Older)),
-        // A lost record may have made the window final.
+        // A lost record may have made the window final before the event arrived.
         (5, 5, Some(T0 + 900_000), 0, Some(Incomparable::Unclear)),
         (5, 5, None, 0, Some(Incomparable::Unclear)),
         (0, 5, None, 1, None),
@@ -220,8 +220,7 @@ fn a_slice_keeps_its_memory_whatever_the_log_holds() {
             break;
         }
     }
-    // There are 97 totals rows, and a window row for nearly every event. No city has two events within five
-    // minutes.
+    // There are 97 totals rows, and one window row for each event, because no city has two events within five minutes.
     assert_eq!(found, 2_000 + 97);
     assert!(slices > 5, "{slices}");
 }
@@ -265,14 +264,14 @@ fn alerts_that_may_have_expired_are_not_missing_and_those_kept_for_ever_are() {
         let mut missing = outcome.differences.iter();
         let found = missing.any(|d| d.key == alert && d.kind == Kind::Missing);
         assert_eq!(found, is_missing, "{alert_ttl_ms:?}: {outcome:?}");
-        // The raw event has expired in both cases.
+        // In both cases, the raw event has expired.
         let expired = outcome.incomparable[&Incomparable::Expired];
         assert_eq!(expired, if is_missing { 1 } else { 2 });
     }
 }
 
-/// Returns the row of a day with `events` events of low severity in the hour `day_hour`. Without `day_hour`, returns
-/// the row of an hour.
+/// Returns a day row with `events` events of low severity in the hour `day_hour`. If `day_hour` is `None`, returns an
+/// hour row.
 fn rollup(events: i64, day_hour: Option<usize>) -> FoundRow {
     let mut hours = Box::<HourCounts>::default();
     if let Some(hour) = day_hour {
@@ -286,9 +285,10 @@ fn rollup(events: i64, day_hour: Option<usize>) -> FoundRow {
     }
 }
 
-/// Compares rows of hours and days with a log. Between 6:00 and 7:00, the log has three claimed events of NYC, one of
-/// LA, and one event that is not claimed. `found` contains the numbers of events in the hour row and the day row of
-/// NYC, and in those of all cities. Returns the kind of difference of each of these four rows.
+/// Compares hour rows and day rows with a log. Between 6:00 and 7:00, the log has three claimed events of NYC, one
+/// claimed event of LA, and one event that is not claimed. `found` contains the numbers of events in four rows: the
+/// hour row and the day row of NYC, and the hour row and the day row of all cities. Returns the kind of difference of
+/// each row.
 fn compare_rollups(until_ms: i64, found: [Option<i64>; 4]) -> [Option<Kind>; 4] {
     const HOUR: i64 = 3_600_000;
     let scope = Scope {
@@ -336,7 +336,7 @@ fn an_hour_holds_what_is_claimed_of_it_and_a_day_its_hours() {
         (day_ms, [2, 4, 4, 4], [WRONG, WRONG, None, None]),
         (day_ms, [3, 3, 3, 5], [None, None, WRONG, WRONG]),
         (day_ms, [3, 3, 0, 0], [None, None, MISSING, MISSING]),
-        // Only hours and days that have ended by `until_ms` are reported as missing.
+        // Only rows of hours and days that end at or before `until_ms` are reported as missing.
         (hour_ms, [0; 4], [MISSING, None, MISSING, None]),
         (hour_ms - 1, [0; 4], [None; 4]),
         (0, [0; 4], [None; 4]),
@@ -380,10 +380,11 @@ fn an_hour_with_a_window_that_cannot_be_compared_is_left_out() {
         foreign: true,
         ..row(5, 0, 1)
     };
-    // The log has one event. The row has five more events, whose records are no longer in the log.
+    // The log has one event. The row counts five more events, whose records are no longer in the log.
     for (start, older) in [(3, row(6, 1, 4)), (0, remade)] {
         let logs = logs(start, 4, Some(T0));
-        // The window is either in the same slice as the hour, or it is only read when the suspect is checked again.
+        // Either the window row is in the same slice as the hour row, or the window row is read only when the suspect
+        // is checked again.
         for early in [true, false] {
             let mut slice = Slice::new(rolled(), None, &logs);
             slice.add_row(hour("NYC"), rollup(6, None));

@@ -1,29 +1,29 @@
-//! The watermark of the comparison, which is computed independently of the consumer. The comparison also tracks which
-//! times are unknown.
+//! Computes the watermark of the comparison, independently of the consumer's code. Also tracks whether event times are
+//! unknown because records were lost.
 //!
 //! If the log still begins at 0, the watermark is exact. If retention removed the beginning of the log, the largest
 //! lost event time is unknown. There are two upper bounds for the largest lost event time. The first bound is the
-//! largest time in a published restart point. The second bound applies if the broker sets the timestamps: the timestamp
-//! of the first remaining record plus the allowed skew. The lateness of some events is unknown until the log itself
-//! contains a time as large as the bound. In a stream of current events, only the lateness of events near the log's
-//! beginning is unknown.
+//! largest event time in a published restart point. The second bound is the timestamp of the first remaining record
+//! plus the allowed skew. The second bound applies only if the broker sets the timestamps. The lateness of some events
+//! is unknown until the log itself contains an event time as large as the bound. In a stream of current events, only
+//! the lateness of events near the log's beginning is unknown.
 
 use crate::clock::UnixMs;
 use crate::window::Rules;
 
-/// The result of the check whether an event arrived too late for its window.
+/// Says whether an event arrived too late for its window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lateness {
-    /// The event arrived in time.
+    /// The event arrived before its window was final.
     InTime,
-    /// The event arrived too late.
+    /// The event arrived after its window was final.
     Late,
-    /// The lateness depends on records that the log no longer has.
+    /// The lateness is unknown, because it depends on records that are no longer in the log.
     Unknown,
 }
 
 impl Lateness {
-    /// Returns true if an item with the flag `late` can be correct.
+    /// Returns true if an item with this value of the flag `late` can be correct.
     pub const fn may_be(self, late: bool) -> bool {
         match self {
             Lateness::InTime => !late,
@@ -49,15 +49,15 @@ pub struct Watermark {
     seen_ms: Option<UnixMs>,
     /// True if earlier records of the log are lost.
     lost: bool,
-    /// An upper bound for the lost event times, or `None` if it is unknown.
+    /// An upper bound for the event times of lost records, or `None` if no bound is known.
     lost_max_ms: Option<UnixMs>,
-    /// True if the watermark has not observed any record yet.
+    /// True if no record was passed to the watermark yet.
     fresh: bool,
 }
 
 impl Watermark {
-    /// Returns the watermark at the start of a log. If `lost` is true, records before the start are missing. No
-    /// lost record has a time above `lost_max_ms`, if that bound is known.
+    /// Returns the watermark at the start of a log. `lost` is true if records before the start are missing.
+    /// `lost_max_ms` is an upper bound for the event times of the missing records, if a bound is known.
     pub const fn new(lost: bool, lost_max_ms: Option<UnixMs>) -> Watermark {
         Watermark {
             seen_ms: None,
@@ -67,17 +67,17 @@ impl Watermark {
         }
     }
 
-    /// Returns the largest event time that was seen.
+    /// Returns the largest event time among the records that were seen.
     pub const fn seen_ms(&self) -> Option<UnixMs> {
         self.seen_ms
     }
 
-    /// Decides whether the time of an event or heartbeat is late, and then moves the watermark. An event or heartbeat
-    /// too far ahead of its record does not move the watermark.
+    /// Decides whether an event or heartbeat is late, and then moves the watermark. An event or heartbeat that is too
+    /// far ahead of its record's timestamp does not move the watermark.
     pub fn pass(&mut self, time_ms: UnixMs, stamp: Stamp, rules: &Rules) -> Lateness {
         if let (true, true, Some(ms)) = (self.fresh, stamp.by_broker, stamp.ms) {
-            // Earlier records have no later timestamp than this record. An event time that moves the watermark is ahead
-            // of its record's timestamp by at most the skew.
+            // Earlier records do not have later timestamps than this record. An event time that moves the watermark is
+            // ahead of its record's timestamp by at most the skew.
             let bound = ms.saturating_add(rules.skew_ms);
             self.lost_max_ms = Some(self.lost_max_ms.map_or(bound, |known| known.min(bound)));
         }
@@ -91,7 +91,7 @@ impl Watermark {
         late
     }
 
-    /// Decides whether a time is late, based on the records that the watermark has observed.
+    /// Decides whether an event time is late, based on the records that were seen so far.
     pub fn lateness_of(&self, time_ms: UnixMs, rules: &Rules) -> Lateness {
         let end_ms = rules.window_end(rules.window_start(time_ms));
         let closed_by = |max_ms: UnixMs| end_ms <= max_ms.saturating_sub(rules.lateness_ms);
@@ -138,7 +138,7 @@ mod tests {
             watermark.lateness_of(UnixMs(400_000), &rules),
             Lateness::Unknown
         );
-        // The timestamps of later records give no smaller bound.
+        // The timestamps of later records do not reduce the bound.
         watermark.pass(UnixMs(600_000), stamp(2_000_000), &rules);
         assert_eq!(
             watermark.lateness_of(UnixMs(600_000), &rules),
@@ -191,13 +191,13 @@ mod tests {
     fn after_a_lost_beginning_it_says_what_it_cannot_know() {
         let rules = Rules::default();
         let pass = |w: &mut Watermark, t: i64| w.pass(UnixMs(t), by_producer(t), &rules);
-        // Nothing is known about the lost records, so every event that is not certainly late is unclear.
+        // Nothing is known about the lost records. Therefore, every event that is not certainly late is unclear.
         let mut watermark = Watermark::new(true, None);
         assert_eq!(pass(&mut watermark, 900_000), Lateness::Unknown);
         assert_eq!(pass(&mut watermark, 0), Lateness::Late);
         assert_eq!(pass(&mut watermark, 300_000), Lateness::Unknown);
-        // No lost record was after 900,000. Until the log contains the time 900,000, an event is unclear if its
-        // window would be final at that time.
+        // No lost record has an event time after 900,000. Until the log contains the time 900,000, an event is unclear
+        // if the time 900,000 would make its window final.
         let mut watermark = Watermark::new(true, Some(UnixMs(900_000)));
         assert_eq!(pass(&mut watermark, 300_000), Lateness::InTime);
         assert_eq!(pass(&mut watermark, 0), Lateness::Unknown);
