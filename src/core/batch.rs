@@ -1,10 +1,10 @@
-//! Queues the puts to one table, sends them in batches, and retries each put until it is stored.
+//! Queues the puts to one table, groups them into batches, and retries each put until it is stored.
 //!
-//! The queue sends a batch when the batch is full or its oldest put has waited for [`LINGER_MS`]. Puts that the table
-//! did not process return to the queue ([`PutQueue::answered`]) and are retried after a random wait. If DynamoDB
-//! rejects a batch as invalid, the queue halves the batch until the invalid put is alone, so one invalid put never
-//! blocks others. The queue gives up a put only after DynamoDB has twice rejected a batch with this put alone. Two puts
-//! with the same key never share a batch, because DynamoDB would reject the whole batch.
+//! The queue sends a batch when the batch is full, or when its oldest put has waited for [`LINGER_MS`]. Puts that the
+//! table did not process return to the queue ([`PutQueue::answered`]) and are retried after a random wait. If DynamoDB
+//! rejects a batch as invalid, the queue halves the batch until the invalid put is alone. One invalid put therefore
+//! never blocks other puts. The queue gives up a put only after DynamoDB has twice rejected a batch with this put
+//! alone. Two puts with the same key never share a batch, because DynamoDB would reject the whole batch.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -15,16 +15,16 @@ use crate::plan::{Put, PutTable};
 /// Maximum number of puts in one `BatchWriteItem` request, which is DynamoDB's limit. A batch cannot reach DynamoDB's
 /// other limit of 16 MB, because each of its 25 values has at most 64 KiB.
 pub const BATCH_PUTS_MAX: usize = 25;
-/// How long a put waits for further puts, in milliseconds. At 1,000 events per second, a batch then has a few puts, and
-/// an event is still readable within 15 ms.
+/// Maximum time for which a put waits for further puts of its batch, in milliseconds. With this wait and 1,000 events
+/// per second, a batch has a few puts, and an event is readable within 15 ms.
 pub const LINGER_MS: i64 = 4;
 
-/// The puts of one request.
+/// A batch of puts, which are sent in one request.
 #[derive(Clone, Debug)]
 pub struct Batch {
     /// The number that identifies the batch.
     pub id: u64,
-    /// The table that the puts go to.
+    /// The table that receives the puts.
     pub table: PutTable,
     /// The puts of the batch, at most [`BATCH_PUTS_MAX`], with different keys.
     pub puts: Vec<Put>,
@@ -33,7 +33,7 @@ pub struct Batch {
 /// The outcome of a batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BatchOutcome {
-    /// The table stored all puts except the unprocessed ones (`UnprocessedItems`).
+    /// The table stored all puts except for the unprocessed puts, which DynamoDB returns in `UnprocessedItems`.
     Stored {
         /// The indexes of the unprocessed puts in [`Batch::puts`].
         unprocessed: Vec<usize>,
@@ -43,16 +43,16 @@ pub enum BatchOutcome {
         /// True if the table throttled the request.
         throttled: bool,
     },
-    /// DynamoDB rejects at least one of the puts permanently.
+    /// DynamoDB rejected the batch, because at least one of its puts is invalid.
     Invalid,
 }
 
-/// The puts of a batch that need no further attempt after the batch's answer.
+/// The puts of an answered batch that need no further attempt.
 #[derive(Debug, Default)]
 pub struct Settled {
     /// The puts that are durable now.
     pub stored: Vec<Put>,
-    /// The put that the table refused permanently, if there is one. The record of the refused put goes to the
+    /// The put that the table refused permanently, if there is one. The consumer sends the record of this put to the
     /// dead-letter topic.
     pub refused: Option<Put>,
 }
@@ -62,8 +62,8 @@ struct Waiting {
     put: Put,
     since_ms: SteadyMs,
     attempts: u32,
-    /// Maximum size of a batch with this put, which shrinks during the search for an invalid put. The value 0 means
-    /// that the table has already refused the put once in a batch of its own.
+    /// Maximum number of puts in a batch with this put. The maximum shrinks during the search for an invalid put. The
+    /// value 0 means that the table has already refused the put once in a batch of its own.
     company_max: usize,
 }
 
@@ -72,7 +72,7 @@ struct Waiting {
 pub struct PutQueue {
     table: PutTable,
     fresh: VecDeque<Waiting>,
-    /// Puts to retry, sorted by the time at which each is due.
+    /// The puts that wait for a retry, sorted by the time at which the retry is due.
     retries: BTreeMap<(SteadyMs, u64), Waiting>,
     retry_seq: u64,
     sent: BTreeMap<u64, Vec<(u32, usize)>>,
@@ -104,7 +104,7 @@ impl PutQueue {
         });
     }
 
-    /// Returns the next batch to send, if a batch is due and another request may be sent.
+    /// Returns the next batch to send, if a batch is due and the limit on requests in flight allows another request.
     pub fn next_batch(&mut self, now_ms: SteadyMs) -> Option<Batch> {
         if !self.concurrency.has_room() {
             return None;
@@ -159,10 +159,10 @@ impl PutQueue {
     }
 
     /// Processes the answer to a batch. The random number `chance` spreads the retries over time. A put is retried only
-    /// if `live` returns true for it.
+    /// if the function `live` returns true for this put.
     ///
     /// # Panics
-    /// Panics if this queue did not send the batch, or if the batch was answered before.
+    /// Panics if this queue did not send the batch, or if the answer to the batch was already processed.
     pub fn answered(
         &mut self,
         now_ms: SteadyMs,
@@ -189,7 +189,7 @@ impl PutQueue {
                     (unprocessed.contains(&at), attempts + 1, company_max)
                 }
                 BatchOutcome::Failed { .. } => (true, attempts + 1, company_max),
-                // One refusal may be the answer to another request, so two refusals of the put alone are required.
+                // A single refusal may belong to another request, so two refusals of the put alone are required.
                 BatchOutcome::Invalid if company_max == 0 => {
                     settled.refused = Some(put);
                     continue;
@@ -222,13 +222,14 @@ impl PutQueue {
         settled
     }
 
-    /// Drops the waiting puts for which `live` returns false. The consumer no longer owns the partition of these puts.
+    /// Drops the waiting puts for which `live` returns false. The caller uses this method to drop puts of partitions
+    /// that the consumer no longer owns.
     pub fn retain(&mut self, live: impl Fn(&Put) -> bool) {
         self.fresh.retain(|w| live(&w.put));
         self.retries.retain(|_, w| live(&w.put));
     }
 
-    /// Returns the time at which [`PutQueue::next_batch`] should be called again, or `None` if no put is due at a later
+    /// Returns the time at which [`PutQueue::next_batch`] should be called again, or `None` if no put waits for a later
     /// time.
     pub fn next_ms(&self) -> Option<SteadyMs> {
         if !self.concurrency.has_room() {
@@ -412,7 +413,7 @@ mod tests {
                         2 => BatchOutcome::Stored { unprocessed: vec![0] },
                         _ => BatchOutcome::Stored { unprocessed: vec![] },
                     };
-                    // After 2,000 turns all batches are stored, so that the test ends for every sequence of outcomes.
+                    // After 2,000 turns, every batch is stored, so that the test ends for every sequence of outcomes.
                     let outcome = if turn > 2_000 { BatchOutcome::Stored { unprocessed: vec![] } } else { outcome };
                     stored.extend(seqs(&q.answered(SteadyMs(now), batch, &outcome, 7, |_| true).stored));
                 }

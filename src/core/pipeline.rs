@@ -1,25 +1,26 @@
-//! Manages all partitions of one consumer. This module makes every decision of the `consume` command.
+//! Manages all partitions of one consumer, and makes every decision of the `consume` command.
 //!
-//! The shell is the code that runs the pipeline. The shell reports every event and every answer to a method of
+//! The shell is the code that does the I/O for the pipeline. The shell reports everything that happens to a method of
 //! [`Pipeline`], with the current time as `now_ms`. Before the next report, the shell carries out all outputs that
-//! [`Pipeline::poll_output`] returns. For example, the shell sends batches and updates, seeks, and commits. The shell
-//! makes no decisions, so a simulation can drive the pipeline through any order of answers, losses and rebalances.
+//! [`Pipeline::poll_output`] returns. For example, the shell sends batches and updates, seeks, and commits offsets. The
+//! shell makes no decisions, so a simulation can drive the pipeline through any order of answers, losses and
+//! rebalances.
 //!
-//! The states of a partition:
+//! A partition has three states:
 //!
 //! | state | begins with | ends with |
 //! |---|---|---|
-//! | starting | [`Pipeline::assigned`], or a change of its log | [`Pipeline::located`] |
-//! | running | [`Output::Begin`] | [`Pipeline::revoked`], loss, or another topic id |
+//! | starting | [`Pipeline::assigned`], or a restart of the partition | [`Pipeline::located`] |
+//! | running | [`Output::Begin`] | [`Pipeline::revoked`], loss of the partition, or another topic id |
 //! | draining | [`Pipeline::revoked`] | [`Output::Released`], when all records are durable or at the deadline |
 //!
 //! Invariants:
 //!
 //! - The pipeline commits only boundaries that [`Worker::durable`] returned (INV-1, INV-6).
-//! - The offsets that a worker takes are contiguous, except for confirmed gaps (see `intake`).
-//! - Answers to requests of an earlier assignment change nothing (INV-3).
+//! - The offsets of the records that a worker takes are contiguous, except for confirmed gaps (see `intake`).
+//! - Answers to requests of an earlier assignment have no effect (INV-3).
 //! - All state of an assignment ends with the assignment (INV-4).
-//! - Records that are dropped when an assignment ends are counted as given up (INV-7).
+//! - Records that the pipeline drops at the end of an assignment are counted as given up (INV-7).
 
 mod commit;
 mod intake;
@@ -45,7 +46,7 @@ pub use output::{CommitPart, Halt, Options, Output, Publish, Report, Tables};
 
 /// Minimum time between two commits, in milliseconds.
 pub const COMMIT_INTERVAL_MS: i64 = 1_000;
-/// Wait before the pipeline repeats a failed search for the facts of a start or a failed second read of a gap, in
+/// Wait before the pipeline repeats a failed lookup of the facts of a start, or a failed second read of a gap, in
 /// milliseconds.
 pub const LOCATE_AGAIN_MS: i64 = 1_000;
 
@@ -54,10 +55,10 @@ struct Running {
     worker: Worker,
     topic_id: String,
     tables_id: String,
-    /// The group's last commit for this log and these tables, or `None` if there is none yet.
+    /// The boundary of the group's last commit for this log and these tables, or `None` if there is no such commit yet.
     committed: Option<Boundary>,
     progress: Progress,
-    /// The deadline of the drain, which a revoke sets.
+    /// The deadline of the drain, or `None` if the partition was not revoked.
     deadline_ms: Option<SteadyMs>,
     intake: Intake,
 }
@@ -74,7 +75,7 @@ struct Slot {
     state: State,
 }
 
-/// All partitions of one consumer.
+/// The state of all partitions of one consumer.
 #[derive(Clone, Debug)]
 pub struct Pipeline {
     options: Options,
@@ -86,28 +87,29 @@ pub struct Pipeline {
     outputs: VecDeque<Output>,
     writes: Vec<Write>,
     identity: TableIdentity,
-    /// True while the pipeline must not write to the tables.
+    /// True while writes to the tables are paused.
     held: bool,
     /// True once the pipeline has stopped writing to the tables for good.
     halted: bool,
-    /// The moves of progress items that the next `pump` sends, or drops if the tables are not trusted.
+    /// The moves of progress items that wait for the next `pump`. If the tables are not trusted then, `pump` drops the
+    /// moves.
     publishes: Vec<Publish>,
-    /// Progress items that were found missing, and the times at which they were found missing.
+    /// The progress items that do not exist, each with the time at which the pipeline learned this.
     missing: Vec<(BootMs, Publish)>,
     stalls: StallDetector,
     /// True if the most recent answer to a write was a failure.
     writes_fail: bool,
-    /// The current commit, which waits for the check of the topic id or for Kafka's answer.
+    /// The commit under way, which waits for the check of the topic id or for Kafka's answer.
     commit: Option<Vec<CommitPart>>,
     last_commit_ms: SteadyMs,
-    /// The partition whose turn it is to update rows, and the start of its turn.
+    /// The partition that currently has its turn to update rows, and the time at which the turn started.
     turn: (i32, SteadyMs),
     ledger: Ledger,
     tally: Tally,
 }
 
 impl Pipeline {
-    /// Returns a pipeline without partitions.
+    /// Returns a new pipeline, which has no partitions yet.
     pub fn new(options: Options) -> Pipeline {
         let concurrency = || Concurrency::new(options.requests_max.min(8), options.requests_max);
         Pipeline {
@@ -169,9 +171,9 @@ impl Pipeline {
         }
     }
 
-    /// Revokes partitions. A running partition drains for at most `drain_ms_max` milliseconds. If `lost` is true,
-    /// another consumer may already own the partitions, so they end at once. At the end of each partition, the pipeline
-    /// outputs [`Output::Released`].
+    /// Revokes partitions. A running partition drains for at most `drain_ms_max` milliseconds. If `lost` is true, the
+    /// partitions end without a drain, because another consumer may already own them. When a partition ends, the
+    /// pipeline outputs [`Output::Released`].
     pub fn revoked(&mut self, now_ms: SteadyMs, partitions: &[i32], lost: bool, drain_ms_max: i64) {
         for &partition in partitions {
             match self.slots.get_mut(&partition).map(|slot| &mut slot.state) {
@@ -188,7 +190,7 @@ impl Pipeline {
         }
     }
 
-    /// Releases a partition without committing its restart point.
+    /// Releases a partition without a commit of its restart point.
     fn give_up(&mut self, partition: i32) {
         self.drop_slot(partition);
         self.outputs.push_back(Output::Released {
@@ -198,7 +200,7 @@ impl Pipeline {
         });
     }
 
-    /// Removes the assignment of a partition and all state of the assignment.
+    /// Removes a partition's assignment and all state of this assignment.
     fn drop_slot(&mut self, partition: i32) {
         self.collect(partition);
         let Some(slot) = self.slots.remove(&partition) else {
@@ -222,7 +224,7 @@ impl Pipeline {
         )
     }
 
-    /// Processes the answer to a batch.
+    /// Processes the outcome of a batch of puts.
     pub fn batch_answered(
         &mut self,
         now_ms: SteadyMs,
@@ -237,7 +239,7 @@ impl Pipeline {
             PutTable::Alerts => &mut self.alerts,
         };
         let slots = &self.slots;
-        // The puts of an assignment that has ended are not sent again.
+        // Puts of an assignment that has ended are not sent again.
         let live = |put: &Put| {
             let slot = slots.get(&put.ticket.partition);
             slot.is_some_and(|slot| slot.assignment == put.ticket.assignment)
@@ -282,14 +284,14 @@ impl Pipeline {
         }
     }
 
-    /// Notes that the dead-letter topic acknowledged a record whose item the table refused. The event of the record
-    /// stays counted.
+    /// Notes that the dead-letter topic acknowledged a record whose item the table refused. The row counts still
+    /// include the event of the record.
     pub fn refused_done(&mut self, table: PutTable, ticket: Ticket) {
         self.put_done(table, ticket);
     }
 
-    /// Advances the pipeline to `now_ms`. The method adds all outputs that are due to the queue, within the limits on
-    /// requests in flight.
+    /// Advances the pipeline to `now_ms`, and queues all outputs that are due then. The limits on requests in flight
+    /// may delay some outputs.
     pub fn pump(&mut self, now_ms: SteadyMs, boot_ms: BootMs) {
         self.watch_tables(boot_ms);
         if !self.held {
@@ -307,10 +309,11 @@ impl Pipeline {
         self.pump_publishes();
     }
 
-    /// Sends row updates, one partition at a time. The turn of a partition ends when all rows that were due at the
-    /// start of the turn are sent, so that no partition starves. With many rows, one turn sends everything that the
-    /// partition has gathered. Sending the rows of all partitions in the order of their due times would keep twice as
-    /// many records in memory, for the same number of events per update. Draining partitions get their turns first.
+    /// Sends row updates, one partition at a time. A turn ends when all rows that were due at the start of the turn are
+    /// sent, so that every partition gets a turn. With many rows, one turn sends everything that the partition has
+    /// gathered. The alternative is to send the rows of all partitions in the order of their due times. The alternative
+    /// would keep twice as many records in memory, for the same number of events per update. Draining partitions get
+    /// their turns first.
     fn pump_updates(&mut self, now_ms: SteadyMs) {
         for slot in self.slots.values_mut() {
             let State::Running(running) = &mut slot.state else {
@@ -325,7 +328,7 @@ impl Pipeline {
             }
         }
         let mut passed = 0;
-        // The loop may visit the current partition twice, because more of its rows may have become due since its turn
+        // The loop may visit the current partition twice, because more of its rows may have become due after its turn
         // began.
         while self.updates.has_room() && passed <= self.slots.len() {
             let (turn, began_ms) = self.turn;
@@ -346,7 +349,8 @@ impl Pipeline {
         }
     }
 
-    /// Ends the drains that are done or past their deadline, and restarts the partitions that cannot continue reading.
+    /// Ends each drain that is complete or past its deadline. Also restarts the partitions that cannot continue
+    /// reading.
     fn pump_ends(&mut self, now_ms: SteadyMs) {
         let mut done = Vec::new();
         let mut again = Vec::new();
@@ -387,8 +391,7 @@ impl Pipeline {
         }
     }
 
-    /// Returns the time at which the shell should call [`Pipeline::pump`] again, or `None` if no work is due at a later
-    /// time.
+    /// Returns the time at which the shell should call [`Pipeline::pump`] again, or `None` if no work is scheduled.
     pub fn next_ms(&self) -> Option<SteadyMs> {
         let puts = [self.raw.next_ms(), self.alerts.next_ms()].into_iter();
         let mut next = puts.flatten().min().filter(|_| !self.held);
@@ -458,9 +461,9 @@ impl Pipeline {
         }
     }
 
-    /// Frees memory when memory is short. The pipeline drops rows that have nothing to write and only wait for the end
-    /// of their interval. If a dropped row gets new records, the row is written before its interval is over. Without
-    /// this method, idle rows could fill the memory, and reading would stop until a long interval is over.
+    /// Frees memory when memory is short, by dropping rows that have nothing to write and only wait for the end of
+    /// their interval. If a dropped row gets new records, the row is written before its interval is over. Without this
+    /// method, idle rows could fill the memory, and reading would stop until the end of a long interval.
     pub fn make_room(&mut self) {
         for slot in self.slots.values_mut() {
             if let State::Running(running) = &mut slot.state {

@@ -1,7 +1,8 @@
-//! The writes to the tables as plain data: puts of raw events and alerts, and conditional updates of rows.
+//! Describes the writes to the tables as plain data: puts of raw events and alerts, and conditional updates of rows.
 //!
-//! A put may be repeated, because its key comes from the record alone. An update adds counts, so it contains offsets
-//! that the table compares with the row's fence (see [`crate::stretch`]).
+//! A put may be repeated, because the key of the item depends only on the record. An update adds counts, so repeating
+//! it without a check would count records twice. Therefore, an update contains offsets that the table compares with the
+//! row's fence (see [`crate::stretch`]).
 
 use std::sync::Arc;
 
@@ -52,14 +53,14 @@ pub struct Ticket {
     pub seq: u64,
 }
 
-/// An event with all data that its items need. The raw item and the alert of the event share this data.
+/// An event with all data for its raw item and its alert. Both items share this data.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredEvent {
     /// The event that is stored.
     pub event: Event,
-    /// The event's own id, or the default id, which consists of topic, partition and offset.
+    /// The id that the producer gave the event, or the default id, which consists of topic, partition and offset.
     pub event_id: Box<str>,
-    /// The [`keys::hash`] of the event id, which decides the shards of the items.
+    /// The [`keys::hash`] of the event id. The hash decides the shards of the event's items.
     pub id_hash: u32,
     /// The topic of the event's record.
     pub topic: Arc<str>,
@@ -74,7 +75,7 @@ pub struct StoredEvent {
 }
 
 impl StoredEvent {
-    /// Returns the event with its event id and the hash of the id.
+    /// Returns the event together with its event id and the hash of the id.
     pub fn new(
         event: Event,
         topic: Arc<str>,
@@ -109,16 +110,16 @@ pub enum PutTable {
 /// A put of one item. A repeated put changes nothing.
 #[derive(Clone, Debug)]
 pub struct Put {
-    /// The record that the put belongs to.
+    /// The ticket of the record whose event is stored.
     pub ticket: Ticket,
     /// The event to store in the item.
     pub event: Arc<StoredEvent>,
 }
 
 /// A fingerprint of a put's key, computed from the event id and the event time. Puts with the same key have the same
-/// fingerprint, because id and time are part of every key. Puts with different keys may have the same fingerprint by
-/// chance, which only keeps them out of the same batch. Comparing the keys themselves instead took an eighth of a
-/// consumer's time.
+/// fingerprint, because every key contains the id and the time. Two puts with different keys may have the same
+/// fingerprint by chance. The only effect is that these two puts are sent in different batches. Comparing the keys
+/// themselves instead took an eighth of a consumer's time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeyPrint(u64);
 
@@ -143,15 +144,16 @@ pub struct RowKey {
 /// `next`, on condition that the fence is absent or `<= first`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RowUpdate {
-    /// The number of the records' Kafka partition.
+    /// The number of the Kafka partition of the counted records.
     pub partition: i32,
     /// The number of the partition's assignment.
     pub assignment: u64,
-    /// The number that the worker uses for the row. The caller reports the outcome of the update with this number.
+    /// The number by which the worker identifies the row. The caller reports the outcome of the update with this
+    /// number.
     pub row_id: u32,
     /// The key of the row.
     pub row: RowKey,
-    /// The key `<topic id>#<partition>` of the log whose fence is compared.
+    /// The log key `<topic id>#<partition>`, which names the fence that the table compares.
     pub log_key: Arc<str>,
     /// The offset of the first record of the stretch.
     pub first: Offset,
@@ -161,18 +163,17 @@ pub struct RowUpdate {
     pub sum: Sum,
 }
 
-/// The information about a row in an answer from DynamoDB.
+/// The information that an answer from DynamoDB contains about a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shown {
-    /// True if the answer shows the row of the request.
+    /// True if the answer shows the same row as the request.
     pub same_row: bool,
-    /// The row's fence for the log of the request, if it has one.
+    /// The row's fence for the log of the request, if the row has such a fence.
     pub fence: Option<Offset>,
 }
 
 impl RowUpdate {
-    /// Returns `Counted` if an answer of success shows this row with its fence at `next`, and
-    /// `Unknown` otherwise.
+    /// Returns `Counted` if a successful answer shows this row with its fence at `next`, and `Unknown` otherwise.
     pub fn judge_success(&self, shown: Shown) -> UpdateOutcome {
         if shown.same_row && shown.fence == Some(self.next) {
             UpdateOutcome::Counted
@@ -181,7 +182,7 @@ impl RowUpdate {
         }
     }
 
-    /// Returns `Fenced` if a refusal shows this row with a fence above `first`, and `Unknown` otherwise.
+    /// Returns `Fenced` if the refusal of an update shows this row with a fence above `first`, and `Unknown` otherwise.
     pub fn judge_refusal(&self, shown: Shown) -> UpdateOutcome {
         match shown.fence {
             Some(fence) if shown.same_row && fence > self.first => UpdateOutcome::Fenced(fence),
@@ -195,11 +196,11 @@ impl RowUpdate {
 pub enum UpdateOutcome {
     /// The update took effect.
     Counted,
-    /// The row's fence, which is at this offset, refused the update.
+    /// The row's fence refused the update. The field is the offset of the fence.
     Fenced(Offset),
     /// The update may or may not have taken effect, so the same update is sent again.
     Unknown,
-    /// The table throttled the request, so the update certainly took no effect and is sent again.
+    /// The table throttled the request, so the update had no effect and is sent again.
     Refused,
 }
 

@@ -1,9 +1,9 @@
-//! Restart points: the content of commits and progress items, and the rule that decides where a partition begins.
+//! Defines restart points, and the start rule, which decides at which offset the consumer begins to read a partition.
 //!
-//! A [`Boundary`] contains an offset and the largest event time *below that offset*. A commit to Kafka contains the
-//! whole boundary, with the largest event time in the metadata, so that offset and watermark move together. The
+//! A [`Boundary`] contains an offset and the largest event time *below that offset*. A commit to Kafka stores the
+//! offset, and stores the largest event time in the commit's metadata, so that offset and watermark move together. The
 //! progress item in the tables also contains a boundary, so that a restart point exists even if the group's offsets are
-//! lost. The start rule decides where a partition starts:
+//! lost. This table shows the start rule:
 //!
 //! | the commit … | the progress item | start |
 //! |---|---|---|
@@ -14,13 +14,13 @@
 //! | is missing, or names another topic or other tables | exists | at the progress item |
 //! | is missing, or names another topic or other tables | is missing | at the log's start, once the item is created |
 //!
-//! A boundary also contains the [sums](Boundary::sums) of the log below it. The grand total of all series is therefore
-//! the sum over a few progress items, no matter how many series exist. The start rule does not use the sums.
+//! A boundary also contains the [sums](Boundary::sums) of the log below its offset. Adding up a few progress items
+//! therefore gives the grand total, no matter how many series exist. The start rule does not use the sums.
 //!
 //! All records below a published boundary are durable, no matter which consumer published the boundary. The group's
-//! last commit may be an old commit of a former owner, and retention may already have removed the records at its
-//! offset. If the log still covers the progress item, the partition starts at the progress item, and no data is lost.
-//! If even the progress item is outside the log, records are lost ([`Start::Expired`], [`Start::Truncated`]).
+//! last commit may come from a former owner of the partition, and retention may already have removed the records at the
+//! committed offset. If the log still covers the progress item, the partition starts at the progress item, and no data
+//! is lost. If even the progress item is outside the log, records are lost ([`Start::Expired`], [`Start::Truncated`]).
 
 use crate::clock::{BootMs, SteadyMs, UnixMs};
 use crate::event::Offset;
@@ -35,20 +35,20 @@ pub struct Boundary {
     pub next: Offset,
     /// The largest event time below `next`.
     pub max: MaxTime,
-    /// The counts of the log's events below `next`: events in windows, late events, and all of these events by
-    /// severity. The counts do not depend on which consumer counted the events. Rejected records and heartbeats are not
-    /// counted.
+    /// The counts of the log's events below `next`: events in windows, late events, and both together by severity. The
+    /// counts do not depend on which consumer counted the events. Rejected records and heartbeats are not counted.
     ///
     /// `None` means that the sums are unknown. The sums become unknown if a consumer of an older version has owned the
-    /// partition. Sums also become unknown if records are lost that may already be counted. Unknown sums stay unknown
-    /// for the rest of the log. Once the consumers are idle, the sums of all progress items, also of former topic ids,
-    /// add up to the counts in the rows of all series. There is one exception: if a topic is deleted while a consumer
-    /// counts its events, the progress item lacks the events after its last publication.
+    /// partition. The sums also become unknown if the log loses records that may already be counted. Unknown sums stay
+    /// unknown for the rest of the log. Once the consumers are idle, the sums of all progress items add up to the
+    /// counts in all totals rows. This addition includes the progress items of former topic ids. There is one
+    /// exception: if a topic is deleted while a consumer counts its events, the progress item lacks the events after
+    /// its last publication.
     pub sums: Option<Sum>,
 }
 
 impl Boundary {
-    /// Returns the boundary at the beginning of a log from which no event is counted yet.
+    /// Returns the boundary at the beginning of a log, before any event of the log is counted.
     pub const fn begin(next: Offset) -> Boundary {
         Boundary {
             next,
@@ -67,7 +67,7 @@ pub struct Metadata {
     pub tables_id: String,
     /// The largest event time below the offset.
     pub max: MaxTime,
-    /// The sums of the boundary (see [`Boundary::sums`]).
+    /// The sums of the log below the offset (see [`Boundary::sums`]).
     pub sums: Option<Sum>,
 }
 
@@ -89,7 +89,7 @@ impl Metadata {
         )
     }
 
-    /// Parses text that [`Metadata::format`] has returned, or returns `None` for other text. Unknown keys are ignored.
+    /// Parses the text format of [`Metadata::format`], or returns `None` for other text. Unknown keys are ignored.
     ///
     /// If the sums cannot be parsed, they are treated as unknown.
     pub fn parse(text: &str) -> Option<Metadata> {
@@ -132,14 +132,14 @@ pub struct Commit {
     pub metadata: String,
 }
 
-/// All facts that decide where a partition starts.
+/// All facts that the start rule needs to decide where a partition starts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StartFacts {
-    /// Kafka's topic id, which the caller reads before all other facts.
+    /// The topic id from Kafka. The caller reads the topic id before all other facts.
     pub topic_id: String,
     /// The random id in the tables' config item.
     pub tables_id: String,
-    /// The time at which the read of the tables' id began.
+    /// The time at which the caller began to read the tables' id.
     pub tables_read_ms: BootMs,
     /// The group's commit, if it has one.
     pub commit: Option<Commit>,
@@ -154,10 +154,11 @@ pub struct StartFacts {
 pub enum Start {
     /// The partition starts at this boundary.
     At(Boundary),
-    /// The partition may start at this boundary. The caller first creates a progress item with the boundary. The caller
-    /// then applies the start rule again, because another consumer may have created the progress item first.
+    /// The partition may start at this boundary once a progress item exists. The caller creates the progress item with
+    /// this boundary. The caller then applies the start rule again, because another consumer may have created the
+    /// progress item first.
     Create(Boundary),
-    /// The partition cannot start, because another program made the commit at this offset.
+    /// The partition cannot start, because the metadata of the group's commit at this offset is not readable.
     Unreadable(Offset),
     /// Retention removed the records `[from, to)` from the beginning of the log.
     Expired {
@@ -217,22 +218,23 @@ pub fn start(facts: &StartFacts) -> Start {
     }
 }
 
-/// Maximum time between two publications of a progress item while the consumer commits new offsets, in milliseconds.
+/// Maximum time between two publications of a progress item, in milliseconds. The maximum applies only while the
+/// consumer commits new offsets.
 pub const PROGRESS_INTERVAL_MS: i64 = 3_600_000;
 
-/// Number of unpublished events that make a publication due after [`PROGRESS_EVENTS_MS`].
+/// Number of unpublished events after which the next publication is due, at most once per [`PROGRESS_EVENTS_MS`].
 pub const PROGRESS_EVENTS: u64 = 20;
-/// Minimum time between two publications that [`PROGRESS_EVENTS`] events trigger, in milliseconds.
+/// Minimum time between two publications if each is triggered by [`PROGRESS_EVENTS`] new events, in milliseconds.
 pub const PROGRESS_EVENTS_MS: i64 = 5_000;
-/// Maximum time for which the sums of a progress item may lack a committed event, in milliseconds.
+/// Maximum time until the sums of a progress item include a committed event, in milliseconds.
 pub const PROGRESS_SUMS_MS: i64 = 300_000;
 
 /// Decides when a consumer moves the progress item of a partition. The item only moves forward.
 ///
 /// Publishing the sums costs little. A publication that [`PROGRESS_EVENTS`] new events trigger costs at most 0.05 write
-/// units per event. A publication after [`PROGRESS_SUMS_MS`] happens only if the watermark has passed no window's end
-/// during that time. In a stream of one event every 15 s, a publication after [`PROGRESS_SUMS_MS`] also covers 20
-/// events. Each publication covers all earlier events, so no event is paid for twice.
+/// units per event. A publication after [`PROGRESS_SUMS_MS`] happens only if the watermark has not passed the end of a
+/// window during that time. In a stream with one event every 15 s, such a publication also covers 20 events. Each
+/// publication covers all earlier events, so the consumer pays for each event only once.
 #[derive(Clone, Copy, Debug)]
 pub struct Progress {
     published: Boundary,
@@ -251,8 +253,9 @@ impl Progress {
         }
     }
 
-    /// Returns true if `committed` should be published now. A publication is due if the watermark has passed a window's
-    /// end, an hour has passed, the consumer gives up the partition, or the published sums lag behind.
+    /// Returns true if the boundary `committed` should be published now. A publication is due in four cases: the
+    /// watermark has passed the end of a window, an hour has passed, the consumer gives up the partition, or the
+    /// published sums are out of date.
     pub fn is_due(
         &self,
         committed: Boundary,
@@ -270,7 +273,7 @@ impl Progress {
             || self.sums_are_due(committed, now_ms)
     }
 
-    /// Returns the number of counted events that the published sums lack.
+    /// Returns the number of events that are in the committed sums but not in the published sums.
     fn unpublished(&self, committed: Boundary) -> u64 {
         match (committed.sums, self.published.sums) {
             (Some(sums), Some(published)) => sums.events().saturating_sub(published.events()),
@@ -280,8 +283,8 @@ impl Progress {
         }
     }
 
-    /// Returns the time at which `committed` is due for publication without a further commit, or `None` if its sums are
-    /// already published.
+    /// Returns the time at which the boundary `committed` must be published if no further commit follows. Returns
+    /// `None` if its sums are already published.
     pub fn idle_ms(&self, committed: Boundary) -> Option<SteadyMs> {
         let lags = committed.next > self.published.next && self.unpublished(committed) > 0;
         lags.then_some(self.published_ms.max(self.asked_ms) + PROGRESS_SUMS_MS)
@@ -370,7 +373,7 @@ mod tests {
             ";sums=2,1,3,0,0,0,0",
             ";sums=2,1,3,0,0,x",
             ";sums=-2,1,3,0,0,0",
-            // These sums contradict each other: there are three events in total, but four events by severity.
+            // These numbers contradict each other: there are three events in total, but four events by severity.
             ";sums=2,1,3,1,0,0",
             ";sums=18446744073709551615,1,0,0,0,0",
         ] {
@@ -413,7 +416,7 @@ mod tests {
         check(Some((0, "")), None, (3, 9), Start::Unreadable(Offset(0)));
         check(Some((0, "")), Some(3), (0, 9), at(3, 40));
         check(Some((0, "")), None, (0, 9), create(0));
-        // Case 3: no commit, or a commit of another log or of other tables.
+        // Case 3: there is no commit, or the commit names another log or other tables.
         check(None, Some(3), (0, 9), at(3, 40));
         check(
             Some((5, "v1;topic=U;tables=D;max=50")),
@@ -427,7 +430,7 @@ mod tests {
             (0, 9),
             at(3, 40),
         );
-        // Case 4: neither a commit of this log nor a progress item.
+        // Case 4: there is neither a commit of this log nor a progress item.
         check(None, None, (0, 9), create(0));
         check(None, None, (4, 9), create(4));
         check(
@@ -436,7 +439,7 @@ mod tests {
             (2, 9),
             create(2),
         );
-        // The log begins after an old commit, and the progress item is further ahead than the commit.
+        // The log begins after the offset of an old commit, and the progress item is further ahead than the commit.
         check(Some((5, ours)), Some(6), (6, 9), at(6, 40));
         check(Some((5, ours)), Some(8), (6, 9), at(8, 40));
         check(Some((5, ours)), Some(8), (5, 9), at(5, 50));
@@ -544,7 +547,7 @@ mod tests {
                 ..boundary(0, None)
             };
             let (mut at, mut progress) = (start, Progress::new(start, SteadyMs(0)));
-            // The gaps between events are between 0.5 and 1.5 times the average, and are the same in every run.
+            // The times between events vary from 0.5 to 1.5 times the average, and are the same in every run.
             let mut chance = 7 + partition;
             let mut next_ms = 0;
             for now_ms in (0..86_400_000).step_by(1_000) {
@@ -572,7 +575,8 @@ mod tests {
 
     #[test]
     fn sums_cost_less_than_a_tenth_of_a_write_unit_an_event() {
-        // The first rate is one event in five seconds, and the other rates are slower, faster and much faster.
+        // The first rate is one event in five seconds. The other rates are slower, faster and much faster than this
+        // rate.
         for gap_ms in [5_000, 60_000, 1_000, 334] {
             let (events, without) = a_day(gap_ms, false);
             let (same, with) = a_day(gap_ms, true);

@@ -1,28 +1,27 @@
 //! A stretch is a run of consecutive records of one partition that belong to one row. The records of a stretch are
-//! summed and written in one update.
+//! summed, and one update adds the sum to the row.
 //!
-//! Two offsets identify a stretch. The first, `first`, is the offset of the first record. The second, `next`, is the
+//! Two offsets identify a stretch. The offset `first` is the offset of the first record. The offset `next` is the
 //! offset after the last record. The fence of the row is the offset below which the row counts every record (INV-2). If
-//! the fence refuses an update, the records below the fence are dropped, and the remaining records are summed again.
-//! Therefore, each record stays in memory, with a few bytes, until the outcome of the update is known.
+//! the fence refuses an update, the worker drops the records below the fence, and sums the remaining records again.
+//! Therefore, a few bytes of each record stay in memory until the outcome of the update is known.
 
 use crate::event::{Offset, Severity};
 
-/// One record's contribution to one row.
+/// A record's contribution to one row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// The offset of the record in the log.
     pub offset: Offset,
-    /// The lower half of the record's number within the assignment. The lower half of the number is unique among all
-    /// records in memory.
+    /// The lower half of the record's number within the assignment. This half is unique among all records in memory.
     pub seq: u32,
     /// The severity whose count the record increases.
     pub severity: Severity,
-    /// True if the record increases `late_count` instead of `event_count`, which happens only in totals.
+    /// True if the record increases `late_count` instead of `event_count`. Only totals rows have such records.
     pub late: bool,
 }
 
-/// The counts that one update adds to a row. Merging sums is associative and commutative.
+/// The counts that one update adds to a row. Sums can be merged in any order and grouping, with the same result.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sum {
     /// Number of events that are counted in a window.
@@ -56,7 +55,7 @@ impl Sum {
         self.severities[severity.index()] += 1;
     }
 
-    /// Returns the number of counted events, including late events.
+    /// Returns the number of all counted events, including late events.
     pub fn events(&self) -> u64 {
         self.event_count.saturating_add(self.late_count)
     }
@@ -98,7 +97,7 @@ impl Sum {
     }
 }
 
-/// The records of one row in log order. A stretch is never empty.
+/// Consecutive records of one row, in log order. A stretch is never empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stretch {
     entries: Vec<Entry>,
@@ -108,7 +107,7 @@ impl Stretch {
     /// Returns the stretch with the given entries, or `None` if there are no entries.
     ///
     /// # Panics
-    /// Panics if the offsets do not rise, because a record would then be counted twice.
+    /// Panics if the offsets are not strictly increasing, because a record could then be counted twice.
     pub fn new(entries: Vec<Entry>) -> Option<Stretch> {
         assert!(
             entries.windows(2).all(|w| w[0].offset < w[1].offset),
@@ -122,7 +121,7 @@ impl Stretch {
         self.entries[0].offset
     }
 
-    /// Returns the offset after the last record, which is the row's fence after the stretch is counted.
+    /// Returns the offset after the last record. This offset becomes the row's fence when the stretch is counted.
     pub fn next(&self) -> Offset {
         self.entries[self.entries.len() - 1].offset.next()
     }
@@ -141,15 +140,15 @@ impl Stretch {
         &self.entries
     }
 
-    /// Splits the stretch at the row's fence. Returns the records below the fence, which the row already counts,
-    /// and the records that are left to count.
+    /// Splits the stretch at the row's fence. Returns the records below the fence, which the row already counts, and
+    /// the stretch of the remaining records.
     pub fn split_at_fence(mut self, fence: Offset) -> (Vec<Entry>, Option<Stretch>) {
         let at = self.entries.partition_point(|e| e.offset < fence);
         let rest = self.entries.split_off(at);
         (self.entries, Stretch::new(rest))
     }
 
-    /// Returns all records of the stretch, which are now counted.
+    /// Converts the stretch into the list of its records.
     pub fn into_entries(self) -> Vec<Entry> {
         self.entries
     }
@@ -174,7 +173,7 @@ mod tests {
 
     #[test]
     fn a_fence_splits_exactly() {
-        // Each case lists the fence, the number of records counted before, and `first` and `next` of the remaining
+        // Each case lists the fence, the number of records below the fence, and `first` and `next` of the remaining
         // stretch.
         for (fence, dropped, rest) in [
             (0, 0, Some((3, 10))),

@@ -1,30 +1,30 @@
 //! Decides whether a consumer may write to its tables.
 //!
-//! The tables have a random id, which the `init-tables` command writes into the config item as its last step. A
-//! consumer repeats the update of a row until the update succeeds. In a table that was deleted and created again, the
+//! The tables have a random id. The `init-tables` command writes this id into the config item as its last step. A
+//! consumer repeats each row update until it succeeds. If the table was deleted and created again in the meantime, the
 //! update would set a fence above records that the new table has never counted (INV-2). Therefore, a consumer writes
-//! only if it has read the id within the last [`TRUST_MS`] milliseconds. A consumer stops if a table is missing or the
-//! id has changed:
+//! only if it has read the tables' id within the last [`TRUST_MS`] milliseconds. A consumer stops if a table is missing
+//! or the id has changed:
 //!
 //! | the consumer sees | it |
 //! |---|---|
 //! | the known id | continues |
-//! | no id for [`TRUST_MS`], because the host slept or was cut off | pauses its writes until it has read the id |
+//! | no id for [`TRUST_MS`], because the host slept or had no network | pauses its writes until it has read the id |
 //! | another id, a missing table or no config item | writes nothing more and stops with [`crate::pipeline::Halt`] |
 //!
-//! The rule is safe only if the tables are not deleted and created again within [`TRUST_MS`] milliseconds. On AWS,
-//! deleting and creating tables takes longer. The program does not check this assumption.
+//! This rule assumes that deleting tables and creating them again takes longer than [`TRUST_MS`] milliseconds, as it
+//! does on AWS. The program does not check this assumption.
 
 use crate::clock::BootMs;
 
-/// How long a consumer trusts the tables' id after it has read the id, in milliseconds.
+/// Time for which a consumer trusts the tables' id after a read of the id, in milliseconds.
 pub const TRUST_MS: i64 = 10_000;
-/// Time between two reads of the id, in milliseconds. Each read costs half a read unit.
+/// Time between two reads of the tables' id, in milliseconds. Each read costs half a read unit.
 pub const READ_INTERVAL_MS: i64 = 5_000;
-/// Wait before a failed read of the id is repeated, in milliseconds.
+/// Wait before a failed read of the tables' id is repeated, in milliseconds.
 pub const READ_AGAIN_MS: i64 = 1_000;
 
-/// The identity of a consumer's tables, as far as the consumer knows it.
+/// The consumer's knowledge of the identity of its tables.
 #[derive(Clone, Debug, Default)]
 pub struct TableIdentity {
     known: Option<Known>,
@@ -35,14 +35,14 @@ pub struct TableIdentity {
 #[derive(Clone, Debug)]
 struct Known {
     id: String,
-    /// The time at which the read of the id began.
+    /// The time at which the read of the known id began.
     asked_ms: BootMs,
 }
 
-/// The state of the tables, according to a read of their id.
+/// The result of a read of the tables' id.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Seen {
-    /// The tables are the same, or the result is older than the known id.
+    /// The tables have not changed, or the read is older than the known id.
     Same,
     /// The tables were deleted and created again.
     Replaced {
@@ -52,21 +52,22 @@ pub enum Seen {
 }
 
 impl TableIdentity {
-    /// Returns true if the consumer may write now.
+    /// Returns true if the consumer has read the tables' id recently enough to write to the tables.
     pub fn is_trusted(&self, now_ms: BootMs) -> bool {
         let known = self.known.as_ref();
         known.is_some_and(|known| now_ms - known.asked_ms <= TRUST_MS)
     }
 
-    /// Returns true if the id must be read now. The caller then reports the answer to [`TableIdentity::read`] or
-    /// [`TableIdentity::read_failed`].
+    /// Returns true if the tables' id must be read now. The caller then reads the id, and reports the answer to
+    /// [`TableIdentity::read`] or [`TableIdentity::read_failed`].
     pub fn begin_read(&mut self, now_ms: BootMs) -> bool {
         let due = !self.reading && now_ms >= self.next_read_ms;
         self.reading |= due;
         due
     }
 
-    /// Makes the next read of the id due at `now_ms`, or as soon as the current read has ended.
+    /// Makes the next read of the tables' id due at `now_ms`. If a read is under way, the next read is due as soon as
+    /// this read ends.
     pub fn read_soon(&mut self, now_ms: BootMs) {
         self.next_read_ms = self.next_read_ms.min(now_ms);
     }
@@ -101,8 +102,8 @@ impl TableIdentity {
         self.known.as_ref().is_some_and(|known| known.id == id)
     }
 
-    /// Forgets the known id. The caller forgets the id while no partition writes to the tables, so that the next
-    /// partition may start with other tables.
+    /// Forgets the known id of the tables. The caller uses this method while no partition writes to the tables, so that
+    /// the next partition may start with other tables.
     pub fn forget(&mut self) {
         self.known = None;
     }

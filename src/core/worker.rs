@@ -1,14 +1,15 @@
-//! The state machine of one assignment of one partition. The worker takes records and returns writes.
+//! Implements the worker, a state machine for one assignment of one partition. The worker takes records and returns
+//! writes.
 //!
 //! The worker decides the row and the lateness of each record in offset order (INV-4). The worker also gathers the
-//! records of each row into stretches, and tracks which records are not yet durable. A row has at most one update under
-//! way. While an update is under way, the worker gathers the next stretch of the row. The worker sends the next stretch
-//! when the outcome of the update is known and the row's interval is over. An update with an unknown outcome is sent
-//! again unchanged. The worker offers the end of the contiguous prefix of durable records for commit, and never a later
-//! offset (INV-1, INV-6).
+//! records of each row into stretches, and tracks which records are not yet durable. Each row has at most one update
+//! under way. While an update is under way, the worker gathers the next stretch of the same row. The worker sends this
+//! stretch when the outcome of the update is known and the row's interval is over. If the outcome of an update is
+//! unknown, the worker sends the update again unchanged. The worker offers the end of the contiguous prefix of durable
+//! records for commit, and never a later offset (INV-1, INV-6).
 //!
 //! A worker must not read a clock, must not wait, and must not share state with another assignment. All state of a
-//! worker ends with its assignment, and the next assignment begins by the start rule.
+//! worker ends with its assignment. The start rule decides where the next assignment of the partition begins.
 
 mod rows;
 
@@ -27,7 +28,7 @@ use crate::watermark::MaxTime;
 use crate::window::Rules;
 use rows::{Row, SeriesRows};
 
-/// The identity and the settings of an assignment.
+/// The identity of an assignment, and the settings that apply to the assignment.
 #[derive(Clone, Debug)]
 pub struct Place {
     /// The topic's name.
@@ -40,7 +41,7 @@ pub struct Place {
     pub log_key: Arc<str>,
     /// The tables' fixed rules for windows, lateness and future events.
     pub rules: Rules,
-    /// The setting that decides which events get a raw row.
+    /// The setting that decides which events get a raw row and an alert.
     pub keep: Keep,
     /// Minimum time between two updates of one row, in milliseconds.
     pub row_interval_ms: i64,
@@ -53,7 +54,7 @@ pub struct Record {
     pub offset: Offset,
     /// The Kafka timestamp of the record, if the record has one.
     pub timestamp_ms: Option<UnixMs>,
-    /// The number of bytes that the record takes from the memory budget.
+    /// The number of bytes by which the record reduces the memory budget.
     pub bytes: u32,
     /// The parsed content of the record.
     pub content: Content,
@@ -64,16 +65,16 @@ pub struct Record {
 pub enum Content {
     /// An event or a heartbeat.
     Valid(Body),
-    /// A rejected record, which goes to the dead-letter topic in its original form.
+    /// A rejected record, which the consumer copies to the dead-letter topic in its original form.
     Rejected(Box<Rejected>),
 }
 
-/// A rejected record in its original form, for the dead-letter topic.
+/// A rejected record in its original form, ready to be sent to the dead-letter topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rejected {
     /// The reason for the rejection.
     pub reason: Reason,
-    /// A description of the problem, for people.
+    /// A description of the problem that made the record invalid, for people.
     pub detail: String,
     /// The unchanged key of the record.
     pub key: Option<Vec<u8>>,
@@ -89,7 +90,7 @@ pub struct Rejected {
     pub timestamp_ms: Option<UnixMs>,
 }
 
-/// A write that a record requires as soon as the worker takes the record.
+/// A write that the worker returns as soon as it takes a record.
 #[derive(Clone, Debug)]
 pub enum Write {
     /// A raw item or an alert to store.
@@ -98,22 +99,23 @@ pub enum Write {
     Reject(Ticket, Box<Rejected>),
 }
 
-/// Flags for the writes that a record still waits for.
+/// Bit flags for the writes of a record that are not yet done.
 mod pending {
     pub(super) const RAW: u8 = 1;
     pub(super) const ALERT: u8 = 2;
     pub(super) const DLQ: u8 = 4;
     pub(super) const WINDOW: u8 = 8;
     pub(super) const TOTALS: u8 = 16;
-    /// The writes for which the event itself must stay in memory.
+    /// The writes that need the event itself, so the event stays in memory until these writes are done.
     pub(super) const WHOLE: u8 = RAW | ALERT | DLQ;
 }
 
-/// Memory of a record that waits only for its rows, in bytes. A record has a `Tracked` of 32 bytes, and an `Entry` of
-/// 16 bytes in each of two stretches. The sum of these sizes is doubled, because the lists may be only half full.
+/// Memory of a record that waits only for its row updates, in bytes. Such a record has a `Tracked` of 32 bytes, and an
+/// `Entry` of 16 bytes in each of two stretches. The sum of these sizes is doubled, because the lists may be only half
+/// full.
 const COUNTED_BYTES: u32 = 128;
 const _: () = assert!(size_of::<Tracked>() == 32 && size_of::<Entry>() == 16);
-/// Capacity, in elements, below which the lists of records in flight and of rows never shrink.
+/// Number of elements for which the lists of records in flight and of rows always keep memory.
 const ROOM_KEPT: usize = 4_096;
 
 #[derive(Clone, Copy, Debug)]
@@ -129,7 +131,7 @@ enum Class {
 }
 
 impl Class {
-    /// Returns the class of an event that is not known to have been counted before.
+    /// Returns the class of an event, under the assumption that the event was not counted before.
     fn event(severity: Severity, late: bool) -> Class {
         Class::Event {
             severity,
@@ -141,9 +143,9 @@ impl Class {
 
 #[derive(Clone, Debug)]
 struct Tracked {
-    /// The offset after this record.
+    /// The offset that follows this record's offset.
     next: Offset,
-    /// The largest event time below `next`.
+    /// The largest event time among all records below `next`.
     max: MaxTime,
     /// The record's timestamp, or a negative number if the record has none.
     timestamp_ms: UnixMs,
@@ -153,7 +155,8 @@ struct Tracked {
 }
 
 impl Tracked {
-    /// Returns `sums` with this record added, no matter which consumer counted it, because the sums describe the log.
+    /// Returns `sums` with this record added. It does not matter which consumer counted the record, because the sums
+    /// describe the log.
     fn added_to(&self, sums: Option<Sum>) -> Option<Sum> {
         let mut sums = sums?;
         if let Class::Event { severity, late, .. } = self.class {
@@ -163,7 +166,7 @@ impl Tracked {
     }
 }
 
-/// One assignment of one partition.
+/// The state of one assignment of one partition.
 #[derive(Clone, Debug)]
 pub struct Worker {
     place: Place,
@@ -172,8 +175,8 @@ pub struct Worker {
     durable: Boundary,
     tracked: VecDeque<Tracked>,
     first_seq: u64,
-    /// The rows of each series, by [`keys::series_hash`]. Hashing the names of an event once costs less than comparing
-    /// them with the names of the series.
+    /// The rows of each series, by [`keys::series_hash`]. Hashing an event's city and type once is faster than
+    /// comparing them with the names of many series.
     series: BTreeMap<u32, Vec<SeriesRows>>,
     rows: Vec<Option<Row>>,
     free_rows: Vec<u32>,
@@ -186,28 +189,28 @@ pub struct Worker {
 /// The counts since the last call of [`Worker::take_tally`].
 #[derive(Clone, Debug, Default)]
 pub struct Tally {
-    /// The changes to the ledger, except for `in_flight`, which stays 0.
+    /// The changes to the ledger. The field `in_flight` of this ledger stays 0.
     pub ledger: Ledger,
     /// Number of future events.
     pub future: u64,
     /// Number of alerts of high severity, and number of alerts of critical severity.
     pub alerts: [u64; 2],
-    /// Number of updates that a fence refused.
+    /// Number of row updates that a fence refused.
     pub fence_conflicts: u64,
-    /// Number of gaps that a second read confirmed.
+    /// Number of gaps in the offsets that a second read confirmed as real.
     pub gaps_real: u64,
-    /// Number of gaps in which the client had skipped records.
+    /// Number of gaps in the offsets in which the Kafka client had skipped records.
     pub gaps_skipped: u64,
-    /// The timestamps of the records that became durable, from which the latency is computed.
+    /// The timestamps of the records that became durable. The latency is computed from these timestamps.
     pub durable_ms: Vec<UnixMs>,
-    /// Number of bytes that new rows have taken from the memory budget.
+    /// Number of bytes by which new rows have reduced the memory budget.
     pub bytes_taken: u64,
     /// Number of bytes that were returned to the memory budget.
     pub bytes_freed: u64,
 }
 
 impl Worker {
-    /// Returns a worker that begins at `start`.
+    /// Returns a worker that begins at the boundary `start`.
     pub fn new(place: Place, start: Boundary) -> Worker {
         Worker {
             place,
@@ -326,7 +329,7 @@ impl Worker {
         (pending, Class::event(severity, late))
     }
 
-    /// Notes that a raw item or an alert is stored.
+    /// Notes that the table has stored a raw item or an alert.
     pub fn put_done(&mut self, table: PutTable, seq: u64) {
         let bit = match table {
             PutTable::Raw => pending::RAW,
@@ -348,7 +351,8 @@ impl Worker {
             let tracked = &mut self.tracked[at];
             assert!(tracked.pending & bit != 0, "INV-1: a record settles once");
             tracked.pending &= !bit;
-            // Each valid event has one totals row, whose fence shows whether the event was counted before.
+            // Each valid event is counted in one totals row. The fence of this row shows whether the event was counted
+            // before.
             if bit == pending::TOTALS
                 && let Class::Event { already: is, .. } = &mut tracked.class
             {
@@ -360,8 +364,9 @@ impl Worker {
         }
     }
 
-    /// Returns the memory of a record's event to the budget once no write needs the event. Rows are updated much later
-    /// than items are put. If this memory were not returned, the consumer would stop reading although memory is free.
+    /// Returns the memory of a record's event to the budget once no write needs the event. Row updates are sent much
+    /// later than puts. If the event's memory were kept until then, the consumer would stop reading although memory is
+    /// free.
     fn lighten(&mut self, at: usize) {
         let tracked = &mut self.tracked[at];
         if tracked.pending & pending::WHOLE == 0 {
@@ -402,14 +407,15 @@ impl Worker {
             self.tracked.pop_front();
             self.first_seq += 1;
         }
-        // If the lists never shrank, each partition would keep the memory for its largest backlog forever.
+        // The lists shrink here, because otherwise each partition would keep the memory for its largest backlog
+        // forever.
         let len = self.tracked.len().max(ROOM_KEPT);
         if self.tracked.capacity() / 4 > len {
             self.tracked.shrink_to(len * 2);
         }
     }
 
-    /// Moves the position to `end`, past a range in which the log has no record to count.
+    /// Moves the position to `end`, past a range of offsets without records.
     pub fn skip_gap(&mut self, end: Offset) {
         if end <= self.position {
             return;
@@ -441,7 +447,7 @@ impl Worker {
         self.tracked.len()
     }
 
-    /// Returns the number of bytes that the records in flight and the rows take from the memory budget.
+    /// Returns the number of bytes by which the records in flight and the rows reduce the memory budget.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
@@ -465,7 +471,7 @@ impl Worker {
     }
 }
 
-/// Returns the lower half of a record's number within the assignment.
+/// Returns the lower 32 bits of a record's sequence number within the assignment.
 #[allow(clippy::cast_possible_truncation)]
 fn low(seq: u64) -> u32 {
     seq as u32

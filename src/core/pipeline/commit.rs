@@ -1,5 +1,5 @@
 //! Commits offsets and moves progress items. Commits and progress items cover only durable records. Before each commit,
-//! the pipeline asks Kafka for the topic's id.
+//! the pipeline requests the topic's id from Kafka.
 
 use std::sync::Arc;
 
@@ -8,8 +8,8 @@ use crate::clock::SteadyMs;
 use crate::restart::{Boundary, Metadata};
 
 impl Pipeline {
-    /// Processes the topic id that the pipeline requested before a commit. `None` means that Kafka did not return the
-    /// topic id.
+    /// Processes the topic id that the pipeline requested before a commit. The value is `None` if Kafka did not return
+    /// the topic id.
     pub fn topic_checked(&mut self, now_ms: SteadyMs, topic_id: Option<&str>) {
         let Some(parts) = self.commit.take() else {
             return;
@@ -74,7 +74,7 @@ impl Pipeline {
         }
     }
 
-    /// Publishes the last commit of partitions whose traffic stopped before their sums were published.
+    /// Publishes the sums of the last commit for partitions that get no new records and have unpublished sums.
     pub(super) fn pump_idle(&mut self, now_ms: SteadyMs) {
         for slot in self.slots.values_mut() {
             if let State::Running(running) = &mut slot.state
@@ -88,8 +88,8 @@ impl Pipeline {
         }
     }
 
-    /// Sends the moves of progress items. While the tables are not trusted, the pipeline drops the moves instead. If
-    /// the tables were replaced, a moved item would claim records that the new tables do not contain. The next commit
+    /// Requests the moves of progress items that are due. While writes to the tables are paused, the pipeline drops
+    /// these moves instead, because a moved item could claim records that new tables do not contain. The next commit
     /// publishes the restart point again.
     pub(super) fn pump_publishes(&mut self) {
         let publishes = self.publishes.drain(..).filter(|_| !self.held);
@@ -124,7 +124,7 @@ impl Running {
         })
     }
 
-    /// Returns the time at which the sums of the last commit are due for publication without another commit.
+    /// Returns the time at which the sums of the last commit must be published if no other commit follows.
     pub(super) fn idle_ms(&self) -> Option<SteadyMs> {
         let committed = self.committed.filter(|_| self.deadline_ms.is_none())?;
         self.progress.idle_ms(committed)

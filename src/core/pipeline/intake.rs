@@ -1,10 +1,11 @@
-//! Passes records to the worker of their partition. Records after a gap wait until a second read has confirmed the gap.
+//! Passes records to the worker of their partition. Records after a gap in the offsets wait until a second read has
+//! confirmed that the gap is real.
 //!
-//! A record after an unconfirmed gap must not reach the worker, because its row update would move the row's fence past
-//! the records in the gap. The fence would then reject the records in the gap when they are read again. A record after
-//! an unconfirmed gap also must not move the watermark. Therefore, records after a gap wait in memory until a second
-//! read has answered, and they count toward the memory budget. Dropping the waiting records and seeking back would cost
-//! an additional fetch for each transaction in the log.
+//! If the worker took a record after an unconfirmed gap, the row update would move the row's fence past the gap. The
+//! fence would then reject skipped records in the gap when they are read again. A record after an unconfirmed gap also
+//! must not move the watermark. Therefore, records after a gap wait in memory for the result of a second read. Waiting
+//! records count toward the memory budget. Dropping these records and seeking back would cost an additional fetch for
+//! each transaction in the log.
 
 use std::collections::VecDeque;
 
@@ -14,27 +15,27 @@ use crate::event::Offset;
 use crate::gap::{Gap, SecondRead, Verdict};
 use crate::worker::{Record, Write};
 
-/// A report from the Kafka client that waits because of a gap.
+/// A record or an end of the log that the Kafka client has reported. The report waits if it comes after a gap.
 #[derive(Clone, Debug)]
 pub(super) enum Held {
     Record(Record),
-    /// The client reached the end of the log at this offset.
+    /// The client has reached the end of the log at this offset.
     End(Offset),
 }
 
-/// Decides whether new records reach the worker.
+/// Says whether the partition passes new records to the worker, keeps them, or drops them.
 #[derive(Clone, Debug)]
 pub(super) enum Intake {
-    /// The offsets have no gap, so new records reach the worker.
+    /// The offsets have no gap, so the worker takes new records immediately.
     Contiguous,
-    /// A second read must confirm that the log has no record between the worker's position and `to`.
+    /// Records wait until a second read confirms that the log has no record between the worker's position and `to`.
     Gap {
         to: Offset,
-        /// The client's reports from after the gap, in log order.
+        /// The client's reports that come after the gap, in log order.
         held: VecDeque<Held>,
     },
-    /// The partition takes no more records, because it drains or because reading cannot continue at its position. If
-    /// reading cannot continue, the partition restarts by the start rule once all of its records are durable and
+    /// The partition drops new records, because it drains or because reading cannot continue at its position. If
+    /// reading cannot continue, the start rule restarts the partition once all of its records are durable and
     /// committed.
     Closed,
 }
@@ -58,16 +59,16 @@ impl Running {
         matches!(self.intake, Intake::Closed)
     }
 
-    /// Makes the partition drop all further records, and drops the records that wait after a gap. Returns the number of
-    /// dropped bytes.
+    /// Makes the partition drop all new records, and drops the records that wait after a gap. Returns the memory of the
+    /// dropped records in bytes.
     pub(super) fn close_intake(&mut self) -> u64 {
         let bytes = self.intake.bytes();
         self.intake = Intake::Closed;
         bytes
     }
 
-    /// Passes a report from the client to the worker, or keeps the report if it is after a gap. Returns the gap if the
-    /// report reveals a new gap.
+    /// Passes a report from the client to the worker, or keeps the report if it comes after a gap. If the report
+    /// reveals a new gap, returns this gap.
     fn take_in(&mut self, now_ms: SteadyMs, held: Held, writes: &mut Vec<Write>) -> Option<Gap> {
         if let Intake::Gap { held: behind, .. } = &mut self.intake {
             behind.push_back(held);
@@ -94,7 +95,7 @@ impl Running {
 }
 
 impl Pipeline {
-    /// Processes records of one partition. Records of an earlier assignment are dropped.
+    /// Processes records of one partition. Records that were read for an earlier assignment are dropped.
     pub fn records(
         &mut self,
         now_ms: SteadyMs,
@@ -124,7 +125,7 @@ impl Pipeline {
         }
     }
 
-    /// Notes that the client has delivered all records below `end`, which is the current end of the log.
+    /// Notes that the client has read to the current end of the log, which is the offset `end`.
     pub fn reached_end(&mut self, now_ms: SteadyMs, partition: i32, assignment: u64, end: Offset) {
         let mut writes = std::mem::take(&mut self.writes);
         let gap = match self.running(partition, assignment) {
@@ -139,7 +140,7 @@ impl Pipeline {
         }
     }
 
-    /// Processes the answer to [`Output::CheckGap`].
+    /// Processes the result of the second read that [`Output::CheckGap`] requests.
     pub fn gap_checked(
         &mut self,
         now_ms: SteadyMs,
@@ -182,7 +183,7 @@ impl Pipeline {
         }
     }
 
-    /// Processes the waiting records after a confirmed gap, up to the next gap.
+    /// Passes the waiting records after a confirmed gap to the worker, up to the next gap.
     fn pass_gap(&mut self, now_ms: SteadyMs, partition: i32, assignment: u64, to: Offset) {
         let mut writes = std::mem::take(&mut self.writes);
         let Some(running) = self.running(partition, assignment) else {
@@ -206,8 +207,8 @@ impl Pipeline {
         }
     }
 
-    /// Notes that reading cannot continue at a partition's position. Once everything before the position is durable and
-    /// committed, the start rule decides where the partition restarts.
+    /// Notes that the log no longer has a partition's position, so reading cannot continue there. Once all records
+    /// before the position are durable and committed, the start rule decides where the partition restarts.
     pub fn out_of_range(&mut self, partition: i32, assignment: u64) {
         if let Some(running) = self.running(partition, assignment) {
             let freed = running.close_intake();

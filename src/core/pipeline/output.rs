@@ -1,4 +1,4 @@
-//! The settings and the outputs of a pipeline, as plain data.
+//! Defines the settings of a pipeline, and the outputs that tell the shell what to do.
 
 use std::sync::Arc;
 
@@ -32,11 +32,11 @@ pub struct Options {
 pub struct Tables {
     /// The tables' fixed rules for windows, lateness and future events.
     pub rules: Rules,
-    /// The setting that decides which events get a raw row.
+    /// The setting that decides which events get a raw row and an alert.
     pub keep: Keep,
 }
 
-/// A restart point offered for commit.
+/// A restart point of one partition that the pipeline wants to commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CommitPart {
     /// The number of the Kafka partition.
@@ -49,7 +49,7 @@ pub struct CommitPart {
     pub metadata: String,
 }
 
-/// A progress item to move forward.
+/// A request to move a progress item forward to a new restart point.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Publish {
     /// The number of the Kafka partition.
@@ -69,7 +69,7 @@ pub struct Publish {
 /// The reason why the consumer must stop. An operator must fix the cause.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Halt {
-    /// The group's commit at this offset was not made by this program.
+    /// The group's commit of this partition was not made by this program.
     Unreadable {
         /// The number of the Kafka partition.
         partition: i32,
@@ -87,19 +87,19 @@ pub enum Halt {
         /// The offset at which the log begins now.
         to: Offset,
     },
-    /// A table or the config item is missing while partitions write to the tables.
+    /// A table or the config item is missing although running partitions write to the tables.
     TableMissing {
         /// The index of the table in [`crate::keys::TABLES`].
         table: usize,
     },
-    /// The tables were deleted and created again while partitions write to them.
+    /// The tables were deleted and created again although running partitions write to them.
     TablesReplaced {
-        /// The id of the tables that the partitions have written to.
+        /// The id of the deleted tables, to which the partitions have written.
         was: String,
         /// The id that the config item now contains.
         is: String,
     },
-    /// The log ends at `end`, below the restart point.
+    /// The log now ends at an offset below the restart point.
     Truncated {
         /// The number of the Kafka partition.
         partition: i32,
@@ -113,8 +113,8 @@ pub enum Halt {
 /// A task that the shell must carry out.
 #[derive(Clone, Debug)]
 pub enum Output {
-    /// Look up the facts that decide where a partition starts, at `not_before_ms` or later. Report the result to
-    /// [`Pipeline::located`] or [`Pipeline::not_located`].
+    /// Look up the facts that decide where a partition starts. Report the facts to [`Pipeline::located`], or a failure
+    /// to [`Pipeline::not_located`].
     Locate {
         /// The number of the Kafka partition.
         partition: i32,
@@ -123,10 +123,10 @@ pub enum Output {
         /// The earliest time at which the shell may begin this task.
         not_before_ms: SteadyMs,
     },
-    /// Create the progress item if it does not exist. Next, look up the facts of the start again, as for
-    /// [`Output::Locate`].
+    /// Create the progress item if it does not exist. Next, look up the facts that decide where the partition starts
+    /// again, as for [`Output::Locate`].
     CreateProgress(Publish),
-    /// Stop reading this partition until [`Output::Begin`].
+    /// Stop reading this partition until the pipeline returns [`Output::Begin`].
     Hold {
         /// The number of the Kafka partition.
         partition: i32,
@@ -135,13 +135,14 @@ pub enum Output {
     Begin {
         /// The number of the Kafka partition.
         partition: i32,
-        /// The number of the partition's assignment, which the shell passes along with the records.
+        /// The number of the partition's assignment. The shell passes this number to the pipeline together with the
+        /// records.
         assignment: u64,
         /// The offset of the first record to read.
         next: Offset,
     },
-    /// Read a range of offsets a second time, at `not_before_ms` or later, with a Kafka client that shares no state
-    /// with the first client. Report the result to [`Pipeline::gap_checked`].
+    /// Read a range of offsets a second time, with a separate Kafka client that shares no state with the first client.
+    /// Report the result to [`Pipeline::gap_checked`].
     CheckGap {
         /// The number of the Kafka partition.
         partition: i32,
@@ -152,7 +153,7 @@ pub enum Output {
         /// The earliest time at which the shell may begin this task.
         not_before_ms: SteadyMs,
     },
-    /// Log a warning, because the Kafka client skipped records. The partition restarts before the skipped records.
+    /// Log a warning that the Kafka client has skipped records. The partition restarts before the skipped records.
     Skipped {
         /// The number of the Kafka partition.
         partition: i32,
@@ -161,16 +162,16 @@ pub enum Output {
         /// The offset of the first record that the client skipped.
         found: Offset,
     },
-    /// Write a batch of puts. Report the answer to [`Pipeline::batch_answered`].
+    /// Write a batch of puts. Report the outcome to [`Pipeline::batch_answered`].
     Put(Batch),
-    /// Write a row update. Report the answer to [`Pipeline::update_answered`].
+    /// Write a row update. Report the outcome to [`Pipeline::update_answered`].
     Update(RowUpdate),
     /// Send a rejected record to the dead-letter topic. Report the acknowledgement to [`Pipeline::reject_done`].
     Reject(Ticket, Box<Rejected>),
     /// Send a record to the dead-letter topic because the table refused its item. Report the acknowledgement to
     /// [`Pipeline::refused_done`].
     Refused(PutTable, Put),
-    /// Ask Kafka for the topic's id. Report the answer to [`Pipeline::topic_checked`].
+    /// Request the topic's id from Kafka. Report the answer to [`Pipeline::topic_checked`].
     CheckTopic,
     /// Commit these restart points. Report the answer to [`Pipeline::commit_done`].
     Commit(Vec<CommitPart>),
@@ -182,8 +183,8 @@ pub enum Output {
     /// Read the tables' id. Report the result to [`Pipeline::tables_read`], [`Pipeline::table_missing`] or
     /// [`Pipeline::tables_unread`].
     ReadTables,
-    /// Replace the Kafka client, because some partitions have unread records and make no progress. The pipeline has
-    /// already released all of its partitions.
+    /// Replace the Kafka client, because some partitions have unread records but make no progress. The pipeline has
+    /// already released all partitions of the consumer.
     ReplaceClient {
         /// The partitions that make no progress.
         stalled: Vec<i32>,
@@ -194,11 +195,11 @@ pub enum Output {
         partition: i32,
         /// The restart point to commit, or `None` if everything is already committed.
         commit: Option<CommitPart>,
-        /// The progress item to move, if a move is due. The move need not wait for the commit, because all records
-        /// below the restart point are durable.
+        /// The progress item to move forward, if a move is due. The move need not wait for the commit, because all
+        /// records below the restart point are already durable.
         publish: Option<Publish>,
     },
-    /// Log an error, because the records `[from, to)` are lost. The consumer continues after the lost records.
+    /// Log an error that the records `[from, to)` are lost. The consumer continues after the lost records.
     Lost {
         /// The number of the Kafka partition.
         partition: i32,
@@ -211,11 +212,11 @@ pub enum Output {
     Halt(Halt),
 }
 
-/// The counts of a pipeline, for logs and metrics.
+/// The counts that a pipeline reports for logs and metrics.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
     /// All counts since the start of the pipeline.
     pub ledger: Ledger,
-    /// The counts since the last report. The ledger inside the tally is always empty.
+    /// The counts since the last report. The ledger inside this tally is always empty.
     pub tally: Tally,
 }

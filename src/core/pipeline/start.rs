@@ -1,4 +1,5 @@
-//! Starts and restarts partitions. The start rule decides where a partition begins, and each start is a new assignment.
+//! Starts and restarts partitions. The start rule decides where a partition begins, and each start creates a new
+//! assignment.
 
 use std::sync::Arc;
 
@@ -16,7 +17,8 @@ impl Pipeline {
     pub fn assigned(&mut self, now_ms: SteadyMs, partitions: &[i32]) {
         for &partition in partitions {
             if self.is_draining(partition) {
-                // The shell may wait for the drain of the former assignment, so it must get [`Output::Released`].
+                // The shell may be waiting for the drain of the former assignment, so the pipeline must output
+                // [`Output::Released`].
                 self.give_up(partition);
             } else {
                 self.drop_slot(partition);
@@ -37,7 +39,7 @@ impl Pipeline {
         });
     }
 
-    /// Processes the facts that decide where a partition starts.
+    /// Processes the facts that decide where a partition starts, and starts the partition if the start rule allows it.
     pub fn located(
         &mut self,
         now_ms: SteadyMs,
@@ -52,13 +54,14 @@ impl Pipeline {
             return;
         };
         if !self.identity.is(&facts.tables_id) {
-            // A newer read has returned another tables' id, so the facts of this start are outdated.
+            // A newer read has returned a different tables' id, so the facts of this start are outdated.
             return self.not_located(now_ms, partition, assignment);
         }
         let log_key: Arc<str> = keys::log_key(&facts.topic_id, partition).into();
         match start(facts) {
             Start::At(at) => {
-                // If records were truncated, the sums are unknown, because the tables may count some of these records.
+                // If the log was truncated, the sums are unknown, because the tables may count some of the truncated
+                // records.
                 let sums = at.sums.filter(|_| !loss_told);
                 let at = Boundary { sums, ..at };
                 self.run(now_ms, partition, facts, tables, log_key, at);
@@ -115,15 +118,15 @@ impl Pipeline {
         });
     }
 
-    /// Waits until a truncated log has grown past the restart point. New records below the restart point have the same
-    /// offsets as the lost records, so the fences would reject the new records.
+    /// Waits until a truncated log has grown to the restart point. New records below the restart point have the same
+    /// offsets as the lost records, so the fences would reject these new records.
     fn wait_for_log(&mut self, now_ms: SteadyMs, partition: i32, assignment: u64) {
         let slot = self.slots.get_mut(&partition).expect("starting");
         slot.state = State::Starting { loss_told: true };
         self.not_located(now_ms, partition, assignment);
     }
 
-    /// Notes that the facts of a start could not be found. The pipeline asks for the facts again later.
+    /// Notes that the shell could not look up the facts of a start. The pipeline requests the facts again later.
     pub fn not_located(&mut self, now_ms: SteadyMs, partition: i32, assignment: u64) {
         if self.starting(partition, assignment).is_some() {
             self.outputs.push_back(Output::Locate {
@@ -184,16 +187,18 @@ impl Pipeline {
         });
     }
 
-    /// Restarts a partition by the start rule, as a new assignment.
+    /// Restarts a partition with a new assignment. The start rule decides where the partition begins.
     pub(super) fn restart(&mut self, now_ms: SteadyMs, partition: i32) {
         self.drop_slot(partition);
         self.outputs.push_back(Output::Hold { partition });
         self.begin(now_ms, partition);
     }
 
-    /// Processes the topic's current id. Partitions that read the log of another topic id are restarted.
+    /// Processes the topic's current id. If a partition reads the log of another topic id, the pipeline restarts the
+    /// partition.
     ///
-    /// A draining partition that reads the log of another topic id is given up, because that log no longer exists.
+    /// If a partition of another topic id drains, the pipeline gives the partition up, because its log no longer
+    /// exists.
     pub fn topic_seen(&mut self, now_ms: SteadyMs, topic_id: &str) {
         let concerned = |(partition, slot): (&i32, &Slot)| match &slot.state {
             State::Running(running) => (running.topic_id != topic_id).then_some(*partition),

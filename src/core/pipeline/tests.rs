@@ -108,7 +108,7 @@ impl Bench {
         self.pump(now_ms)
     }
 
-    /// Starts a partition whose progress item is at offset 0. Returns the number of the assignment.
+    /// Starts a partition whose progress item is at offset 0. Returns the number of the new assignment.
     fn start(&mut self, partition: i32) -> u64 {
         let out = self.locate(0, partition, &facts("T", None, Some(0)));
         let begun = out.iter().find_map(|o| match o {
@@ -134,7 +134,7 @@ impl Bench {
         }
     }
 
-    /// Passes the records 0..n of a partition to the pipeline, and answers that their row updates took effect.
+    /// Passes the records 0..n of a partition to the pipeline, and reports that their row updates took effect.
     fn counted(&mut self, now_ms: i64, partition: i32, assignment: u64, n: i64) -> Vec<Output> {
         let records = (0..n).map(|o| record(o, "NYC", 1_000 + o)).collect();
         self.pipeline
@@ -250,7 +250,7 @@ fn with_continue_an_expired_range_is_told_and_skipped() {
         ),
         "{out:?}"
     );
-    // The watermark has not changed since before the gap.
+    // The watermark is still the same as before the gap.
     let worker = b.pipeline.workers().next().expect("running");
     assert_eq!(worker.watermark_ms(), Some(UnixMs(50 - 600_000)));
 }
@@ -315,8 +315,8 @@ fn a_new_partition_starts_at_its_beginning() {
         };
         assert_eq!(publish.boundary, Boundary::begin(Offset(log_start)));
         assert_eq!(&*publish.log_key, "T#5");
-        // The pipeline counts nothing before the progress item exists. Then the pipeline gets the facts of the start
-        // again.
+        // The pipeline must not count any record before the progress item exists. Once the item exists, the pipeline
+        // gets the facts of the start again.
         let again = StartFacts {
             progress: Some(publish.boundary),
             ..new
@@ -377,7 +377,7 @@ fn an_own_commit_is_not_committed_again() {
 fn a_commit_waits_for_the_topics_id() {
     let mut b = Bench::new(options());
     let a = b.start(0);
-    // The pipeline tries to commit the start offset itself, but the read of the topic's id fails.
+    // The pipeline first tries to commit the start offset, but the read of the topic's id fails.
     b.pipeline.topic_checked(SteadyMs(10), None);
     b.counted(20, 0, a, 3);
     assert_eq!(checks(&b.pump(999)), 0, "not before the interval is over");
@@ -432,7 +432,7 @@ fn another_topic_id_starts_the_partition_over() {
     };
     assert_ne!(assignment, old);
     assert_eq!(b.pipeline.report().ledger.given_up, 1);
-    // Answers for the old log no longer change anything.
+    // Answers to requests for the old log no longer change anything.
     b.count(20, &updates);
     b.pipeline
         .records(SteadyMs(20), 0, old, vec![record(1, "NYC", 7)]);
@@ -455,7 +455,7 @@ fn another_topic_id_starts_the_partition_over() {
 
 #[test]
 fn a_leaving_partition_of_an_old_topic_is_released() {
-    // If the partition were not released, the shell would wait forever for its drain, after a revoke or during a stop.
+    // Without the release, the shell would wait forever for the drain of the partition.
     let mut b = Bench::new(options());
     let a = b.start(0);
     b.pipeline
@@ -483,14 +483,14 @@ fn a_revoke_drains_then_releases_with_commit_and_publish() {
     let updates = b.updates(5);
     assert_eq!(updates.len(), 4);
     b.pipeline.revoked(SteadyMs(6), &[0], false, DRAIN_MS);
-    // A draining partition takes no new records.
+    // A draining partition drops new records.
     b.pipeline
         .records(SteadyMs(7), 0, zero, vec![record(2, "NYC", 9)]);
     assert_eq!(released(&b.pump(7)), [], "it waits for its updates");
     b.count(8, &updates);
     let end = boundary(2, Some(8));
     assert_eq!(released(&b.pump(8)), [(0, Some(end), Some(end))]);
-    // The other partition keeps its progress.
+    // The drain does not affect the other partition.
     let worker = b.pipeline.workers().next().expect("one is left");
     assert_eq!(worker.place().partition, 1);
     assert_eq!(worker.durable(), boundary(1, Some(7)));
@@ -536,7 +536,7 @@ fn a_lost_partition_is_dropped_at_once_without_a_commit() {
     assert_eq!(released(&b.pump(2)), [(0, None, None)]);
     let report = b.pipeline.report();
     assert_eq!(report.ledger.given_up, 1);
-    // A partition that never began and an unknown partition are released, too.
+    // The pipeline also releases a partition that never began and an unknown partition.
     b.pipeline.assigned(SteadyMs(3), &[4]);
     b.pump(3);
     b.pipeline.revoked(SteadyMs(3), &[4, 5], false, DRAIN_MS);
@@ -573,7 +573,8 @@ fn answers_of_an_earlier_assignment_change_nothing() {
     b.pump(2);
     let new = b.start(0);
     assert_ne!(old, new);
-    // The new assignment takes the same record again, and the answers to the old assignment name the same rows.
+    // The new assignment takes the same record again, so its updates have the same rows as the updates of the old
+    // assignment.
     b.pipeline
         .records(SteadyMs(3), 0, new, vec![record(0, "NYC", 7)]);
     let own = b.updates(3);
@@ -592,7 +593,7 @@ fn answers_of_an_earlier_assignment_change_nothing() {
     b.pipeline.refused_done(PutTable::Raw, stale);
     b.pipeline.reached_end(SteadyMs(4), 0, old, Offset(50));
     b.pipeline.out_of_range(0, old);
-    // The answer to an earlier commit says nothing about the new assignment.
+    // The answer to an earlier commit has no effect on the new assignment.
     b.pipeline.commit_done(SteadyMs(4), true);
     let worker = b.pipeline.workers().next().expect("running");
     assert_eq!((worker.in_flight(), worker.position()), (1, Offset(1)));
@@ -640,7 +641,7 @@ fn progress_is_published_after_a_commit_that_passed_a_window() {
         };
         out.filter_map(publish).collect::<Vec<_>>()
     };
-    // The largest event time grows from 4 to 1,000, and the watermark stays in the same window.
+    // With this record, the watermark stays in the same window, so the progress item does not move.
     b.counted(1, 0, a, 1);
     assert_eq!(commit(&mut b, 2_000), []);
     b.pipeline
@@ -653,8 +654,8 @@ fn progress_is_published_after_a_commit_that_passed_a_window() {
     assert_eq!(published[0].watermark_ms, Some(UnixMs(0)));
 }
 
-/// Returns a pipeline that may send two updates at a time. The busy partition of the pipeline has records of six
-/// cities, and the quiet partition has records of two cities.
+/// Returns a pipeline that may send two updates at a time. The pipeline has a busy partition with records of six
+/// cities, and a quiet partition with records of two cities.
 fn busy_and_quiet() -> (Bench, u64) {
     let mut b = Bench::new(Options {
         requests_max: 2,
@@ -680,8 +681,8 @@ fn a_partition_has_its_turn_of_updates_and_starves_nobody() {
         assert!(updates.len() <= 2);
         order.extend(updates.iter().map(|u| u.partition));
         b.count(now_ms, &updates);
-        // New rows of the busy partition keep becoming due, but the partition's turn includes only rows that were due
-        // when the turn began.
+        // In the busy partition, a new row becomes due in every step. However, the partition's turn includes only rows
+        // that were due when the turn began.
         let offset = 5 + now_ms;
         let city = format!("more-{now_ms}");
         b.pipeline
@@ -738,7 +739,7 @@ fn the_end_of_a_log_skips_nothing_of_what_a_drain_has_dropped() {
         .records(SteadyMs(1), 0, a, vec![record(0, "NYC", 7)]);
     let updates = b.updates(1);
     b.pipeline.revoked(SteadyMs(2), &[0], false, DRAIN_MS);
-    // The client had already read the record and the end of the log when the drain began.
+    // The client read this record and the end of the log before the drain began.
     b.pipeline
         .records(SteadyMs(3), 0, a, vec![record(1, "NYC", 8)]);
     b.pipeline.reached_end(SteadyMs(3), 0, a, Offset(2));

@@ -11,7 +11,7 @@ impl Pipeline {
     /// Decides whether the pipeline may write to the tables now.
     pub(super) fn watch_tables(&mut self, boot_ms: BootMs) {
         if self.workers().next().is_none() {
-            // No partition depends on the current tables, so the next partition may start with other tables.
+            // No running partition depends on the current tables, so the next partition may start with other tables.
             self.identity.forget();
             self.held = self.halted;
             return;
@@ -22,7 +22,7 @@ impl Pipeline {
         self.held = self.halted || !self.identity.is_trusted(boot_ms);
     }
 
-    /// Processes the tables' id, which a request that began at `asked_ms` has read.
+    /// Processes the tables' id from a read that began at `asked_ms`.
     pub fn tables_read(&mut self, tables_id: &str, asked_ms: BootMs) {
         match self.identity.read(tables_id, asked_ms) {
             Seen::Same => self.restore_progress(asked_ms),
@@ -42,8 +42,8 @@ impl Pipeline {
     /// [`crate::keys::TABLES`].
     ///
     /// A consumer with running partitions stops. If the consumer waited for the table, it would later have to prove
-    /// that the table still has all of its rows. DynamoDB offers no proof that a table still has all of its rows. A
-    /// consumer without running partitions waits for the tables.
+    /// that the table still has all of its rows. DynamoDB does not offer a way to prove this. A consumer without
+    /// running partitions waits for the tables.
     pub fn table_missing(&mut self, table: usize) {
         if self.workers().next().is_some() {
             self.halt_tables(Halt::TableMissing { table });
@@ -58,20 +58,20 @@ impl Pipeline {
         }
     }
 
-    /// Returns true if the pipeline must not write to the tables now.
+    /// Returns true while writes to the tables are paused.
     pub fn holds_writes(&self) -> bool {
         self.held
     }
 
-    /// Notes that the progress item to move does not exist. Either the item was deleted, or the tables were created
-    /// again. The tables' id shows whether the tables were created again.
+    /// Notes that a progress item could not be moved because it does not exist. Either the item was deleted, or the
+    /// tables were created again. The next read of the tables' id shows which of the two is true.
     pub fn progress_missing(&mut self, boot_ms: BootMs, publish: Publish) {
         self.missing.push((boot_ms, publish));
         self.identity.read_soon(boot_ms);
     }
 
     /// Creates missing progress items again, after a read of the tables' id has shown that the tables are still the
-    /// same. The read must have begun after the items were found missing.
+    /// same. The read must have begun after the pipeline learned that the items are missing.
     fn restore_progress(&mut self, asked_ms: BootMs) {
         for (since_ms, publish) in std::mem::take(&mut self.missing) {
             if since_ms > asked_ms {
@@ -83,7 +83,7 @@ impl Pipeline {
     }
 
     /// Looks for partitions that make no progress. `ends` contains the current ends of the logs, as the partition
-    /// leaders report them. `reading_paused` is true if the memory budget keeps the client from reading.
+    /// leaders report them. `reading_paused` is true if the client must not read because the memory budget is used up.
     pub fn log_ends(&mut self, now_ms: SteadyMs, ends: &[(i32, Offset)], reading_paused: bool) {
         let look = |worker: &Worker| {
             let partition = worker.place().partition;
@@ -97,7 +97,8 @@ impl Pipeline {
             })
         };
         let looks: Vec<Look> = self.workers().filter_map(look).collect();
-        // Failing writes explain a lack of progress only while some records still wait to be written.
+        // While writes fail and records wait to be written, reading may pause, so a lack of progress does not mean that
+        // the client is stuck.
         let writes_wait = self.writes_fail && self.in_flight() > 0;
         let held_back = self.held || writes_wait || reading_paused;
         let stalled = self.stalls.look(now_ms, &looks, held_back);
@@ -105,15 +106,16 @@ impl Pipeline {
             return;
         }
         self.stalls.renewed(&stalled);
-        // The new client joins the group as a new member. The next owner of the partitions reads the records in flight
-        // again, and the fences reject the records that are already counted (INV-2).
+        // The pipeline gives up all partitions, because the new client joins the group as a new member. The next owner
+        // of the partitions reads the records in flight again, and the fences reject the records that are already
+        // counted (INV-2).
         let all: Vec<i32> = self.partitions().collect();
         self.revoked(now_ms, &all, true, 0);
         self.commit = None;
         self.outputs.push_back(Output::ReplaceClient { stalled });
     }
 
-    /// Returns the partitions that still make no progress after the client was replaced.
+    /// Returns the partitions that still make no progress, although the client was replaced.
     pub fn stuck(&self) -> Vec<i32> {
         self.stalls.stuck()
     }

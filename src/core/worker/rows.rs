@@ -1,8 +1,8 @@
-//! The rows of one assignment. Each row holds the records that wait for its next update, and has at most one update
-//! under way.
+//! Manages the rows of one assignment. Each row holds the records that wait for its next update, and has at most one
+//! update under way.
 //!
-//! The worker keeps a row in memory until the row has been idle for a whole interval. Therefore, the worker writes each
-//! row at most once per interval.
+//! The worker keeps a row in memory until the row has had nothing to write for a whole interval. In this way, the
+//! worker knows when it last wrote the row, and writes each row at most once per interval.
 
 use std::sync::Arc;
 
@@ -13,8 +13,8 @@ use crate::keys;
 use crate::plan::{RowKey, RowUpdate, UpdateOutcome};
 use crate::stretch::{Entry, Stretch};
 
-/// Memory of a row, in bytes. The memory of a row includes its names, two stretches, and an element of a list that may
-/// be only half full.
+/// Estimated memory of a row, in bytes. The estimate includes the row's names, two stretches, and an element of a list
+/// that may be only half full.
 pub(super) const ROW_BYTES: u64 = 384;
 
 #[derive(Clone, Debug)]
@@ -22,9 +22,9 @@ pub(super) struct Row {
     key: RowKey,
     /// The records that wait for the next update.
     gathered: Vec<Entry>,
-    /// The update that is under way or will be sent again.
+    /// The row's update that is under way or will be sent again.
     sent: Option<Sent>,
-    /// The time of the row's entry in `Worker::due`, if the row has one.
+    /// The time of the row's entry in `Worker::due`, if the row has an entry.
     due_ms: Option<SteadyMs>,
     last_sent_ms: SteadyMs,
 }
@@ -32,7 +32,7 @@ pub(super) struct Row {
 #[derive(Clone, Debug)]
 pub(super) struct Sent {
     stretch: Stretch,
-    /// True if an earlier attempt with the same stretch has an unknown outcome.
+    /// True if an earlier attempt to send the same stretch has an unknown outcome.
     unknown: bool,
     attempts: u32,
 }
@@ -121,8 +121,8 @@ impl Worker {
         id
     }
 
-    /// Returns the next row update that was due at or before `due_by_ms`, if there is one. The caller must report the
-    /// outcome to [`Worker::update_done`].
+    /// Returns the next row update, if a row was due at or before `due_by_ms`. The caller must report the outcome to
+    /// [`Worker::update_done`].
     pub fn next_update(&mut self, now_ms: SteadyMs, due_by_ms: SteadyMs) -> Option<RowUpdate> {
         while let Some(&(due_ms, id)) = self.due.first() {
             if due_ms > due_by_ms {
@@ -161,8 +161,8 @@ impl Worker {
         None
     }
 
-    /// Drops all rows if the partition has no records in flight. Without records in flight, a row only stores the time
-    /// of its last update.
+    /// Drops all rows if the partition has no records in flight. Rows of such a partition store nothing but the time of
+    /// their last update.
     pub fn free_idle_rows(&mut self) {
         if self.in_flight() > 0 {
             return;
@@ -172,14 +172,14 @@ impl Worker {
         }
     }
 
-    /// Returns the time at which [`Worker::next_update`] should be called again, or `None` if no row is due at a later
+    /// Returns the time at which [`Worker::next_update`] should be called again, or `None` if no row waits for a later
     /// time.
     pub fn next_ms(&self) -> Option<SteadyMs> {
         self.due.first().map(|(ms, _)| *ms)
     }
 
-    /// Processes the outcome of a row update. `wait_ms(attempts)` returns the wait before the update is sent again, in
-    /// milliseconds.
+    /// Processes the outcome of a row update. The function `wait_ms` takes a number of attempts, and returns the wait
+    /// before the next attempt in milliseconds.
     ///
     /// # Panics
     /// Panics if the row has no update under way.
@@ -214,18 +214,20 @@ impl Worker {
                 self.mark(sent.stretch.entries().iter().map(|e| e.seq), bit, false);
             }
             UpdateOutcome::Unknown | UpdateOutcome::Refused => {
-                // The worker sends the same update again. The fence shows whether the update took effect.
+                // The worker sends the same update again. The row's fence then shows whether an earlier attempt took
+                // effect.
                 sent.unknown |= outcome == UpdateOutcome::Unknown;
                 due_ms = now_ms + wait_ms(sent.attempts);
                 row.sent = Some(sent);
             }
             UpdateOutcome::Fenced(fence) => {
                 self.tally.fence_conflicts += 1;
-                // An earlier attempt with the same stretch may have moved the fence to this offset.
+                // An earlier attempt with the same stretch may itself have moved the fence to this offset.
                 let own = sent.unknown && fence == sent.stretch.next();
                 let (below, rest) = sent.stretch.split_at_fence(fence);
                 if let Some(rest) = rest {
-                    // The remaining records are sent at once, followed by the records that gathered meanwhile.
+                    // The remaining records are sent at once, together with the records that were gathered in the
+                    // meantime.
                     let mut entries = rest.into_entries();
                     entries.append(&mut row.gathered);
                     row.gathered = entries;
@@ -244,8 +246,8 @@ impl Worker {
         self.settle();
     }
 
-    /// Makes the worker ignore row intervals. Every gathered stretch is sent as soon as its row has no update under
-    /// way.
+    /// Makes the worker ignore row intervals. From now on, a gathered stretch is sent as soon as its row has no update
+    /// under way.
     pub fn drain(&mut self, now_ms: SteadyMs) {
         self.draining = true;
         for id in 0..self.rows.len() {
@@ -288,9 +290,9 @@ impl Worker {
     }
 }
 
-/// Appends an element to a list, and reserves memory for exactly one element if the list is empty. Most lists of a
-/// worker's rows never get a second element. With the default capacity, these lists would take a third of a row's
-/// memory.
+/// Appends an element to a list. If the list is empty, the function reserves memory for exactly one element, because
+/// most lists of a row never get a second element. With Rust's default capacity, these lists would take a third of a
+/// row's memory.
 fn push_first_exactly<T>(list: &mut Vec<T>, first: T) {
     if list.capacity() == 0 {
         list.reserve_exact(1);

@@ -44,7 +44,7 @@ fn rejected(offset: i64) -> Content {
     }))
 }
 
-/// A worker together with the writes that it has returned.
+/// A worker, together with all writes that it has returned so far.
 struct Bench {
     worker: Worker,
     writes: Vec<Write>,
@@ -73,7 +73,7 @@ impl Bench {
         self.worker.take(SteadyMs(now_ms), record, &mut self.writes);
     }
 
-    /// Passes an event of NYC with low severity to the worker. The record has the event time as its timestamp, so the
+    /// Passes an event of NYC with low severity to the worker. The record's timestamp equals the event time, so the
     /// event is not a future event.
     fn low(&mut self, now_ms: i64, offset: i64, time_ms: i64) {
         let content = event("NYC", Severity::Low, time_ms);
@@ -228,7 +228,7 @@ fn an_update_without_a_clear_outcome_is_sent_again_as_it_was() {
 
 #[test]
 fn ones_own_lost_reply_is_counted_and_anothers_work_is_not() {
-    // Each case lists the outcome of an earlier attempt, the fence that refused the update, and the expected numbers of
+    // Each case lists the outcome of an earlier attempt, the fence that refuses the update, and the expected numbers of
     // counted and already counted events.
     for (before, fence, counted, already) in [
         (Some(UpdateOutcome::Unknown), 3, 3, 0),
@@ -270,7 +270,7 @@ fn a_conflict_drops_what_is_counted_and_sums_the_rest_again() {
     b.done(1_020, &updates[0], UpdateOutcome::Fenced(Offset(3)));
     b.done(1_020, &updates[1], UpdateOutcome::Fenced(Offset(5)));
     assert_eq!(b.worker.durable(), at(3, 2), "below both fences");
-    // The remaining records are sent at once, together with the records that gathered meanwhile.
+    // The remaining records are sent at once, together with the records that were gathered in the meantime.
     let rest = b.updates(1_020);
     assert_eq!(rest.iter().map(span).collect::<Vec<_>>(), [(3, 6, 3)]);
     b.done(1_030, &rest[0], UpdateOutcome::Counted);
@@ -279,14 +279,14 @@ fn a_conflict_drops_what_is_counted_and_sums_the_rest_again() {
     b.done(2_010, &window[0], UpdateOutcome::Counted);
     let tally = b.worker.take_tally();
     assert_eq!(tally.fence_conflicts, 2);
-    // The totals row decides which events count as already counted.
+    // The fence of the totals row decides which events were already counted.
     assert_eq!((tally.ledger.already_counted, tally.ledger.counted), (3, 3));
     assert_eq!(b.worker.durable(), at(6, 5));
 }
 
 #[test]
 fn a_fence_below_the_stretch_is_a_plain_repetition() {
-    // A fence below the stretch shows that none of its records is counted.
+    // A fence below a stretch shows that none of the stretch's records are counted.
     let mut b = Bench::new(Keep::None);
     b.low(1_000, 4, 5);
     let updates = b.updates(1_000);
@@ -339,7 +339,7 @@ fn a_boundary_carries_the_sums_below_it_whoever_counted_them() {
     b.record(1_000, 5, None, rejected(5));
     let sums = |b: &Bench| b.worker.durable().sums.map(|sums| sums.numbers());
     assert_eq!(sums(&b), Some([0; 6]), "nothing is durable yet");
-    // All events except the last event were already counted before.
+    // All events except for the last event were already counted before.
     b.worker.drain(SteadyMs(1_000));
     for update in b.updates(1_000) {
         b.done(1_001, &update, UpdateOutcome::Fenced(Offset(3)));
@@ -375,7 +375,7 @@ fn a_boundary_carries_the_largest_time_below_it() {
 
 #[test]
 fn a_restart_at_a_boundary_judges_as_no_restart_would() {
-    // A worker that starts at any boundary must give the following records the same flags.
+    // Whichever boundary a worker starts at, it must give the records after the boundary the same flags.
     let times: [i64; 7] = [0, 950_000, 10, 400_000, 1_600_000, 950_000, 300_000];
     let take = |b: &mut Bench, from: usize| {
         for (n, time_ms) in times.iter().enumerate().skip(from) {
@@ -405,7 +405,8 @@ fn a_restart_at_a_boundary_judges_as_no_restart_would() {
 #[test]
 fn late_is_judged_record_by_record_and_counted_apart() {
     let mut b = Bench::new(Keep::All);
-    // All events arrive at the same time, but the watermark before each event decides whether that event is late.
+    // All events arrive at the same time. Nevertheless, the watermark before each event decides whether the event is
+    // late.
     let times = [0, 899_999, 1, 900_000, 2, 299_999, 300_000];
     for (n, time_ms) in (0..).zip(times) {
         b.low(1_000, n, time_ms);
@@ -556,7 +557,7 @@ fn a_drain_waits_for_no_interval() {
     b.worker.drain(SteadyMs(1_030));
     let last = b.updates(1_030);
     assert_eq!(last.iter().map(span).collect::<Vec<_>>(), [(1, 2, 1); 2]);
-    // Records that gather during an update are sent as soon as its outcome is known.
+    // Records that were gathered during an update are sent as soon as the outcome of the update is known.
     b.low(1_040, 2, 7);
     for update in &last {
         b.done(1_050, update, UpdateOutcome::Counted);
@@ -713,7 +714,7 @@ fn the_room_of_a_large_backlog_is_given_back() {
     assert_eq!(b.worker.in_flight(), 0);
     assert!(b.worker.tracked.capacity() <= 4 * ROOM_KEPT);
     assert!(b.worker.rows.capacity() <= ROOM_KEPT);
-    // Later records are still added to the correct rows.
+    // After the memory was freed, later records are still added to the correct rows.
     b.low(2_000, 40_000, 1);
     assert_eq!(b.updates(2_000).len(), 2);
 }

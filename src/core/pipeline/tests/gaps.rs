@@ -1,9 +1,9 @@
-//! Tests that records after a gap in the offsets wait, continue, or are read again.
+//! Tests what happens to records after a gap in the offsets: they wait, are processed, or are read again.
 
 use super::*;
 use crate::gap::{Gap, SecondRead};
 
-/// Returns the gaps for which the pipeline requests a second read, each with the earliest time of the read.
+/// Returns the gaps for which the pipeline requests a second read. Each gap has the earliest time of its second read.
 fn gaps(outputs: &[Output]) -> Vec<(Gap, i64)> {
     let gap = |output: &Output| match output {
         Output::CheckGap {
@@ -44,7 +44,7 @@ fn records_after_a_gap_wait_until_a_second_read_confirms_it() {
     assert_eq!(gaps(&b.pump(4)), [(gap(4, 6), 4 + LOCATE_AGAIN_MS)]);
     b.pipeline
         .gap_checked(SteadyMs(5), 0, a, gap(4, 6), next(6));
-    // The log ends with control records.
+    // The log ends with control records, which leave another gap.
     assert_eq!(gaps(&b.pump(5)), [(gap(7, 8), 5)]);
     b.pipeline
         .gap_checked(SteadyMs(6), 0, a, gap(7, 8), next(8));
@@ -67,7 +67,7 @@ fn a_partition_starts_over_before_records_that_the_client_skipped() {
     assert_eq!(gaps(&b.pump(2)), [(gap(1, 5), 2)]);
     let found = SecondRead::Next(Offset(3));
     b.pipeline.gap_checked(SteadyMs(3), 0, a, gap(1, 5), found);
-    // Records from after the gap that still arrive are dropped, and their memory is returned to the budget.
+    // Records after the gap that arrive later are dropped, and their memory is returned to the budget.
     b.pipeline
         .records(SteadyMs(3), 0, a, vec![record(6, "NYC", 8)]);
     let report = b.pipeline.report();

@@ -1,4 +1,5 @@
-//! Tests that the sums of restart points are unknown after a loss, and that they are published in time.
+//! Tests that the sums of restart points are unknown after a loss of records, and that known sums are published in
+//! time.
 
 use super::*;
 use crate::stretch::Sum;
@@ -78,7 +79,8 @@ fn sums_are_published_though_traffic_stops() {
         (due[0].boundary.next, due[0].boundary.sums),
         (Offset(3), sums)
     );
-    // A failed publication is requested again after the same wait, and a successful publication is not requested again.
+    // If a publication fails, the pipeline requests it again after the same wait. If a publication succeeds, the
+    // pipeline does not request it again.
     assert_eq!(published(b.pump(599_999)), []);
     assert_eq!(published(b.pump(600_000)), due);
     b.pipeline.published(SteadyMs(600_001), &due[0]);

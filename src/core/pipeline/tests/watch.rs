@@ -1,4 +1,4 @@
-//! Tests the identity of the tables, and the replacement of clients that make no progress.
+//! Tests the reaction to replaced or missing tables, and the replacement of clients that make no progress.
 
 use super::*;
 use crate::keys::AGGREGATIONS;
