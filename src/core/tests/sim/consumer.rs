@@ -1,4 +1,4 @@
-//! A simulated consumer, with the real pipeline and the requests that have no answer yet.
+//! Simulates a consumer, which consists of the real pipeline and the requests that have no answer yet.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,7 +11,7 @@ use citystream_core::worker::Rejected;
 
 use crate::watch::Watch;
 
-/// How long a partition may make no progress before it counts as stalled, in milliseconds.
+/// Time after which a partition without progress counts as stalled, in milliseconds.
 const STALL_MS: i64 = 2_000;
 
 /// A request that a consumer has sent.
@@ -28,17 +28,18 @@ pub(crate) enum Request {
     ReadTables,
     /// Creates a deleted progress item again.
     Restore(Publish),
-    /// A request to tables that no longer exist. Either the answer says that the tables are missing, or there is no
-    /// answer.
+    /// A request to tables that no longer exist. The consumer either gets the answer that the tables are missing, or
+    /// gets no answer.
     Gone(Box<Request>),
-    /// A move of a progress item that was sent before the tables were deleted and created again.
+    /// A move of a progress item that reaches the new tables, although it was sent before the tables were deleted and
+    /// created again.
     StalePublish(Publish),
-    /// Reads the gap of a partition a second time. The fields are the partition, the assignment and the gap.
+    /// A second read of a gap. The fields are the partition, the assignment and the gap.
     CheckGap(i32, u64, Gap),
     Commit(Vec<CommitPart>),
 }
 
-/// A write that may still take effect after its consumer crashed or lost the answer.
+/// A write that may still take effect after its consumer has crashed or has lost the answer.
 #[derive(Clone, Debug)]
 pub(crate) enum Float {
     Put(Batch),
@@ -48,7 +49,8 @@ pub(crate) enum Float {
 }
 
 impl Request {
-    /// Returns the write in the request, or `None` if the request cannot take effect after its sender is gone.
+    /// Returns the write that the request contains, or `None` if the request cannot take effect after its sender has
+    /// crashed.
     pub(crate) fn float(self) -> Option<Float> {
         match self {
             Request::Put(batch) => Some(Float::Put(batch)),
@@ -75,13 +77,14 @@ pub(crate) struct Consumer {
     pub(crate) requests: Vec<Request>,
     /// The assignment and the next offset to deliver, by partition.
     pub(crate) reading: BTreeMap<i32, (u64, usize)>,
-    /// The number of the topic that each assignment of a partition started with.
+    /// The number of the topic with which each assignment started, by partition and assignment.
     pub(crate) topics: BTreeMap<(i32, u64), usize>,
-    /// The partitions that moved to another consumer without this consumer being notified.
+    /// The partitions that moved to another consumer without a notification of this consumer.
     pub(crate) zombie: Vec<i32>,
     /// The partitions on which the client is stuck.
     pub(crate) stuck: BTreeSet<i32>,
-    /// The partitions that the consumer gave up when it replaced its client, and that it must get back.
+    /// The partitions that the consumer gave up when it replaced its client. The simulation must give these partitions
+    /// back.
     pub(crate) rejoins: Vec<i32>,
     /// True if the consumer has stopped because its tables are gone.
     pub(crate) halted: bool,
@@ -117,7 +120,7 @@ impl Consumer {
     }
 
     /// Advances the pipeline to `now_ms` and collects its requests. Returns the restart points of the partitions that
-    /// the pipeline gives up, and the report since the last call. The caller commits these restart points at once.
+    /// the pipeline gives up, which the caller commits at once. Also returns the pipeline's report since the last call.
     pub(crate) fn pump(
         &mut self,
         now_ms: SteadyMs,
@@ -155,7 +158,7 @@ impl Consumer {
         Ok((leaves, report))
     }
 
-    /// Turns an output into a request, or carries it out at once.
+    /// Turns an output of the pipeline into a request, or carries out the output at once.
     fn take(&mut self, output: Output) -> Result<(), String> {
         let request = match output {
             Output::Put(batch) => Request::Put(batch),

@@ -7,7 +7,7 @@ use citystream_core::worker::{Content, Record, Rejected};
 
 use crate::reference::{Logged, POISON, Said};
 
-/// The random generator SplitMix64, which is small and returns the same numbers on every platform.
+/// The random number generator SplitMix64, which is small and returns the same numbers on every platform.
 #[derive(Clone, Debug)]
 pub(crate) struct Rng(u64);
 
@@ -41,8 +41,9 @@ pub(crate) fn topic_id(n: usize) -> String {
     format!("topic-id-{n}")
 }
 
-/// Returns a partition's log. Some events are out of order, late, ahead of their record, sent twice, or refused by the
-/// table. The log also has heartbeats, invalid records, records without a timestamp, and control records.
+/// Returns a random log for a partition. Some events are out of order, late, ahead of their record's timestamp, sent
+/// twice, or refused by the table. The log also has heartbeats, invalid records, records without a timestamp, and
+/// control records.
 pub(crate) fn log(rng: &mut Rng) -> Vec<Logged> {
     let mut now = 1_357_000_000_000;
     (0..rng.below(60))
@@ -53,7 +54,7 @@ pub(crate) fn log(rng: &mut Rng) -> Vec<Logged> {
                 1 => now + rng.below(900_000) as i64,
                 _ => now - rng.below(60_000) as i64,
             };
-            // Some producers send one event twice, with the same id and time.
+            // Some producers send the same event twice, with the same id and time.
             let own = rng.one_in(5).then(|| rng.below(6));
             let t = own.map_or(t, |n| 1_357_000_000_000 + n as i64 * 400_000);
             let id = own.map(|n| format!("own-{n}"));
@@ -103,7 +104,7 @@ pub(crate) fn record(
             event_type: (*kind).into(),
             severity: Severity::ALL[*severity],
             time_ms: UnixMs(*time_ms),
-            // The description contains the topic id, so every write names the log that its data comes from.
+            // The description contains the topic id, so that every stored event shows which log it comes from.
             description: topic_id(topic).into(),
             event_id: id.as_deref().map(Into::into),
             extra: None,

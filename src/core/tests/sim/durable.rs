@@ -1,7 +1,7 @@
-//! The durable state, which outlives every consumer: tables with their fences, progress items, and the group's commits.
+//! Simulates the durable state, which persists when consumers end: tables with their fences, progress items, and the
+//! group's commits.
 //!
-//! Each restart point is checked for INV-1 and INV-4 as soon as the restart point is written. `Durable::check_rows`
-//! checks INV-2.
+//! Every restart point is checked for INV-1 and INV-4 as soon as it is written. `Durable::check_rows` checks INV-2.
 
 mod checks;
 
@@ -22,7 +22,7 @@ use crate::draw::topic_id;
 use crate::reference::{self, Found, Logged, POISON, RowName, Said, Tables};
 use crate::trace::{Item, Lines, Point, Row, Step, Stretch, Trace, into, log_name};
 
-/// The logs of all topics that exist one after another, and the results of a fold over each log.
+/// The logs of all topics of a run, which exist one after another, and the results of a fold over each log.
 #[derive(Debug)]
 pub(crate) struct Logs {
     /// The records, by topic and partition.
@@ -57,11 +57,11 @@ pub(crate) struct Durable {
     pub(crate) tables_made: usize,
     pub(crate) tables: Tables,
     pub(crate) fences: BTreeMap<(RowName, String), Offset>,
-    /// The progress items by log key.
+    /// The progress items, by log key.
     pub(crate) progress: BTreeMap<String, Boundary>,
-    /// The group's commits by partition, which may belong to a former topic.
+    /// The group's commits, by partition. A commit may belong to a former topic.
     pub(crate) commits: BTreeMap<i32, Commit>,
-    /// True if a consumer of an older version, which does not know sums, has owned a partition.
+    /// True if a consumer of an older version, which does not write sums, has owned a partition.
     pub(crate) older: bool,
     /// The offset of the oldest record, by partition of the current topic.
     pub(crate) starts: Vec<usize>,
@@ -85,7 +85,7 @@ impl Durable {
         }
     }
 
-    /// Starts a trace. The caller must start the trace before anything else happens.
+    /// Starts a trace. The caller must call this function before anything else happens in the run.
     pub(crate) fn trace_into(&mut self, lines: Lines) {
         self.trace.begin(lines);
         self.trace_logs();
@@ -130,7 +130,7 @@ impl Durable {
         &self.logs.records[self.topic][partition as usize]
     }
 
-    /// Returns the result of a second read from the beginning of `gap`.
+    /// Returns the result of a second read that starts at the beginning of `gap`.
     pub(crate) fn second_read(&self, partition: i32, gap: Gap) -> SecondRead {
         let (log, from) = (self.log(partition), gap.from.0 as usize);
         if from < self.starts[partition as usize] || from > log.len() {
@@ -157,8 +157,8 @@ impl Durable {
         except: &[usize],
     ) -> Result<BatchOutcome, String> {
         for (at, put) in batch.puts.iter().enumerate() {
-            // The key of a raw item contains the id and the time of the event, and the key of an alert also contains
-            // the city. In the simulation, each id belongs to one city.
+            // The key of a raw item contains the id and the time of the event. The key of an alert also contains the
+            // city, but in the simulation, all events with the same id have the same city.
             let key = (&put.event.event_id, put.event.event.time_ms);
             if batch.puts[..at]
                 .iter()
@@ -249,7 +249,7 @@ impl Durable {
         UpdateOutcome::Counted
     }
 
-    /// Stores a commit, and checks INV-1 and INV-4 for its restart point.
+    /// Stores a commit, and checks INV-1 and INV-4 for the commit's restart point.
     pub(crate) fn commit(&mut self, part: &CommitPart) -> Result<(), String> {
         let ours = format!(
             "topic={};tables={};",
@@ -316,7 +316,7 @@ impl Durable {
     }
 
     fn move_progress(&mut self, publish: &Publish) -> Result<bool, String> {
-        // A move requires an existing item, and recreated tables have no progress items.
+        // A move has no effect if the item does not exist, for example because the tables were created again.
         let log_key = publish.log_key.to_string();
         if !self.progress.contains_key(&log_key) {
             return Ok(false);
@@ -338,7 +338,8 @@ impl Durable {
         Ok(true)
     }
 
-    /// Simulates a consumer of an older version, which moves a progress item and commits without sums.
+    /// Simulates a consumer of an older version, which moves a progress item and commits an offset without writing
+    /// sums.
     pub(crate) fn forget_sums(&mut self, partition: i32) {
         self.older = true;
         let (tables, of) = (self.tables_id(), self.log_key(partition));
@@ -377,8 +378,8 @@ impl Durable {
         self.trace.step(|| Step::Expire { of, until });
     }
 
-    /// Deletes the topic and creates it again with the same name. Brokers drop the committed offsets of a deleted
-    /// topic.
+    /// Deletes the topic and creates it again with the same name. Like a real broker, the simulation drops the
+    /// committed offsets of the deleted topic.
     pub(crate) fn remake_topic(&mut self) {
         self.topic += 1;
         self.starts.fill(0);

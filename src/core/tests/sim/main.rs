@@ -1,10 +1,11 @@
 //! The seeded simulation runs the real pipeline on a simulated log, consumer group and tables.
 //!
-//! One seed decides everything: the records, the owner of each partition at any time, the requests that are lost before
-//! or after they take effect, the crashes, and the consumers that continue as zombies. After a phase with faults, no
-//! further faults occur, and the remaining consumers must finish. At the end, the tables must equal a plain fold over
-//! the log (`reference`), which shares no code with the core. In addition, `recovery` tests the recovery law (INV-3),
-//! and `model` searches through every order of events in a small world.
+//! One seed decides everything in a run: the records, the owner of each partition at any time, the lost requests, the
+//! crashes, and the consumers that continue as zombies. A request may be lost before or after it takes effect. A run
+//! begins with a phase with faults. In the second phase, no further faults occur, and the remaining consumers must
+//! finish. At the end, the tables must equal a plain fold over the log (`reference`), which shares no code with the
+//! core. In addition, `recovery` tests the recovery law (INV-3), and `model` tries every order of events in small
+//! worlds.
 //!
 //! ```text
 //! SIM_SEEDS=100000 cargo test --test sim whatever_happens      looks further
@@ -41,7 +42,8 @@ fn env(name: &str, default: u64) -> u64 {
         .unwrap_or(default)
 }
 
-/// Runs `check` on every seed of a range, on all processors. Returns the first seed that fails, and its problem.
+/// Runs `check` for every seed of a range, on all processors. Returns the first seed for which the check fails, and its
+/// problem.
 fn first_failure<F>(seeds: std::ops::Range<u64>, check: F) -> Option<(u64, String)>
 where
     F: Fn(u64) -> Result<(), String> + Sync,
@@ -59,7 +61,7 @@ where
                     let Some(problem) = problem(|| check(seed)) else {
                         continue;
                     };
-                    // If traces are requested, all seeds must run.
+                    // If traces are requested, all seeds must run, even after a failure.
                     if !trace::are_wanted() {
                         next.store(seeds.end, Ordering::Relaxed);
                     }
@@ -107,7 +109,7 @@ fn a_seed_always_ends_alike() {
 
 #[test]
 fn the_faults_happen() {
-    // A simulation in which no faults occur would prove nothing.
+    // A simulation without faults would prove nothing.
     let seen: Vec<world::Seen> = (0..300)
         .map(|seed| World::new(seed).run().unwrap())
         .collect();

@@ -1,23 +1,22 @@
-//! The exhaustive model tries every order of events in a small world that runs the real core.
+//! The exhaustive model tries every possible order of events in a small world that runs the real core.
 //!
 //! The small world has one partition with a few records, and two consumers that run the real pipeline. Everything that
 //! can happen next is an action:
 //!
 //! - A record is delivered to a consumer.
-//! - A request takes effect and is answered, is lost, takes effect without an answer, takes effect twice, or takes
-//!   effect long after its sender has given it up.
+//! - A request ends in one of five ways: it takes effect and is answered, is lost, takes effect without an answer,
+//!   takes effect twice, or takes effect long after its sender has given it up.
 //! - A consumer crashes.
-//! - The partition moves to another consumer, and its former owner may or may not be notified.
+//! - The partition moves to another consumer, with or without a notification of its former owner.
 //! - The group's offsets are lost.
 //!
 //! The number of faults of each kind is limited, so the number of states is finite, and the search visits all of them.
 //! In each state, the search checks INV-1, INV-2, INV-4, INV-7 and the recovery law (INV-3). The recovery law says that
-//! after a crash of all consumers, a new consumer must bring the tables to the result of the fold. Writes that are
-//! still under way after this recovery must not change the tables.
+//! after a crash of all consumers, a new consumer must make the tables equal to the result of the fold. Writes that
+//! take effect after this recovery must not change the tables.
 //!
-//! Two states are the same if they have the same hash. The hash covers everything that the future of a state depends
-//! on. The hash does not include the time, because each action comes so long after the previous action that all waits
-//! are over.
+//! Two states are the same if they have the same hash. The hash covers everything that affects the future of a state.
+//! The hash does not include the time, because all waits are over before the next action.
 
 mod digest;
 mod scene;
@@ -33,9 +32,9 @@ use digest::digest;
 use state::State;
 use worlds::{QUICK, Small, WHOLE};
 
-/// Number of random sequences of actions, called ways, that run in each small world.
+/// Number of random sequences of actions, called ways, that the test runs in each small world.
 const WAYS: u64 = 40;
-/// Mean number of actions in a random way, if the small world allows so many actions.
+/// Average number of actions in a random way, if the small world allows that many actions.
 const ACTIONS_MEAN: usize = 60;
 
 /// Time between two actions, in milliseconds. The time between two actions is longer than any wait in the core, except
@@ -49,7 +48,7 @@ enum Fate {
     Lost,
     /// The request takes effect, but its sender gets no answer.
     ReplyLost,
-    /// The request takes effect later, if at all.
+    /// The request may take effect at a later time, or never.
     Delayed,
     Twice,
 }
@@ -57,9 +56,10 @@ enum Fate {
 #[derive(Clone, Copy, Debug)]
 enum Action {
     Deliver(usize),
-    /// A request is answered. The fields are the consumer, the index of its request, and the fate of the request.
+    /// A request of a consumer ends. The fields are the consumer, the index of the request, and the fate of the
+    /// request.
     Answer(usize, usize, Fate),
-    /// A consumer crashes. The fields are the consumer, and a bit mask of its requests that may still take effect.
+    /// A consumer crashes. The fields are the consumer, and a bit mask of the requests that may still take effect.
     Crash(usize, u32),
     /// A consumer gets the partition. The flag is true if the former owner is not notified.
     Take(usize, bool),
@@ -67,7 +67,7 @@ enum Action {
     LoseGroup,
 }
 
-/// A problem that was found in a state, and the actions that lead to this state.
+/// A problem that the search found in a state, and the actions that lead to this state.
 #[derive(Debug)]
 struct Wrong {
     problem: String,
@@ -83,7 +83,7 @@ fn search(small: &Small) -> Result<usize, Wrong> {
     })?;
     let mut seen = HashSet::from([begin.digest()]);
     let mut recovered = HashSet::new();
-    // The way to the current state, in which each state has a list of the actions that were not tried yet.
+    // The way to the current state. Each state on the way has a list of the actions that were not tried yet.
     let actions = begin.actions();
     let mut way = vec![(begin, actions, None::<Action>)];
     while let Some((state, actions, _)) = way.last_mut() {
@@ -122,7 +122,7 @@ fn search(small: &Small) -> Result<usize, Wrong> {
     Ok(seen.len())
 }
 
-/// Runs one way through a small world, from the beginning to the recovery by a new consumer.
+/// Runs one sequence of actions in a small world, from the first state to the final recovery by a new consumer.
 fn go(
     small: &Small,
     lines: Option<Lines>,
@@ -135,7 +135,8 @@ fn go(
     state.recovers(small)
 }
 
-/// Runs random ways through each small world. Unlike the search of all states, these ways can be traced.
+/// Runs random sequences of actions in each small world. Unlike the search of all states, these sequences can write
+/// traces.
 #[test]
 fn any_way_through_a_small_world_keeps_the_invariants() {
     let worlds: Vec<&Small> = QUICK.iter().chain(&WHOLE).collect();
@@ -164,7 +165,7 @@ fn every_order_of_events_in_a_small_world_keeps_the_invariants() {
         let found = search(small).map_err(|Wrong { problem, way }| {
             let names: Vec<String> = way.iter().map(|action| format!("{action:?}")).collect();
             let mut actions = way.into_iter();
-            // The same actions run once more to write a trace, and lead to the same problem.
+            // The same actions run once more to write a trace, and must lead to the same problem.
             drop(trace::written(&format!("model-{at}"), |lines| {
                 crate::problem(|| go(small, lines, |_| actions.next()))
             }));

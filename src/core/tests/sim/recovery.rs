@@ -1,11 +1,11 @@
-//! Tests the recovery law (INV-3). A run may be stopped after any step, and resumed by another number of consumers. The
-//! tables must end up the same as without the stop, which means that they equal the fold over the log.
+//! Tests the recovery law (INV-3). All consumers may stop after any step, and a different number of new consumers may
+//! continue. In the end, the tables must be the same as without the stop, so they must equal the fold over the log.
 
 use crate::world::World;
 use crate::{env, first_failure};
 
-/// Runs the schedule of a seed. Once every `every` steps, a copy of the world is stopped and resumed with one to four
-/// consumers.
+/// Runs the schedule of a seed. After each `every` steps, the test stops all consumers in a copy of the world, and
+/// resumes the copy with one to four new consumers.
 fn stopped_anywhere(seed: u64, every: usize) -> Result<(), String> {
     let mut world = World::new(seed);
     let steps = world.draw_steps();

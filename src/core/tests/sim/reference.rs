@@ -1,11 +1,12 @@
-//! Computes the expected content of the tables, by a plain fold over the log that shares no code with the core.
+//! Computes the expected content of the tables. The computation is a plain fold over the log that shares no code with
+//! the core.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A record of the simulated log.
 #[derive(Clone, Debug)]
 pub(crate) enum Said {
-    /// An event with its city, event type, severity from 0 to 3, event time, and own id.
+    /// An event with its city, event type, severity from 0 to 3, event time, and the id that its producer set.
     Event(&'static str, &'static str, usize, i64, Option<String>),
     Heartbeat(i64),
     Bad,
@@ -13,7 +14,7 @@ pub(crate) enum Said {
     Control,
 }
 
-/// The city of events whose items the tables refuse.
+/// The name of a city for which the tables refuse all items.
 pub(crate) const POISON: &str = "POISON";
 
 #[derive(Clone, Debug)]
@@ -23,7 +24,7 @@ pub(crate) struct Logged {
 }
 
 impl Logged {
-    /// Returns true if a time is too far ahead of the record's timestamp to move the watermark.
+    /// Returns true if the event time `time_ms` is too far ahead of the record's timestamp to move the watermark.
     pub(crate) fn is_future(&self, time_ms: i64) -> bool {
         self.timestamp_ms.is_none_or(|stamp| time_ms > stamp + SKEW)
     }
@@ -47,7 +48,7 @@ impl Counts {
     }
 }
 
-/// The name of a row: the series `city#type`, and the start of the window or `None` for totals.
+/// The name of a row: the series `city#type`, and the start of the window, or `None` for a totals row.
 pub(crate) type RowName = (String, Option<i64>);
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -57,16 +58,17 @@ pub(crate) struct Tables {
     pub(crate) alerts: BTreeSet<(String, i64, String)>,
     /// The topic id, partition and offset of each rejected record in the dead-letter topic.
     pub(crate) dead: BTreeSet<(String, i32, usize)>,
-    /// The partition and offset of each refused item in the dead-letter topic, and whether the item is an alert.
+    /// The records in the dead-letter topic whose items the tables refused: the partition, the offset, and true for an
+    /// alert or false for a raw item.
     pub(crate) refused: BTreeSet<(i32, usize, bool)>,
 }
 
-/// The results of a fold other than the tables.
+/// The results of a fold over one partition's log, in addition to the tables.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Found {
-    /// The largest event time below each offset.
+    /// The largest event time below each offset of the log.
     pub(crate) max_below: Vec<Option<i64>>,
-    /// The counts of the records below each offset.
+    /// The counts of the records below each offset of the log.
     pub(crate) counted_below: Vec<Counts>,
     /// The offset of the last record of each row.
     pub(crate) last: BTreeMap<RowName, usize>,
@@ -76,7 +78,7 @@ pub(crate) const WINDOW: i64 = 300_000;
 pub(crate) const LATENESS: i64 = 600_000;
 pub(crate) const SKEW: i64 = 300_000;
 
-/// Folds one partition's log into the tables.
+/// Adds the records of one partition's log to the tables.
 pub(crate) fn fold(tables: &mut Tables, topic_id: &str, partition: i32, log: &[Logged]) -> Found {
     let mut max: Option<i64> = None;
     let mut found = Found {

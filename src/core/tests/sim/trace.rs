@@ -1,8 +1,8 @@
-//! Traces describe what happens in a simulated world, as steps of the transition system in `proof/`.
+//! Writes traces, which describe the events in a simulated world as steps of the transition system in `proof/`.
 //!
 //! `proof/refine.py` accepts a trace only if every line is a step of this transition system. `docs/PROOF.md` describes
-//! the lines. The simulated world writes the trace from the inputs and outputs of the pipeline, and the core does not
-//! know about traces.
+//! the lines of a trace. The simulated world derives the trace from the inputs and outputs of the pipeline, so the core
+//! contains no code for traces.
 
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -16,16 +16,16 @@ use serde_json::{Value, json};
 
 use crate::reference::{LATENESS, Logged, Said, WINDOW};
 
-/// The lines of one trace, which are kept even if the world panics.
+/// A shared buffer for the lines of one trace. The lines survive a panic of the world.
 pub(crate) type Lines = Arc<Mutex<String>>;
 
-/// Returns true if traces are requested.
+/// Returns true if the environment variable `SIM_TRACES` requests traces.
 pub(crate) fn are_wanted() -> bool {
     std::env::var_os("SIM_TRACES").is_some()
 }
 
-/// Calls `run` and returns its result. If the environment variable `SIM_TRACES` names a folder, `run` gets a buffer for
-/// lines. The function writes the lines to a file in the folder, even if `run` panics.
+/// Calls the function `run` and returns its result. If the environment variable `SIM_TRACES` names a folder, `run` gets
+/// a buffer for the lines of a trace. These lines are then written to a file in the folder, even if `run` panics.
 pub(crate) fn written<T>(name: &str, run: impl FnOnce(Option<Lines>) -> T) -> T {
     let Some(folder) = std::env::var_os("SIM_TRACES") else {
         return run(None);
@@ -38,7 +38,7 @@ pub(crate) fn written<T>(name: &str, run: impl FnOnce(Option<Lines>) -> T) -> T 
     result.unwrap_or_else(|panic| resume_unwind(panic))
 }
 
-/// The name of a row in traces.
+/// The name of a row of counts, as traces contain it.
 #[derive(Serialize)]
 #[serde(untagged)]
 pub(crate) enum Row {
@@ -62,7 +62,7 @@ impl From<&RowKey> for Row {
     }
 }
 
-/// A row update as traces describe it.
+/// The content of a row update, as traces describe it.
 #[derive(Serialize)]
 pub(crate) struct Stretch {
     tables: String,
@@ -86,7 +86,8 @@ impl Stretch {
     }
 }
 
-/// A restart point: tables, log and offset, and the largest event time and the number of events below the offset.
+/// A restart point, as traces describe it. The point names tables, a log and an offset, and contains the largest event
+/// time and the number of events below the offset.
 #[derive(Serialize)]
 pub(crate) struct Point {
     /// The id of the tables, or `None` for a commit that does not name any tables.
@@ -113,7 +114,7 @@ impl Point {
     }
 }
 
-/// The item of a record, as traces describe it.
+/// The raw item or the alert of a record, as traces describe it.
 #[derive(Serialize)]
 pub(crate) struct Item {
     pub(crate) tables: String,
@@ -122,7 +123,7 @@ pub(crate) struct Item {
     pub(crate) into: &'static str,
 }
 
-/// The item of a record, with the worker that handles the item.
+/// The raw item or the alert of a record, together with the worker that handles the item.
 #[derive(Serialize)]
 pub(crate) struct Held {
     pub(crate) worker: u64,
@@ -130,7 +131,7 @@ pub(crate) struct Held {
     pub(crate) into: &'static str,
 }
 
-/// Returns the name of a log in traces, which must be the same as in the core.
+/// Returns the name of a log in traces, which must equal the log key in the core.
 pub(crate) fn log_name(topic_id: &str, partition: i32) -> String {
     format!("{topic_id}#{partition}")
 }
@@ -147,7 +148,7 @@ pub(crate) fn into(table: PutTable) -> &'static str {
 #[derive(Serialize)]
 #[serde(tag = "step", rename_all = "snake_case")]
 pub(crate) enum Step {
-    // These steps are caused from outside the consumers.
+    // Causes outside of the consumers trigger these steps.
     MakeTables {
         tables: String,
     },
@@ -188,7 +189,7 @@ pub(crate) enum Step {
         of: String,
         offset: i64,
     },
-    // These steps happen in a consumer.
+    // A consumer takes these steps.
     StartAtCommit {
         worker: u64,
         #[serde(flatten)]
@@ -239,11 +240,11 @@ pub(crate) enum Step {
     },
 }
 
-/// Writes the steps of a world to the lines of a trace. If no trace was begun, the steps are dropped.
+/// Writes the steps of a simulated world to the lines of a trace. If no trace was begun, the steps are ignored.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Trace {
     lines: Option<Lines>,
-    /// Pairs of tables and topic for which the topic id was written into the config item.
+    /// The pairs of tables and topic for which the topic id was written into the config item.
     claimed: BTreeSet<(String, usize)>,
     workers: u64,
 }
@@ -259,13 +260,13 @@ impl Trace {
         self.lines.is_some()
     }
 
-    /// Returns a number that no earlier worker has had.
+    /// Returns a number for a new worker. No earlier worker has the same number.
     pub(crate) fn new_worker(&mut self) -> u64 {
         self.workers += 1;
         self.workers
     }
 
-    /// Writes a step to the trace.
+    /// Writes one step to the trace.
     pub(crate) fn step(&self, step: impl FnOnce() -> Step) {
         if self.is_on() {
             self.line(&step());
@@ -287,7 +288,8 @@ impl Trace {
         }
     }
 
-    /// Notes that a consumer begins with a topic id, which was written into the config item.
+    /// Notes that a consumer begins to read a topic. The trace contains a step the first time that the topic's id is
+    /// written into the config item of the tables.
     pub(crate) fn claim(&mut self, tables: &str, topic: usize) {
         if self.is_on() && self.claimed.insert((tables.to_owned(), topic)) {
             let tables = tables.to_owned();
@@ -299,7 +301,7 @@ impl Trace {
         }
     }
 
-    /// Writes the content of the tables: fences by row and log, events by row, and progress items.
+    /// Writes the content of the tables to the trace: fences by row and log, events by row, and progress items.
     pub(crate) fn state(&self, tables: &str, fences: &Value, counts: &Value, progress: &Value) {
         let state =
             json!({"tables": tables, "fences": fences, "counts": counts, "progress": progress});
@@ -316,7 +318,7 @@ impl Trace {
     }
 }
 
-/// Returns the line of a trace for a record.
+/// Returns the description of a record of a log for the trace.
 fn record(log: &str, logged: &Logged, items: bool) -> Value {
     match &logged.said {
         Said::Control => json!({"record": "blank", "log": log}),

@@ -1,4 +1,4 @@
-//! Writes the steps of one consumer's workers into the trace. The steps follow from the inputs and outputs of the
+//! Writes the steps of one consumer's workers into the trace. The steps are derived from the inputs and outputs of the
 //! consumer's pipeline.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,7 +11,7 @@ use citystream_core::restart::{Boundary, Metadata, StartFacts};
 use crate::consumer::Request;
 use crate::trace::{Held, Point, Step, Trace, into, log_name};
 
-/// A worker, which is one assignment of the consumer.
+/// A worker of the consumer, as the trace describes it. Each assignment has its own worker.
 #[derive(Clone, Debug)]
 struct Watched {
     /// The number of the worker in the trace.
@@ -19,18 +19,18 @@ struct Watched {
     /// The position up to which the trace contains the worker's steps.
     position: i64,
     durable: i64,
-    /// The offsets of the records that were passed to the worker, but that the worker has not taken yet.
+    /// The offsets of the records that were passed to the pipeline, but that the worker has not taken yet.
     given: BTreeSet<i64>,
 }
 
-/// The workers of one consumer by assignment, including workers that have ended.
+/// The workers of one consumer, by assignment. Workers that have ended are included.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Watch {
     workers: BTreeMap<u64, Watched>,
 }
 
 impl Watch {
-    /// Notes that a partition got the facts of its start. The worker of the partition may have begun.
+    /// Notes that a partition got the facts of its start, so the partition's worker may have begun.
     pub(crate) fn located(
         &mut self,
         trace: &mut Trace,
@@ -63,15 +63,15 @@ impl Watch {
         self.workers.insert(assignment, watched);
     }
 
-    /// Notes the offsets of records that are passed to a worker.
+    /// Notes the offsets of records that are passed to the pipeline for a worker.
     pub(crate) fn given(&mut self, assignment: u64, offsets: impl Iterator<Item = i64>) {
         if let Some(watched) = self.workers.get_mut(&assignment) {
             watched.given.extend(offsets);
         }
     }
 
-    /// Writes the steps of every worker up to the worker's current position. An offset that the worker passed without a
-    /// record is written as skipped.
+    /// Writes the steps of every worker up to the worker's current position. If the worker passed an offset without a
+    /// record, the trace shows the offset as skipped.
     pub(crate) fn follow(&mut self, trace: &Trace, pipeline: &Pipeline) {
         for now in pipeline.workers().filter(|_| trace.is_on()) {
             let Some(watched) = self.workers.get_mut(&now.place().assignment) else {
@@ -93,7 +93,7 @@ impl Watch {
         }
     }
 
-    /// Notes the requests of the pipeline, and the commits of partitions that the pipeline gives up.
+    /// Notes the new requests of the pipeline, and the commits of partitions that the pipeline gives up.
     pub(crate) fn sent(&self, trace: &Trace, requests: &[Request], leaves: &[CommitPart]) {
         if !trace.is_on() {
             return;
@@ -151,7 +151,8 @@ impl Watch {
         trace.step(|| Step::Offer { worker, at });
     }
 
-    /// Notes the answer to an update, just before the pipeline processes the answer.
+    /// Notes the answer to a row update. The caller must call this function just before the pipeline processes the
+    /// answer.
     pub(crate) fn update_answered(
         &self,
         trace: &Trace,
@@ -176,7 +177,7 @@ impl Watch {
         }
     }
 
-    /// Notes the answer to a batch, just before the pipeline processes the answer.
+    /// Notes the answer to a batch. The caller must call this function just before the pipeline processes the answer.
     pub(crate) fn batch_answered(
         &self,
         trace: &Trace,
@@ -200,8 +201,8 @@ impl Watch {
         }
     }
 
-    /// Notes the acknowledgement of a dead letter, just before the pipeline processes the acknowledgement. `refused_by`
-    /// is the table that refused the record's item, if the record is an event.
+    /// Notes the acknowledgement of a dead letter. The caller must call this function just before the pipeline
+    /// processes the acknowledgement. If a table refused the record's item, `refused_by` is this table.
     pub(crate) fn letter_answered(
         &self,
         trace: &Trace,
@@ -219,7 +220,7 @@ impl Watch {
         });
     }
 
-    /// Returns the worker that an answer belongs to, or `None` if the assignment of the worker has ended.
+    /// Returns the number of the worker that an answer belongs to, or `None` if the worker's assignment has ended.
     fn taker(&self, pipeline: &Pipeline, partition: i32, assignment: u64) -> Option<u64> {
         let watched = self.workers.get(&assignment)?;
         pipeline
@@ -227,7 +228,7 @@ impl Watch {
             .then_some(watched.worker)
     }
 
-    /// Returns the number of an assignment's worker in the trace, or 0 if the assignment never began.
+    /// Returns the number of an assignment's worker in the trace, or 0 if the assignment has never begun.
     fn worker(&self, assignment: u64) -> u64 {
         self.workers.get(&assignment).map_or(0, |w| w.worker)
     }

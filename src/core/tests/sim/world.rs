@@ -1,4 +1,4 @@
-//! Runs consumers on the simulated log, group and tables, with a schedule that the seed decides.
+//! Runs consumers on a simulated log, consumer group and tables, with a schedule that depends on the seed.
 
 mod accidents;
 mod answers;
@@ -31,7 +31,7 @@ pub(crate) struct World {
     now_ms: SteadyMs,
     pub(crate) durable: Durable,
     floats: Vec<Float>,
-    /// The puts that a wrong answer has refused. A wrong answer refuses the same put at most once.
+    /// The puts that a wrong answer has refused. The simulation refuses the same put by mistake at most once.
     refused_wrongly: BTreeSet<(PutTable, Ticket)>,
     consumers: Vec<Option<Consumer>>,
     faults: bool,
@@ -62,14 +62,14 @@ impl World {
         }
     }
 
-    /// Returns the world for a seed. The world writes a trace into `lines`.
+    /// Returns the world for a seed, which writes a trace into `lines`.
     pub(crate) fn traced(seed: u64, lines: Lines) -> World {
         let mut world = World::new(seed);
         world.durable.trace_into(lines);
         world
     }
 
-    /// Runs the world to the end, first with faults and then without faults.
+    /// Runs the world to its end, first with faults and then without faults.
     pub(crate) fn run(mut self) -> Result<Seen, String> {
         for _ in 0..self.draw_steps() {
             self.step()?;
@@ -119,7 +119,7 @@ impl World {
         self.pump(who)
     }
 
-    /// Moves a partition to a consumer. The former owner may or may not be notified.
+    /// Moves a partition to another consumer, with or without a notification of the former owner.
     fn rebalance(&mut self, to: usize) {
         let partition = self.rng.below(self.partitions as usize) as i32;
         for other in (0..self.consumers.len()).filter(|other| *other != to) {
@@ -168,8 +168,9 @@ impl World {
             return;
         }
         let of_this_log = c.topics.get(&(partition, assignment)) == Some(&self.durable.topic);
-        // Nothing is guaranteed for records that a consumer reads between a topic's deletion and its detection. The
-        // simulation leaves these records out, and treats the position as outside the new log.
+        // The program gives no guarantee for records that a consumer reads after a topic was deleted but before the
+        // consumer detects the deletion. The simulation does not deliver such records, and treats the consumer's
+        // position as outside the new log.
         if !of_this_log || from < self.durable.starts[partition as usize] {
             c.reading.remove(&partition);
             c.pipeline.out_of_range(partition, assignment);
@@ -219,7 +220,7 @@ impl World {
         to.max(from)
     }
 
-    /// Returns the time of the boot clock, which equals the steady clock, because no simulated host sleeps.
+    /// Returns the time of the boot clock. This time equals the steady clock, because no simulated host sleeps.
     fn boot_ms(&self) -> BootMs {
         BootMs(self.now_ms.0)
     }
@@ -247,8 +248,8 @@ impl World {
         Ok(())
     }
 
-    /// Passes the ends of the logs to a consumer from time to time. A consumer that has stopped is removed, so that a
-    /// new consumer may replace it. A consumer that replaced its client gets its partitions back.
+    /// Passes the ends of the logs to a consumer from time to time. If the consumer has stopped, it is removed, so that
+    /// a new consumer may replace it. If the consumer has replaced its client, it gets its partitions back.
     fn look(&mut self, who: usize) {
         let c = self.consumers[who].as_mut().expect("just pumped");
         if c.halted {

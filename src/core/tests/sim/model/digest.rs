@@ -1,4 +1,4 @@
-//! Hashes the parts of a state that its future depends on.
+//! Computes a hash of a state of the model from all parts of the state that affect its future.
 
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
@@ -9,8 +9,8 @@ pub(super) fn digest(text: &str) -> u64 {
     hasher.finish()
 }
 
-/// Appends the text of a consumer without times, numbers of attempts and counts, because the consumer's future does not
-/// depend on these numbers.
+/// Appends the text of a consumer without times, counts and numbers of attempts, because the consumer's future does not
+/// depend on them.
 pub(super) fn normalized(text: &str, out: &mut String) {
     let mut rest = text;
     while let Some(at) = rest.find("ledger: Ledger {") {

@@ -16,7 +16,7 @@ use crate::durable::Durable;
 /// Maximum number of requests of a consumer that the model answers between two actions.
 const ASKS_MAX: usize = 100;
 
-/// The parts of a state that an action may change.
+/// Mutable access to the parts of a state that an action may change.
 pub(super) struct Scene<'a> {
     pub(super) keep: Keep,
     pub(super) now_ms: SteadyMs,
@@ -24,7 +24,7 @@ pub(super) struct Scene<'a> {
 }
 
 impl Scene<'_> {
-    /// Runs a consumer until only writes are under way, and answers all other requests at once.
+    /// Runs a consumer until only writes are under way. All other requests are answered at once.
     pub(super) fn settle(&mut self, c: &mut Consumer) -> Result<(), String> {
         for _ in 0..ASKS_MAX {
             for wait_ms in [0, ACTION_MS - 1_000] {
@@ -101,7 +101,7 @@ impl Scene<'_> {
         }
     }
 
-    /// Lets a write take effect. Returns the outcome of a row update, and `None` for other writes.
+    /// Makes a write take effect. Returns the outcome of a row update, or `None` for other writes.
     pub(super) fn apply(&mut self, float: &Float) -> Result<Option<UpdateOutcome>, String> {
         match float {
             Float::Put(batch) => drop(self.durable.store(batch, &[])?),
@@ -173,8 +173,8 @@ impl Scene<'_> {
             | Request::Locate(..)
             | Request::CheckGap(..)
             | Request::CheckTopic => {}
-            // The model never replaces its tables, and its boot clock stands still, so no consumer reads the tables'
-            // id.
+            // A consumer of the model never has to read the tables' id, because the boot clock of the model stands
+            // still.
             Request::ReadTables
             | Request::Restore(_)
             | Request::Gone(_)

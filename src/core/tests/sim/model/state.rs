@@ -1,4 +1,4 @@
-//! The states of the model, and the actions that change them.
+//! Defines the states of the model, and the actions that change a state.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -14,21 +14,21 @@ use crate::consumer::{Consumer, Float, Request};
 use crate::durable::{Durable, Logs};
 use crate::trace::Lines;
 
-/// The start of the model's clock. Only times of this clock have 13 digits and begin with a 7, so that a hash can leave
-/// them out.
+/// The start of the model's clock. Among all numbers in a state, only times of this clock have 13 digits and begin with
+/// a 7. The hash of a state can therefore recognize these times and leave them out.
 const BEGIN_MS: SteadyMs = SteadyMs(7_000_000_000_000);
-/// Maximum duration of a drain, in milliseconds. The duration is so long that every drain can finish.
+/// Maximum duration of a drain, in milliseconds. The maximum is so long that every drain can finish.
 const DRAIN_MS: i64 = 900_000_000_000;
-/// Maximum number of rounds in which a new consumer must reach the end of the log.
+/// Maximum number of rounds that a new consumer may take to reach the end of the log.
 const ROUNDS_MAX: usize = 200;
 
 #[derive(Clone)]
 pub(super) struct State {
     now_ms: SteadyMs,
     members: [Option<Arc<Member>>; 2],
-    /// The durable state and its hash.
+    /// The durable state, together with its hash.
     pub(super) durable: Arc<(Durable, u64)>,
-    /// The writes that may still take effect, sorted by their text.
+    /// The writes under way that may still take effect, sorted by their text.
     pub(super) floats: Vec<(String, Float)>,
     left: Budget,
 }
@@ -73,8 +73,8 @@ fn sealed(durable: Durable) -> Arc<(Durable, u64)> {
 }
 
 impl State {
-    /// Returns the state in which the first consumer has just got the partition. With `lines`, the state writes a
-    /// trace.
+    /// Returns the first state of a small world, in which the first consumer has just got the partition. If `lines` is
+    /// set, the state writes a trace into this buffer.
     pub(super) fn begin(small: &Small, lines: Option<Lines>) -> Result<State, String> {
         let mut durable = Durable::new(Logs::new(vec![vec![(small.log)()]]));
         durable.items = small.keep != Keep::None;
@@ -96,7 +96,7 @@ impl State {
             .members
             .each_ref()
             .map(|m| m.as_ref().map_or(0, |m| m.digest));
-        // The order of the two consumers makes no difference to the hash.
+        // The hash must not depend on the order of the two consumers.
         members.sort_unstable();
         let mut text = format!("{members:?}{}{:?}", self.durable.1, self.left);
         for (float, _) in &self.floats {
@@ -125,7 +125,8 @@ impl State {
                     (Fate::Delayed, left.delayed),
                     (Fate::Twice, left.repeated * u8::from(update)),
                 ] {
-                    // A dead letter is never lost, because the Kafka client sends it again until it is acknowledged.
+                    // A dead letter is never lost, because the Kafka client sends the record again until the broker
+                    // acknowledges it.
                     if left > 0 && !matches!(request, Request::Reject(..)) {
                         out.push(Action::Answer(who, at, fate));
                     }
@@ -185,8 +186,8 @@ impl State {
         Ok(next)
     }
 
-    /// Changes a consumer, which is created if it does not exist. Next, runs the consumer until only writes are under
-    /// way.
+    /// Changes a consumer, or creates the consumer if it does not exist. Next, runs the consumer until only writes are
+    /// under way.
     fn change(
         &mut self,
         scene: &mut Scene<'_>,
@@ -262,8 +263,8 @@ impl State {
         }
     }
 
-    /// Checks INV-3. All consumers crash, a new consumer reads to the end of the log, and finally the writes under way
-    /// take effect.
+    /// Checks INV-3. For this check, all consumers crash, a new consumer reads to the end of the log, and finally the
+    /// writes under way take effect.
     pub(super) fn recovers(&self, small: &Small) -> Result<(), String> {
         let mut durable = self.durable.0.clone();
         let mut scene = Scene {

@@ -1,10 +1,10 @@
-//! Defines the small worlds of the model.
+//! Defines the small worlds that the model explores.
 
 use citystream_core::plan::Keep;
 
 use crate::reference::{Logged, Said};
 
-/// Maximum number of faults of each kind.
+/// Maximum number of faults of each kind in a small world.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Budget {
     pub(super) crashes: u8,
@@ -16,7 +16,7 @@ pub(super) struct Budget {
     pub(super) lost_groups: u8,
 }
 
-/// The setup of a small world.
+/// The initial setup of a small world, and its limits on faults.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Small {
     pub(super) name: &'static str,
@@ -55,22 +55,22 @@ fn bad() -> Logged {
     }
 }
 
-/// Returns four records. The second record makes the third record late.
+/// Returns a log of four records. The second record moves the watermark so far that the third record is late.
 fn late_log() -> Vec<Logged> {
     vec![event(0), event(30), event(1), event(31)]
 }
 
-/// Returns four records. An invalid record and a future event are between two events of the same window.
+/// Returns a log of four records. An invalid record and a future event are between two events of the same window.
 fn bad_log() -> Vec<Logged> {
     vec![event(0), bad(), ahead(90, 0), event(2)]
 }
 
-/// Returns two alerts, so that the consumers store items as well.
+/// Returns a log of two events that raise alerts, so that the consumers also store items.
 fn item_log() -> Vec<Logged> {
     vec![event(0), event(30)]
 }
 
-/// The small worlds that run in every `cargo test`.
+/// The small worlds that every run of `cargo test` explores.
 pub(super) const QUICK: [Small; 4] = [
     Small {
         name: "late records; a takeover, a crash",
@@ -110,7 +110,7 @@ pub(super) const QUICK: [Small; 4] = [
     },
 ];
 
-/// Small worlds with more faults at the same time, which run only with `MODEL=whole`.
+/// Small worlds with more faults at the same time. These worlds run only with `MODEL=whole`.
 pub(super) const WHOLE: [Small; 5] = [
     Small {
         name: "late records; a crash, a delayed write, a lost group",

@@ -1,4 +1,4 @@
-//! Simulates faults from outside: faults of the log, the tables and the consumers.
+//! Simulates faults of the log, the tables and the consumers.
 
 use citystream_core::table_identity::TRUST_MS;
 
@@ -7,7 +7,7 @@ use crate::consumer::{Float, Request};
 
 impl World {
     /// Removes records below the progress item, as retention does. An older commit may still take effect after the
-    /// removal, because the start rule handles this case.
+    /// removal, and the start rule must handle this case.
     pub(super) fn retain(&mut self) {
         let partition = self.rng.below(self.partitions as usize);
         let log_key = self.durable.log_key(partition as i32);
@@ -37,11 +37,12 @@ impl World {
         }
     }
 
-    /// Deletes the tables and creates them again. The replacement takes longer than a consumer trusts a tables' id that
-    /// it has read. Requests under way find no table. Consumers may be asleep during this time.
+    /// Deletes the tables and creates them again. This takes longer than a consumer trusts the tables' id after a read.
+    /// Requests under way fail, because the tables do not exist. Consumers may be asleep during this time.
     pub(super) fn remake_tables(&mut self) {
         let d = &mut self.durable;
-        // New tables need the whole log, so nothing happens if the log has lost records or belongs to a later topic.
+        // New tables can be filled only from a complete log. Therefore, the tables are not replaced if the log has lost
+        // records or the topic was created again.
         if d.topic > 0 || d.starts.iter().any(|start| *start > 0) {
             return;
         }
@@ -65,7 +66,7 @@ impl World {
         }
     }
 
-    /// Deletes a progress item if the log of its partition still has its beginning.
+    /// Deletes the progress item of a partition, if the log of the partition is complete from its beginning.
     pub(super) fn delete_progress(&mut self) {
         let partition = self.rng.below(self.partitions as usize);
         if self.durable.starts[partition] == 0 && self.durable.delete_progress(partition as i32) {
@@ -73,7 +74,7 @@ impl World {
         }
     }
 
-    /// Makes the client of a consumer get stuck on one of the consumer's partitions.
+    /// Makes a consumer's Kafka client get stuck on one of the consumer's partitions.
     pub(super) fn stick(&mut self, who: usize) {
         let pick = self.rng.next() as usize;
         let c = self.consumer(who);

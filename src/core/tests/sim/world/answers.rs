@@ -1,4 +1,4 @@
-//! Decides how the requests of consumers end.
+//! Decides how the requests of the simulated consumers end.
 
 use citystream_core::batch::{Batch, BatchOutcome};
 use citystream_core::gap::SecondRead;
@@ -10,7 +10,7 @@ use super::World;
 use crate::consumer::{Float, Request};
 use crate::draw::topic_id;
 
-/// Returns the outcome that the core derives from the table's answer to an update.
+/// Returns the outcome that the core derives from the table's correct answer to an update.
 fn judge(update: &RowUpdate, outcome: UpdateOutcome) -> UpdateOutcome {
     let shown = |fence| Shown {
         same_row: true,
@@ -23,8 +23,8 @@ fn judge(update: &RowUpdate, outcome: UpdateOutcome) -> UpdateOutcome {
     }
 }
 
-/// Returns the outcome that the core derives from an answer to another update. The update itself never reached the
-/// table.
+/// Returns the outcome that the core derives if an update gets an answer that belongs to a different update. The update
+/// itself never reached the table.
 fn judge_wrong(update: &RowUpdate, fate: usize) -> UpdateOutcome {
     let shown = |same_row, fence| Shown {
         same_row,
@@ -39,7 +39,7 @@ fn judge_wrong(update: &RowUpdate, fate: usize) -> UpdateOutcome {
 }
 
 impl World {
-    /// Ends one request of a consumer, in a way that a random number decides.
+    /// Ends one request of a consumer in a random way.
     pub(super) fn answer(&mut self, who: usize) -> Result<(), String> {
         let Some(c) = &self.consumers[who] else {
             return Ok(());
@@ -49,8 +49,8 @@ impl World {
         }
         let at = self.rng.below(c.requests.len());
         let publish = matches!(c.requests[at], Request::Publish(_));
-        // The tables are replaced here while a publication is under way, because at random times this would rarely
-        // happen.
+        // The simulation replaces the tables here, while a publication is under way. At random times, this coincidence
+        // would be rare.
         if publish && self.faults && self.rng.one_in(6) {
             self.remake_tables();
         }
@@ -142,7 +142,7 @@ impl World {
                 UpdateOutcome::Unknown
             }
             5 => {
-                // In this case, a layer below the consumer sends the update twice.
+                // In this case, a software layer below the consumer sends the update twice.
                 self.durable.update(update);
                 judge(update, self.durable.update(update))
             }
@@ -164,7 +164,7 @@ impl World {
             .update_answered(self.now_ms, update, outcome, chance);
     }
 
-    /// Acknowledges a dead letter, or makes the Kafka client send the dead letter again.
+    /// Acknowledges a dead letter, or makes the Kafka client send the same dead letter again.
     fn answer_letter(&mut self, who: usize, request: Request, fate: usize) {
         if fate == 0 {
             self.consumer(who).requests.push(request);
@@ -211,9 +211,9 @@ impl World {
 
     fn answer_stale_publish(&mut self, who: usize, publish: Publish) -> Result<(), String> {
         self.seen.stale_publishes += 1;
-        // If a new owner has already created the progress item in the new tables, the item would accept the old move.
-        // The simulation leaves this case out, because operators must stop all consumers before they create tables
-        // again.
+        // If a new owner has already created the progress item in the new tables, the old move would take effect on the
+        // new item. The simulation leaves this case out, because operators must stop all consumers before they create
+        // tables again.
         let made = self.durable.progress.contains_key(&*publish.log_key);
         if !made && !self.durable.publish(&publish)? {
             let boot_ms = self.boot_ms();
@@ -243,7 +243,7 @@ impl World {
         Ok(())
     }
 
-    /// Answers a request that changes nothing outside of the consumer.
+    /// Answers a request that only reads, and changes nothing outside of the consumer.
     fn answer_question(&mut self, who: usize, request: &Request, fate: usize) {
         let (now, boot_ms) = (self.now_ms, self.boot_ms());
         match *request {
@@ -300,8 +300,8 @@ impl World {
         }
     }
 
-    /// Answers a batch wrongly: either all puts count as unprocessed although they are stored, or the answer is another
-    /// request's refusal.
+    /// Gives a wrong answer to a batch: either all puts are reported as unprocessed although they are stored, or the
+    /// answer is the refusal of a different request.
     fn answer_wrongly(
         &mut self,
         who: usize,
@@ -309,7 +309,7 @@ impl World {
         batch: &Batch,
     ) -> Result<BatchOutcome, String> {
         let name = |ticket: Ticket| Ticket {
-            // Assignments of two consumers may have the same number.
+            // Assignments of different consumers may have the same number, so this number includes the consumer.
             assignment: ticket.assignment * 64 + who as u64,
             ..ticket
         };

@@ -1,11 +1,11 @@
-//! The end of a run, in which faults no longer occur and the remaining consumers must finish.
+//! Simulates the end of a run, in which no further faults occur and the remaining consumers must finish.
 
 use citystream_core::table_identity::READ_INTERVAL_MS;
 
 use super::World;
 use crate::consumer::{Consumer, Request};
 
-/// Maximum number of rounds in which the consumers must finish after the last fault.
+/// Maximum number of rounds that the consumers may take to finish after the last fault.
 const ROUNDS_MAX: usize = 3_000;
 
 impl World {
@@ -18,8 +18,8 @@ impl World {
         self.durable.compare(self.partitions)
     }
 
-    /// Stops the faults, so that the remaining consumers must finish. Random numbers decide which consumers crash,
-    /// which consumers stay as zombies, and whether new consumers take the partitions or old consumers keep them.
+    /// Stops the faults, so that the remaining consumers must finish. Random numbers decide which consumers crash, and
+    /// which consumers continue as zombies. Random numbers also decide whether old or new consumers own the partitions.
     pub(super) fn heal(&mut self) -> Result<(), String> {
         for who in 0..self.consumers.len() {
             if self.rng.one_in(3) {
@@ -32,7 +32,7 @@ impl World {
         for n in 0..owners {
             let who = n % self.consumers.len();
             if replaces {
-                // The old consumer continues next to the new consumer, as long as it has something to do.
+                // The old consumer continues next to the new consumer until the old consumer has nothing left to do.
                 let old = self.consumers[who].replace(fresh.clone());
                 self.consumers.push(old);
             } else if self.consumers[who].is_none() {
@@ -43,8 +43,8 @@ impl World {
         self.finish(&owner_of)
     }
 
-    /// Crashes every consumer. The requests of crashed consumers may still take effect later. Next, `resumed` new
-    /// consumers divide the partitions. In the end, the tables must equal the fold over the log.
+    /// Crashes every consumer. The requests of crashed consumers may still take effect later. Next, the partitions are
+    /// divided among new consumers, whose number is `resumed`. In the end, the tables must equal the fold over the log.
     pub(crate) fn stop_and_resume(mut self, resumed: usize) -> Result<(), String> {
         for who in 0..self.consumers.len() {
             self.crash(who);
@@ -55,8 +55,8 @@ impl World {
         self.ends_exact()
     }
 
-    /// Makes every consumer read the tables' id, as a consumer does every few seconds. Consumers whose tables are gone
-    /// stop.
+    /// Makes every consumer read the tables' id, as a real consumer does every few seconds. A consumer stops if its
+    /// tables were replaced.
     fn look_at_tables(&mut self) -> Result<(), String> {
         self.now_ms += READ_INTERVAL_MS;
         for who in 0..self.consumers.len() {
@@ -75,7 +75,7 @@ impl World {
         Ok(())
     }
 
-    /// Divides the partitions among the owners, which read the partitions to the end.
+    /// Divides the partitions among the consumers in `owners`, which read the partitions to the end.
     fn finish(&mut self, owners: &[usize]) -> Result<(), String> {
         self.faults = false;
         self.look_at_tables()?;
@@ -86,7 +86,7 @@ impl World {
         let owner_of = |partition: i32| owners[partition as usize % owners.len()];
         for &partition in &all {
             let owner = owner_of(partition);
-            // A partition that drains no longer belongs to its consumer.
+            // A draining partition no longer belongs to its consumer.
             let reads = self.consumer(owner).reading.contains_key(&partition);
             let kept = reads && self.rng.one_in(2);
             for other in (0..self.consumers.len()).filter(|other| *other != owner) {
@@ -113,8 +113,8 @@ impl World {
                     self.pump(who)?;
                 }
             }
-            // The check ignores the group's commits, because the last commit may be an older, valid restart point of a
-            // zombie.
+            // The check ignores the group's commits, because the last commit may come from a zombie, and may be an
+            // older but valid restart point.
             let done = |p: &i32| {
                 let end = self.durable.log(*p).len() as i64;
                 let owner = self.consumers[owner_of(*p)].as_ref();
