@@ -1,14 +1,15 @@
-//! Instants of three clocks. Each clock has a type of its own, so that instants of different clocks cannot be mixed.
+//! Defines the instants of three clocks. Each clock has its own type, so that instants of different clocks cannot be
+//! mixed.
 //!
 //! | type | clock | used for |
 //! |---|---|---|
 //! | [`UnixMs`] | the wall clock, which can be set | event times, watermarks, timestamps of records, the current time in items and answers |
 //! | [`SteadyMs`] | a monotonic clock, which may stand still while the host sleeps | intervals, waits and deadlines of a process |
-//! | [`BootMs`] | a monotonic clock that counts the time asleep | how long the tables' id that was read is trusted |
+//! | [`BootMs`] | a monotonic clock that counts the time asleep | how long the tables' id is trusted after it was read |
 //!
-//! The difference of two instants of the same clock is a span. An instant plus or minus a span is an instant. Spans,
-//! such as window lengths and waits, are plain `i64` values in milliseconds. Items, commits, headers and JSON contain
-//! an instant as a plain number, without its clock.
+//! The difference of two instants of the same clock is a span of time. An instant plus or minus a span is another
+//! instant. Spans, such as window lengths and waits, are plain `i64` values in milliseconds. Items, commits, headers
+//! and JSON contain an instant as a plain number, without the name of its clock.
 //!
 //! ```
 //! use citystream_core::clock::{BootMs, UnixMs};
@@ -27,8 +28,8 @@
 //! let age_ms: i64 = SteadyMs(1_357_020_000_000) - UnixMs(1_357_019_999_000);
 //! ```
 //!
-//! The trust in the tables' id must end even while the host sleeps. A monotonic clock may stand still during sleep, so
-//! the following code does not compile:
+//! Trust in the tables' id must also expire while the host sleeps. The clock of [`SteadyMs`] may stand still during
+//! sleep, so the following code does not compile:
 //!
 //! ```compile_fail
 //! use citystream_core::clock::SteadyMs;
@@ -50,14 +51,14 @@ macro_rules! clock {
             /// The earliest instant, which stands for "long ago".
             pub const MIN: $name = $name(i64::MIN);
 
-            /// Returns the instant `span_ms` later, or the last instant of the type if there is an overflow.
+            /// Returns the instant that is `span_ms` later, or the last instant of the type on overflow.
             #[inline]
             #[must_use]
             pub const fn saturating_add(self, span_ms: i64) -> $name {
                 $name(self.0.saturating_add(span_ms))
             }
 
-            /// Returns the instant `span_ms` earlier, or the first instant of the type if there is an overflow.
+            /// Returns the instant that is `span_ms` earlier, or the first instant of the type on overflow.
             #[inline]
             #[must_use]
             pub const fn saturating_sub(self, span_ms: i64) -> $name {
@@ -102,7 +103,7 @@ macro_rules! clock {
 }
 
 clock! {
-    /// Milliseconds since 1970-01-01T00:00:00Z by the wall clock, without leap seconds.
+    /// Milliseconds since 1970-01-01T00:00:00Z according to the wall clock, without leap seconds.
     UnixMs
 }
 clock! {
@@ -110,6 +111,6 @@ clock! {
     SteadyMs
 }
 clock! {
-    /// Milliseconds since the host started. On Linux, the time that the host was asleep is included.
+    /// Milliseconds since the host started. On Linux, this includes the time during which the host was asleep.
     BootMs
 }

@@ -1,13 +1,13 @@
-//! Defines a city event: its fields after validation, its severity and its identity.
+//! Defines the city event, with its fields after validation, its severity and its offset in the log.
 //!
-//! An [`Event`] is always the result of [`crate::parse`], so its fields obey the event format. The city is
+//! Every [`Event`] is a result of [`crate::parse`], so its fields obey the rules of the event format. The city is
 //! trimmed, the event type and the severity are in lower case, and the time is in UTC milliseconds.
 
 use std::fmt;
 
 use crate::clock::UnixMs;
 
-/// The severity of an event. The order of severities is from low to critical.
+/// The severity of an event. Severities are ordered from low to critical.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Severity {
     /// The event requires no action.
@@ -29,12 +29,12 @@ impl Severity {
         Severity::Critical,
     ];
 
-    /// Returns the severity with this name. The name must be in lower case.
+    /// Returns the severity with this name, which must be in lower case.
     pub fn from_name(name: &str) -> Option<Severity> {
         Severity::ALL.into_iter().find(|s| s.name() == name)
     }
 
-    /// Returns the name of the severity in records, tables and API answers.
+    /// Returns the name of the severity, as records, tables and API answers contain it.
     pub const fn name(self) -> &'static str {
         match self {
             Severity::Low => "low",
@@ -54,7 +54,7 @@ impl Severity {
         }
     }
 
-    /// Returns true if events of the severity raise alerts.
+    /// Returns true if events of this severity raise alerts.
     pub const fn is_alert(self) -> bool {
         matches!(self, Severity::High | Severity::Critical)
     }
@@ -77,11 +77,11 @@ pub struct Event {
     pub severity: Severity,
     /// The event time, in the years 1970 to 9998 UTC.
     pub time_ms: UnixMs,
-    /// The description, with at most 4,096 bytes. The description is empty if the record has none.
+    /// The description, with at most 4,096 bytes, or an empty string if the record has no description.
     pub description: Box<str>,
     /// The id that the producer gave the event, with 1 to 128 characters.
     pub event_id: Option<Box<str>>,
-    /// All other fields of the record in one JSON object, with their values unchanged.
+    /// All unknown fields of the record in one JSON object, with their values unchanged.
     pub extra: Option<Box<str>>,
 }
 

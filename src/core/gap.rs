@@ -1,12 +1,12 @@
-//! Gaps between the offsets of the records that a Kafka client delivers.
+//! Defines gaps between the offsets of the records that a Kafka client delivers.
 //!
-//! A gap has one of two causes, which look the same to a reader of the log. Control records and records of aborted
-//! transactions have offsets but are never delivered, so they leave a real gap. A Kafka client that skips records by
-//! mistake also leaves a gap. A consumer that commits past skipped records loses them without a trace. Only a second,
-//! independent read of the same range distinguishes a real gap from skipped records. Therefore no restart point crosses
-//! a gap until the second read has confirmed the gap.
+//! A gap has one of two causes, which a consumer cannot tell apart from the offsets alone. Control records and records
+//! of aborted transactions have offsets but are never delivered, so they leave a real gap. A Kafka client that skips
+//! records by mistake also leaves a gap. A consumer that commits past skipped records loses them without a trace. Only
+//! a second, independent read of the same range distinguishes a real gap from skipped records. Therefore, no restart
+//! point moves past a gap before the second read has confirmed that the gap is real.
 //!
-//! librdkafka's maintainers advise consumers to compare offsets
+//! The maintainers of librdkafka advise consumers to compare offsets
 //! (<https://github.com/confluentinc/librdkafka/issues/2256>).
 
 use crate::event::Offset;
@@ -23,7 +23,7 @@ pub struct Gap {
 /// The result of a second read that starts at [`Gap::from`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SecondRead {
-    /// The first committed record, or the end of the log, is at the given offset.
+    /// The second read found the first committed record, or the end of the log, at this offset.
     Next(Offset),
     /// The brokers have no record at `from`, because retention removed it or the log was truncated.
     OutOfRange,
@@ -31,14 +31,14 @@ pub enum SecondRead {
     NoAnswer,
 }
 
-/// The kind of a gap, after a second read.
+/// The kind of a gap, according to a second read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// The log holds no record in the gap, so reading continues after the gap.
     Real,
-    /// The client skipped the record at `found`, so the gap must be read again.
+    /// The client skipped at least one record, so the gap must be read again.
     Skipped {
-        /// The first offset that the second read found.
+        /// The offset of the first record that the second read found.
         found: Offset,
     },
     /// The log no longer covers the gap. The start rule decides which records are lost.

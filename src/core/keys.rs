@@ -1,7 +1,7 @@
-//! The names and keys of all items in the tables, as docs/TABLES.md defines them.
+//! Builds the names and keys of all items in the tables, as docs/TABLES.md defines them.
 //!
-//! Pure functions map an event to the keys under which the event is stored. The shard hash is part of [`crate::RULES`],
-//! because the hash decides in which item a total is counted.
+//! Pure functions map an event to the keys of its items. The shard hash is part of [`crate::RULES`], because the hash
+//! decides which item counts the event.
 
 use crate::clock::UnixMs;
 use crate::event::{Event, Offset, Severity};
@@ -18,17 +18,17 @@ pub const AGGREGATIONS: usize = 1;
 pub const ALERTS: usize = 2;
 /// Index of the totals table in [`TABLES`].
 pub const TOTALS: usize = 3;
-/// Index of the table of incidents, which follows the indexes of the tables in [`TABLES`].
+/// Index of the table of incidents. This index follows the indexes of the four tables in [`TABLES`].
 pub const INCIDENTS: usize = TABLES.len();
-/// The index of raw events by city shard and time.
+/// The name of the index of raw events by city shard and time.
 pub const CITY_INDEX: &str = "city-timestamp-index";
-/// The index of aggregations by series and window start. The index contains only keys.
+/// The name of the index of aggregations by series and window start. The index contains only keys.
 pub const SERIES_INDEX: &str = "series-window-index";
-/// The index of alerts by severity shard and sort key.
+/// The name of the index of alerts by severity shard and sort key.
 pub const SEVERITY_INDEX: &str = "severity-timestamp-index";
-/// The index of incidents by state and time of opening.
+/// The name of the index of incidents by state and time of opening.
 pub const STATE_INDEX: &str = "state-opened-index";
-/// Number of shards over which the totals are spread.
+/// Number of shards over which the totals rows are spread.
 pub const TOTALS_SHARDS: u32 = 16;
 /// Maximum number of shards per city and per severity that a config item may set.
 pub const SHARDS_MAX: u32 = 64;
@@ -55,17 +55,17 @@ pub const SUMS: [&str; 6] = [
     "severity_high",
     "severity_critical",
 ];
-/// The attribute of a progress item that contains the offset below which its sums count all events. If `sums_next`
-/// differs from the item's `next`, the sums are unknown. The offsets differ after a consumer of an older version has
-/// moved `next` without updating the sums.
+/// The attribute of a progress item that contains the offset up to which its sums count. If `sums_next` differs from
+/// the item's `next`, the sums are unknown. The two offsets differ if a consumer of an older version has moved `next`
+/// without updating the sums.
 pub const SUMS_NEXT: &str = "sums_next";
-/// The prefix of an attribute that holds a fence, which is the offset after the last record counted in the row.
+/// The prefix of the names of attributes that hold a fence: the offset after the last record counted in the row.
 pub const FENCE_NEXT: &str = "next#";
-/// The prefix of the attribute that holds the offset of the first record counted in the row. The attribute is set only
-/// once.
+/// The prefix of the names of attributes that hold the offset of the first record counted in the row. Each of these
+/// attributes is set only once.
 pub const FENCE_FIRST: &str = "first#";
 
-/// The names of all tables with one prefix.
+/// The names of all tables that share one prefix.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TableNames {
     /// The table with one item per event.
@@ -130,7 +130,7 @@ pub fn is_series(series: &str, city: &str, event_type: &str) -> bool {
         && series.as_bytes()[city.len()] == b'#'
 }
 
-/// Returns the city and the event type of a series.
+/// Returns the city and the event type of a series, or `None` if the text is not a series.
 pub fn split_series(series: &str) -> Option<(&str, &str)> {
     series.split_once('#')
 }
@@ -144,17 +144,17 @@ pub fn series_hash(city: &str, event_type: &str) -> u32 {
     hasher.finalize()
 }
 
-/// Returns the attribute `shard` of a series in the totals table, which is `totals#<n>`.
+/// Returns the value `totals#<n>` of the attribute `shard` of a series in the totals table.
 pub fn totals_shard(series: &str) -> String {
     format!("totals#{}", hash(series) % TOTALS_SHARDS)
 }
 
-/// Returns every value of `shard` under which totals are stored.
+/// Returns every value that the attribute `shard` of a totals row can have.
 pub fn totals_shards() -> impl Iterator<Item = String> {
     (0..TOTALS_SHARDS).map(|n| format!("totals#{n}"))
 }
 
-/// Returns the `partition_key` of a window row, which is `<series>#<window start>`.
+/// Returns the attribute `partition_key` of a window row, which is `<series>#<window start>`.
 pub fn window_key(series: &str, window_start_ms: UnixMs) -> String {
     format!("{series}#{}", format_seconds(window_start_ms))
 }
@@ -189,8 +189,8 @@ pub fn severity_shard(severity: Severity, event_id: &str, shards: u32) -> String
     format!("{severity}#{}", hash(event_id) % shards)
 }
 
-/// Returns the log key `<topic id>#<partition>`. The log key is the sort key of a progress item. In the name of a
-/// fence, the log key follows [`FENCE_NEXT`] or [`FENCE_FIRST`].
+/// Returns the log key `<topic id>#<partition>`. The log key is the sort key of a progress item. In the name of a fence
+/// attribute, the log key follows [`FENCE_NEXT`] or [`FENCE_FIRST`].
 pub fn log_key(topic_id: &str, partition: i32) -> String {
     format!("{topic_id}#{partition}")
 }

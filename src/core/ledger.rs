@@ -1,4 +1,4 @@
-//! The ledger of a consumer counts what happened to every record that the consumer has consumed (INV-7).
+//! Defines the ledger of a consumer, which counts what happened to every record that the consumer has consumed (INV-7).
 //!
 //! `consumed = counted + late + rejected + already_counted + heartbeats + given_up + in flight`
 
@@ -11,9 +11,10 @@ pub struct Ledger {
     pub consumed: u64,
     /// Number of events that were counted in a window.
     pub counted: u64,
-    /// Number of events that were counted as late.
+    /// Number of late events that were counted.
     pub late: u64,
-    /// Number of rejected records that the dead-letter topic acknowledged, by [`Reason`] in the order of `Reason::ALL`.
+    /// Number of rejected records that the dead-letter topic acknowledged, for each [`Reason`] in the order of
+    /// `Reason::ALL`.
     pub rejected: [u64; Reason::ALL.len()],
     /// Number of events that the tables had already counted.
     pub already_counted: u64,

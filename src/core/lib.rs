@@ -1,22 +1,23 @@
 //! The pure logic of citystream. This crate decides what an event means and what the consumer writes.
 //!
 //! This crate never reads a clock, draws a random number or waits. The crate uses neither the AWS SDK nor librdkafka.
-//! The functions of the crate take values and return values, so a test can drive them through every order of events.
-//! The modules around the crate (`kafka`, `store`, `cmd`) do the I/O. The caller passes the current time as `now_ms`,
-//! and passes random numbers as arguments.
+//! The functions of the crate take values and return values, so a test can pass them events in every order. Modules
+//! outside this crate (`kafka`, `store`, `cmd`) do the I/O. The caller passes the current time (`now_ms`) and random
+//! numbers as arguments.
 //!
 //! Modules in reading order:
 //!
-//! - [`event`], [`parse`]: the event, and the parser for records
+//! - [`event`], [`parse`]: the type of an event, and the parser for records
 //! - [`clock`], [`time`], [`window`], [`watermark`]: instants, timestamps, windows and lateness
 //! - [`keys`]: the names and keys of all items
-//! - [`stretch`], [`plan`]: sums of records, and the writes to the tables
-//! - [`worker`], [`pipeline`]: one partition, and all partitions of a consumer
-//! - [`restart`], [`gap`]: where a partition starts, and gaps between offsets
+//! - [`stretch`], [`plan`]: the sums of records, and the writes to the tables
+//! - [`worker`], [`pipeline`]: the state of one partition, and of all partitions of a consumer
+//! - [`restart`], [`gap`]: the offset at which a partition starts, and gaps between offsets
 //! - [`batch`], [`pace`]: batches of puts, concurrency and waits
 //! - [`rollup`]: counts by hour and by day
 //! - [`synth`], [`synth_faults`], [`replay`], [`repair`]: synthetic events, old events and repaired records
-//! - [`submission`], [`murmur2`], [`progress`]: events in a request, partitions of keys, and remaining times
+//! - [`submission`], [`murmur2`], [`progress`]: the events in a request, the partition of a key, and the remaining time
+//!   of a task
 
 pub mod audit;
 pub mod batch;
@@ -48,10 +49,10 @@ pub mod watermark;
 pub mod window;
 pub mod worker;
 
-/// The version of the rules that decide the validity, the row and the lateness of a record.
+/// The version of the rules that decide whether a record is valid, which rows count it, and whether it is late.
 ///
-/// The config item in the totals table contains the version of the rules. A consumer stops if the config item contains
-/// another version than the consumer's own. If consumers with different rules updated the same rows, some records would
-/// be counted twice or never. A change to [`parse`], [`window`], [`watermark`] or [`keys`] that alters a result must
-/// raise the version.
+/// The config item in the totals table contains the version of the rules. A consumer stops if the version in the config
+/// item differs from its own version. If consumers with different rules updated the same rows, some records would be
+/// counted twice or never. Every change to the results of [`parse`], [`window`], [`watermark`] or [`keys`] must
+/// increase the version.
 pub const RULES: u32 = 1;

@@ -1,16 +1,17 @@
-//! Computes the partition of a key as Kafka's Java clients and librdkafka's `murmur2_random` compute it.
+//! Computes the partition of a key in the same way as Kafka's Java clients and librdkafka's partitioner
+//! `murmur2_random`.
 //!
-//! A record with a key goes to the partition `murmur2(key) & 0x7fffffff mod partitions`. The producer lets
-//! librdkafka choose the partition. This file serves code that must know the partition in advance, such as the
-//! flow control of the embedded broker.
+//! The partition of a record with a key is `murmur2(key) & 0x7fffffff mod partitions`. The producer lets librdkafka
+//! choose the partition. Code that must know the partition in advance uses this file, such as the flow control of the
+//! embedded broker.
 
 const SEED: u32 = 0x9747_b28c;
 const M: u32 = 0x5bd1_e995;
 
-/// Returns the murmur2 hash of Kafka (`org.apache.kafka.common.utils.Utils.murmur2`).
+/// Returns the murmur2 hash as Kafka computes it (`org.apache.kafka.common.utils.Utils.murmur2`).
 pub fn murmur2(key: &[u8]) -> u32 {
-    // Kafka allows keys of any length, but no key in this program has more than 256 bytes, so the conversion of
-    // the length cannot fail.
+    // No key in this program has more than 256 bytes, so the conversion of the length cannot fail. Kafka itself allows
+    // longer keys.
     let mut h = SEED ^ u32::try_from(key.len()).unwrap_or(u32::MAX);
     let mut words = key.chunks_exact(4);
     for word in words.by_ref() {

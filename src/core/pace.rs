@@ -1,20 +1,20 @@
 //! Decides how many requests may run at the same time, and how long to wait before a retry.
 //!
-//! The limit on concurrent requests doubles with each round of successes until the table throttles for the first time.
-//! After the first throttling, the limit grows by one per round and halves when the table throttles, like TCP's
-//! congestion window. Waits between attempts double up to a cap, with full jitter, so that many consumers do not retry
-//! at the same moment. The caller passes the random numbers.
+//! The limit on concurrent requests doubles with each round of successful answers until the table throttles a request
+//! for the first time. After the first throttling, the limit grows by one per round, and halves when the table
+//! throttles again, like TCP's congestion window. The waits between attempts double up to a maximum, with full jitter,
+//! so that many consumers do not retry at the same moment. The caller passes the random numbers for the jitter.
 
 /// The limit on requests in flight to one table.
 #[derive(Clone, Debug)]
 pub struct Concurrency {
     limit: f64,
     limit_max: f64,
-    /// True until the table throttles for the first time, because the table's capacity is unknown before the first
-    /// throttling.
+    /// True until the table throttles a request for the first time. Until then, the table's capacity is unknown.
     is_starting: bool,
     in_flight: u32,
-    /// Number of answers before the limit may halve again, so that one period of throttling halves the limit only once.
+    /// Number of answers that must arrive before the limit may halve again. Therefore, one period of throttling halves
+    /// the limit only once.
     hold: u32,
 }
 
@@ -30,7 +30,7 @@ impl Concurrency {
         }
     }
 
-    /// Returns true if one more request may be sent.
+    /// Returns true if the limit allows one more request.
     pub fn has_room(&self) -> bool {
         f64::from(self.in_flight) + 1.0 <= self.limit
     }
@@ -53,8 +53,8 @@ impl Concurrency {
                 self.hold = self.in_flight;
             }
         } else if was_full {
-            // The limit grows only if it was reached, because a success below the limit does not show that the table
-            // accepts more.
+            // The limit grows only if it was reached. A success below the limit does not show that the table accepts
+            // more requests.
             let more = if self.is_starting {
                 1.0
             } else {
@@ -64,7 +64,7 @@ impl Concurrency {
         }
     }
 
-    /// Returns the number of requests in flight, which have no answer yet.
+    /// Returns the number of requests in flight, which are the requests without an answer.
     pub fn in_flight(&self) -> u32 {
         self.in_flight
     }
@@ -72,12 +72,12 @@ impl Concurrency {
 
 /// Maximum wait before the first retry, in milliseconds.
 pub const BACKOFF_BASE_MS: i64 = 25;
-/// Maximum wait between two attempts, in milliseconds. The maximum is small, so that a consumer soon notices that a
+/// Maximum wait between two attempts, in milliseconds. The maximum is short, so that a consumer soon notices when a
 /// table has recovered.
 pub const BACKOFF_MAX_MS: i64 = 5_000;
 
 /// Returns the wait before retry number `attempt`, in milliseconds. The first retry has the number 1. The random number
-/// `chance` selects the wait from the whole range between zero and its cap (full jitter).
+/// `chance` selects a wait between zero and a maximum (full jitter). The maximum grows with `attempt`.
 pub fn backoff_ms(attempt: u32, chance: u32) -> i64 {
     let cap = (BACKOFF_BASE_MS << attempt.saturating_sub(1).min(16)).min(BACKOFF_MAX_MS);
     1 + i64::from(chance) * cap / i64::from(u32::MAX)
@@ -128,7 +128,7 @@ mod tests {
                 fill(&mut c);
             }
         }
-        // A throttled answer halves the limit, so no further request is sent.
+        // A throttled answer halves the limit, so no further request is sent now.
         c.answered(true);
         fill(&mut c);
         assert_eq!(c.in_flight(), 63);
@@ -144,10 +144,10 @@ mod tests {
         assert!(c.has_room());
     }
 
-    /// Simulates a table that provides `units_at(second)` write units in each second and answers after `answer_ms`. A
-    /// put costs one unit. Unused units are available for up to one second, as in DynamoDB. The function sends full
-    /// batches for `seconds` as [`Concurrency`] allows, and retries refused puts after their back-off. The function
-    /// returns the number of puts stored in each second.
+    /// Simulates a table with `units_at(second)` write units in each second, which answers requests after `answer_ms`.
+    /// A put costs one unit. Unused units stay available for up to one second, as in DynamoDB. For `seconds` seconds,
+    /// the function sends as many full batches as [`Concurrency`] allows, and retries refused puts after a wait.
+    /// Returns the number of puts stored in each second.
     fn drive(
         c: &mut Concurrency,
         seconds: i64,
@@ -156,8 +156,8 @@ mod tests {
     ) -> Vec<f64> {
         const BATCH: f64 = 25.0;
         let (mut tokens, mut stored) = (0.0, vec![0.0; usize::try_from(seconds).expect("few")]);
-        // `answers` contains the requests under way, and `again` contains the parts of batches that wait for a retry.
-        // Each element of these lists has a time, a number of puts and an attempt number.
+        // The list `answers` contains the requests under way. The list `again` contains the parts of batches that wait
+        // for a retry. Each element of these lists has a time, a number of puts and an attempt number.
         let mut answers: Vec<(i64, f64, u32)> = Vec::new();
         let mut again: Vec<(i64, f64, u32)> = Vec::new();
         let mut chance = 1_u32;

@@ -1,9 +1,9 @@
-//! Parses the bytes of a record. The result is an event, a heartbeat, or the reason why the record is neither of these.
+//! Parses the bytes of a record. The result is an event, a heartbeat, or the reason why the record is rejected.
 //!
-//! The parser never panics and has a result for every input. The parser checks every part of the value, including
-//! unknown fields. Four flaws anywhere in the value make it `not_json`: a key that occurs twice in one object, a lone
-//! surrogate, a number that overflows a double, and more than 127 levels of nesting. The rules are checked in the order
-//! of this table, and the first broken rule is the reason for the rejection:
+//! The parser never panics and returns a result for every input. The parser checks every part of the value, including
+//! unknown fields. A value is rejected as `not_json` if any part has one of four flaws: a key that occurs twice in one
+//! object, a lone surrogate, a number that overflows a double, or more than 127 levels of nesting. The rules are
+//! checked in the order of this table, and the first broken rule is the reason for the rejection:
 //!
 //! | order | reason | when |
 //! |---|---|---|
@@ -12,7 +12,7 @@
 //! | 3 | `not_utf8` | the value is not valid UTF-8 |
 //! | 4 | `not_json` | not one strict JSON object |
 //! | 5 | `missing_field` | city, event_type, severity or timestamp absent |
-//! | 6–11 | `bad_…` | the field breaks its rule, which includes `null` and other types |
+//! | 6–11 | `bad_…` | the field breaks its rule, for example with `null` or a value of the wrong type |
 //!
 //! A change that alters any result of the parser must also raise [`crate::RULES`].
 
@@ -36,9 +36,9 @@ pub const EVENT_TYPE_BYTES_MAX: usize = 64;
 pub const DESCRIPTION_BYTES_MAX: usize = 4_096;
 /// Maximum length of an event id in Unicode scalar values.
 pub const EVENT_ID_CHARS_MAX: usize = 128;
-/// Maximum depth of nesting in a record's value. The record itself is level 1.
+/// Maximum depth of nesting in a record's value. The outermost object is level 1.
 pub const DEPTH_MAX: usize = 127;
-/// The header that makes a record without a value a heartbeat.
+/// The name of the header that turns a record without a value into a heartbeat.
 pub const HEARTBEAT_HEADER: &str = "citystream-heartbeat";
 
 /// The reason why a record is rejected. The reasons are a closed set, because metrics use them as a label and dead
@@ -53,13 +53,13 @@ pub enum Reason {
     NotUtf8,
     /// The value is not one strict JSON object.
     NotJson,
-    /// One of the four required fields is missing.
+    /// At least one of the four required fields is missing.
     MissingField,
     /// The city is not a valid name of a city.
     BadCity,
     /// The event type is not a valid name of an event type.
     BadEventType,
-    /// The severity is not one of the four severities.
+    /// The severity is not `low`, `medium`, `high` or `critical`.
     BadSeverity,
     /// The timestamp does not match the grammar or is out of range.
     BadTimestamp,
@@ -67,9 +67,9 @@ pub enum Reason {
     BadDescription,
     /// The event id is not a string, is too long, or contains control characters.
     BadEventId,
-    /// The record has more than one heartbeat header, or its heartbeat header is not a number of 1 to 15 digits.
+    /// The record has more than one heartbeat header, or the header's value is not a number of 1 to 15 digits.
     BadHeartbeat,
-    /// DynamoDB refused the raw item or the alert of the event. The counts still include the record.
+    /// DynamoDB refused the raw item or the alert of the event. The counts still include the event.
     RefusedByTable,
 }
 
@@ -91,7 +91,7 @@ impl Reason {
         Reason::RefusedByTable,
     ];
 
-    /// Returns the name of the reason in headers, metrics and messages.
+    /// Returns the name of the reason, as headers, metrics and messages contain it.
     pub const fn name(self) -> &'static str {
         match self {
             Reason::Empty => "empty",
@@ -117,12 +117,12 @@ impl fmt::Display for Reason {
     }
 }
 
-/// The reason why a record is not an event, and a sentence with details.
+/// The reason why a record was rejected, and a sentence with details.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reject {
     /// The first rule that the record breaks.
     pub reason: Reason,
-    /// The details for people. The text may change between versions.
+    /// A sentence with details for people. The text may change between versions.
     pub detail: String,
 }
 
@@ -150,10 +150,10 @@ pub enum Body {
     Heartbeat(UnixMs),
 }
 
-/// Parses a whole record: its value, or its headers if it has no value.
+/// Parses a whole record. Without a value, the headers decide whether the record is a heartbeat.
 ///
-/// `headers` yields the value of every header named [`HEARTBEAT_HEADER`], and `None` for a header with a null
-/// value.
+/// The iterator `headers` yields the value of every header named [`HEARTBEAT_HEADER`], or `None` for a header with a
+/// null value.
 ///
 /// # Errors
 /// Returns a [`Reject`] for the first broken rule.
@@ -193,11 +193,11 @@ fn parse_heartbeat(value: Option<&[u8]>) -> Option<UnixMs> {
 /// A parsed event. The texts of the event are borrowed from the record unless they need decoding.
 #[derive(Debug)]
 pub struct BorrowedEvent<'a> {
-    /// The city, as in [`Event::city`].
+    /// The city of the event, as in [`Event::city`].
     pub city: Cow<'a, str>,
-    /// The event time, as in [`Event::time_ms`].
+    /// The time of the event, as in [`Event::time_ms`].
     pub time_ms: UnixMs,
-    /// The event's own id, as in [`Event::event_id`].
+    /// The id that the producer gave the event, as in [`Event::event_id`].
     pub event_id: Option<Cow<'a, str>>,
     event_type: Cow<'a, str>,
     severity: Severity,
@@ -227,7 +227,7 @@ pub fn parse_event(value: &[u8]) -> Result<Event, Reject> {
     parse_borrowed_event(value).map(Event::from)
 }
 
-/// Works like [`parse_event`], for callers that forward the value unchanged.
+/// Works like [`parse_event`], but returns only the fields that are needed by callers that forward the value unchanged.
 ///
 /// # Errors
 /// Returns a [`Reject`] for the first broken rule.
@@ -249,8 +249,9 @@ pub fn parse_borrowed_event(value: &[u8]) -> Result<BorrowedEvent<'_>, Reject> {
     fields.into_event()
 }
 
-/// Returns serde_json's message. The line number in the message counts lines of the value, but readers could take it
-/// for a line number of a file. If the value has only one line, the function therefore removes the line number.
+/// Returns the error message of serde_json. The line number in the message counts lines of the value, but readers could
+/// mistake it for a line number of a file. Therefore, the function removes the line number if the value has only one
+/// line.
 fn detail(error: &serde_json::Error) -> String {
     let text = error.to_string();
     match text.rsplit_once(" at line 1 column ") {
@@ -259,7 +260,7 @@ fn detail(error: &serde_json::Error) -> String {
     }
 }
 
-/// The value of a known field: its text, or an error if it has another type.
+/// The value of a known field: its text, or an error if the value is not a string.
 type Field<'a> = Option<Result<Cow<'a, str>, ()>>;
 
 #[derive(Default)]
@@ -398,7 +399,7 @@ fn is_control(c: char) -> bool {
     c.is_control()
 }
 
-/// Returns the text in quotes, cut to a length that fits a header or a log line.
+/// Returns the text in quotes. A long text is cut to a length that fits into a header or a log line.
 pub fn quoted(text: &str) -> String {
     let cut: String = text.chars().take(64).collect();
     if cut.len() < text.len() {
@@ -463,7 +464,7 @@ impl<'de> serde::de::Visitor<'de> for RecordVisitor {
     }
 }
 
-/// Checks that the raw text of a field, which is kept unchanged, is strict JSON.
+/// Checks that the raw text of a field is strict JSON. The raw text itself is kept unchanged.
 fn check_value(text: &str) -> Result<(), serde_json::Error> {
     use serde::de::DeserializeSeed as _;
     let mut de = serde_json::Deserializer::from_str(text);

@@ -1,4 +1,4 @@
-//! Replaces or appends one field of a JSON object, and leaves all other bytes unchanged.
+//! Replaces or appends one field of a JSON object, without a change to any other byte.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -11,19 +11,19 @@ use serde_json::value::RawValue;
 pub fn find_member(text: &str, name: &str) -> Option<Range<usize>> {
     let members: BTreeMap<Cow<'_, str>, &RawValue> = serde_json::from_str(text).ok()?;
     let raw = members.get(name)?.get();
-    // The value is borrowed from the text, so the address of the value shows its position in the text.
+    // The value is borrowed from the text, so the address of the value gives its position in the text.
     let start = (raw.as_ptr() as usize).checked_sub(text.as_ptr() as usize)?;
     Some(start..start + raw.len())
 }
 
-/// Returns `text` with the value of the field `name` replaced by `value`, which must be valid JSON.
+/// Replaces the value of the field `name` in `text`, and returns the new text. `value` must be valid JSON.
 pub fn replace_member(text: &str, name: &str, value: &str) -> Option<String> {
     let Range { start, end } = find_member(text, name)?;
     Some([&text[..start], value, &text[end..]].concat())
 }
 
-/// Returns `text` with the field `name` added after all other fields. `value` must be valid JSON. Returns `None` if
-/// `text` is not an object or already has the field.
+/// Adds the field `name` to `text` after all other fields, and returns the new text. `value` must be valid JSON.
+/// Returns `None` if `text` is not an object or already has the field.
 pub fn append_member(text: &str, name: &str, value: &str) -> Option<String> {
     let members: BTreeMap<Cow<'_, str>, &RawValue> = serde_json::from_str(text).ok()?;
     if members.contains_key(name) {

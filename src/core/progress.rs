@@ -1,13 +1,13 @@
-//! Computes the rate and the remaining time of a task whose total is known.
+//! Computes the rate and the remaining time of a task with a known amount of work.
 
 use crate::clock::SteadyMs;
 
-/// Weight of the newest measurement in the average rate. The previous rate has the remaining weight, 0.7.
+/// Weight of the newest measurement in the average rate. The previous average has the remaining weight of 0.7.
 const NEWEST_WEIGHT: f64 = 0.3;
 /// Time between two measurements of the rate, in milliseconds.
 const MEASURE_MS: i64 = 1_000;
 
-/// Tracks how many pieces of a task are done, and how fast.
+/// Tracks how many pieces of a task are done, and how many are done per second.
 #[derive(Clone, Debug)]
 pub struct TaskProgress {
     measured_ms: SteadyMs,
@@ -16,8 +16,7 @@ pub struct TaskProgress {
 }
 
 impl TaskProgress {
-    /// Returns the progress of a task that begins at `now_ms` with `done` finished pieces. Only differences between the
-    /// values of `now_ms` matter.
+    /// Returns the progress of a task that begins at `now_ms` with `done` finished pieces.
     pub fn new(now_ms: SteadyMs, done: u64) -> TaskProgress {
         TaskProgress {
             measured_ms: now_ms,
@@ -34,7 +33,8 @@ impl TaskProgress {
             return;
         }
         let newest = done.saturating_sub(self.measured) as f64 * 1_000.0 / ms as f64;
-        // A rate of zero is replaced instead of averaged, because tasks often begin with a wait.
+        // The newest rate replaces a rate of zero instead of being averaged with it, because tasks often begin with a
+        // wait.
         self.per_second = match self.per_second {
             Some(rate) if rate > 0.0 => Some(rate * (1.0 - NEWEST_WEIGHT) + newest * NEWEST_WEIGHT),
             _ => Some(newest),
@@ -47,8 +47,8 @@ impl TaskProgress {
         self.per_second.unwrap_or(0.0)
     }
 
-    /// Returns the time that `left` more pieces take at the recent rate, in seconds. Returns `None` while the rate is
-    /// zero.
+    /// Returns the remaining time of the task in seconds, at the recent rate. The parameter `left` is the number of
+    /// remaining pieces. Returns `None` while the rate is zero.
     #[allow(
         clippy::cast_possible_truncation,
         clippy::cast_precision_loss,
@@ -59,7 +59,7 @@ impl TaskProgress {
             return Some(0);
         }
         let rate = self.per_second.filter(|rate| *rate > 0.0)?;
-        // The conversion to `u64` saturates at the largest value, but no task takes that long.
+        // The conversion to `u64` saturates at the largest `u64`, but no task takes that many seconds.
         Some((left as f64 / rate).ceil() as u64)
     }
 }

@@ -1,10 +1,10 @@
-//! Repairs rejected records that can be repaired without guessing.
+//! Repairs rejected records if the repair does not require a guess.
 //!
 //! | reason | repair |
 //! |---|---|
 //! | `not_json` | a byte order mark at the start is dropped |
 //! | `bad_event_type`, `bad_severity` | white space around the value is trimmed |
-//! | `bad_timestamp` | a text without a zone is UTC; a whole number is Unix seconds, or milliseconds from 12 digits on |
+//! | `bad_timestamp` | a text without a time zone is read as UTC; a whole number is read as Unix seconds, or as milliseconds if it has 12 or more digits |
 //! | `bad_description` | `null` becomes an empty string; a text that is too long is cut |
 //! | `bad_event_id` | the id is replaced by the default id of a record without an id |
 //!
@@ -17,12 +17,12 @@ use crate::parse::{DESCRIPTION_BYTES_MAX, Reason, parse_event};
 use crate::patch::{find_member, replace_member};
 use crate::time::{format_millis, is_event_time};
 
-/// A number of at least 100,000,000,000 is taken as milliseconds, and a smaller number as seconds. The limit is
-/// the year 1973 in milliseconds, and the year 5138 in seconds.
+/// The smallest timestamp that is read as milliseconds. Smaller numbers are read as seconds. The limit stands for the
+/// year 1973 in milliseconds, and for the year 5138 in seconds.
 const MILLIS_FROM: i64 = 100_000_000_000;
 
-/// Returns the repaired value and the event that the value contains. `own_id` is the default id of a record without an
-/// id.
+/// Returns the repaired value and the event in the repaired value. `own_id` is the default id that a record without an
+/// id gets.
 ///
 /// # Errors
 /// Returns the reason why the value is still rejected.
@@ -37,7 +37,7 @@ pub fn repair(value: &[u8], own_id: &str) -> Result<(String, Event), Reason> {
             Ok(event) => return Ok((text, event)),
             Err(reject) => reject.reason,
         };
-        // If a repair did not help the first time, it does not help the second time.
+        // If a repair did not help the first time, it will not help the second time.
         if mended.contains(&reason) {
             return Err(reason);
         }

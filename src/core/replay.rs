@@ -1,14 +1,14 @@
-//! Replays old events: decides when each event is sent, and which event time the event gets.
+//! Plans the replay of old events: when each event is sent, and which event time the event gets.
 //!
 //! | event times | without a speed | at a speed |
 //! |---|---|---|
 //! | kept | all events are sent at once | the time between two events is divided by the speed |
-//! | moved | all events are sent at once; all times move by the same number of whole windows, so that the newest event is at most five minutes before the start and each window keeps its events | each event gets the time at which it is due |
+//! | moved | all events are sent at once; all times move by the same number of whole windows, so that the newest event is at most five minutes old at the start and each window keeps its events | each event gets the time at which it is due |
 
 use crate::clock::UnixMs;
 use crate::window::Rules;
 
-/// Decides when the events of an input are sent, and which event times they get.
+/// A plan that says when each event of an input is sent, and which event time the event gets.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Replay {
     speed: Option<f64>,
@@ -24,13 +24,14 @@ enum Moved {
     Not,
     /// All event times move by the same number of milliseconds.
     By(i64),
-    /// Each event time becomes the time at which the event is due, counted from the given instant.
+    /// Each event time is replaced by the time at which the event is sent. The field is the instant at which the replay
+    /// starts.
     Due(UnixMs),
 }
 
 impl Replay {
-    /// Returns a replay that keeps the event times. If `speed` is set, the events are sent `speed` times faster than
-    /// they happened. Without a speed, all events are sent at once.
+    /// Returns a replay that keeps the event times. With a speed, the events are sent `speed` times faster than they
+    /// happened. Without a speed, all events are sent at once.
     pub fn at_speed(speed: Option<f64>) -> Replay {
         Replay {
             speed,
@@ -38,8 +39,8 @@ impl Replay {
         }
     }
 
-    /// Moves the event times to the present. `newest_ms` is the largest event time of the input, which is needed
-    /// only without a speed.
+    /// Changes the replay so that the event times move to the present. `newest_ms` is the largest event time of the
+    /// input, and is needed only if there is no speed.
     pub fn restamped(mut self, now_ms: UnixMs, newest_ms: Option<UnixMs>) -> Replay {
         self.moved = match (self.speed, newest_ms) {
             (Some(_), _) => Moved::Due(now_ms),
@@ -52,8 +53,8 @@ impl Replay {
         self
     }
 
-    /// Returns how many milliseconds after the first event an event with the time `time_ms` is due. An event that
-    /// is older than a previous event is due together with that event.
+    /// Returns the time at which an event with the time `time_ms` must be sent, in milliseconds after the first event.
+    /// An event that is older than a previous event is sent together with that event.
     pub fn due_ms(&mut self, time_ms: UnixMs) -> i64 {
         let first_ms = *self.first_ms.get_or_insert(time_ms);
         self.largest_ms = self.largest_ms.max(time_ms).max(first_ms);
@@ -75,7 +76,7 @@ impl Replay {
 
     #[allow(clippy::cast_possible_truncation, clippy::cast_precision_loss)]
     fn scaled(&self, ms: i64) -> i64 {
-        // Event times span less than 2^53 ms, and the speed is at least a thousandth.
+        // Event times span less than 2^53 ms, and the speed is at least 0.001.
         self.speed.map_or(0, |speed| (ms as f64 / speed) as i64)
     }
 }

@@ -1,20 +1,21 @@
 //! Detects partitions that make no progress although they have unread records.
 //!
-//! A Kafka client can get stuck on a single partition, most often after a leader or a coordinator has moved. A stuck
-//! partition can continue only with a new client. A partition *waits* while it has unread records and none of its
-//! records is in flight. A partition does not wait while reading is paused for another reason, such as failing writes
-//! or a full memory budget. A partition is stalled if it has waited without a break for the detector's *patience*,
-//! which is a length of time. Some long waits are normal, such as reading past a large aborted transaction. Therefore,
-//! the patience for a partition doubles with each new client that does not help, up to [`DOUBLINGS_MAX`] times.
+//! A Kafka client can get stuck on a single partition, most often after the leader of a partition or the group's
+//! coordinator has moved. A stuck partition can continue only with a new client. A partition *waits* while it has
+//! unread records but no records in flight. Time does not count as waiting while reading is paused for a known reason,
+//! such as failed writes or a full memory budget. A partition is stalled if it has waited without interruption for a
+//! certain length of time, called the *patience* of the detector. Some long waits are normal, such as reading past a
+//! large aborted transaction. Therefore, whenever a new client does not help, the patience for the partition doubles,
+//! up to [`DOUBLINGS_MAX`] times.
 
 use std::collections::BTreeMap;
 
 use crate::clock::SteadyMs;
 use crate::event::Offset;
 
-/// The patience before the first new client, in milliseconds.
+/// The patience before the first replacement of the client, in milliseconds.
 pub const PATIENCE_MS: i64 = 60_000;
-/// Maximum number of times that the patience doubles. The longest patience is therefore 16 minutes.
+/// Maximum number of times that the patience doubles, which limits the patience to 16 minutes.
 pub const DOUBLINGS_MAX: u32 = 4;
 
 /// The state of a partition at one moment.
@@ -24,7 +25,7 @@ pub struct Look {
     pub partition: i32,
     /// The number of the partition's assignment.
     pub assignment: u64,
-    /// The offset to read next.
+    /// The offset of the next record to read.
     pub position: Offset,
     /// The offset after the newest record, as the partition's leader reports it.
     pub log_end: Offset,
@@ -36,9 +37,9 @@ pub struct Look {
 struct PartitionWait {
     assignment: u64,
     position: Offset,
-    /// The time at which the partition began to wait, if the partition waits.
+    /// The time at which the partition began to wait, or `None` if the partition does not wait.
     since_ms: Option<SteadyMs>,
-    /// Number of new clients that were created because the partition had stalled at this position.
+    /// Number of times that the client was replaced because the partition had stalled at this position.
     tries: u32,
 }
 
@@ -59,7 +60,7 @@ impl StallDetector {
     }
 
     /// Compares the partitions with their earlier states, and returns the stalled partitions. `held_back` is true if
-    /// reading is paused for a reason other than a stuck client. If a partition has stalled, the caller creates a new
+    /// reading is paused for a reason other than a stuck client. If the result is not empty, the caller creates a new
     /// client and calls [`StallDetector::renewed`].
     pub fn look(&mut self, now_ms: SteadyMs, looks: &[Look], held_back: bool) -> Vec<i32> {
         let mut stalled = Vec::new();
@@ -95,7 +96,7 @@ impl StallDetector {
         stalled
     }
 
-    /// Notes that a new client was created because the partitions `stalled` had stalled.
+    /// Notes that the caller created a new client because the partitions in `stalled` made no progress.
     pub fn renewed(&mut self, stalled: &[i32]) {
         for place in self.places.values_mut() {
             place.since_ms = None;
@@ -137,8 +138,8 @@ mod tests {
         }
     }
 
-    /// Calls the detector once a second from `from_ms` on. Returns the first second in which partitions have stalled,
-    /// and these partitions.
+    /// Calls the detector once a second, beginning at `from_ms`. Returns the first second in which the detector reports
+    /// stalled partitions, and these partitions.
     fn run(
         detector: &mut StallDetector,
         from_ms: i64,

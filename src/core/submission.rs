@@ -1,7 +1,7 @@
 //! Divides the body of a request into events, and checks each event by the rules of [`crate::parse`].
 //!
-//! A body is one JSON value, a JSON array, or NDJSON. Every accepted event keeps the bytes that the client sent. There
-//! is one exception: if the field `timestamp` is absent or `"now"`, the field is set to the time of arrival.
+//! A body is one JSON value, a JSON array, or NDJSON. An accepted event keeps the bytes that the client sent, with one
+//! exception: if the field `timestamp` is absent or `"now"`, the field is set to the time of arrival.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -19,11 +19,11 @@ pub const NOW: &str = "now";
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// The format of a body, which says how to divide the body into events.
+/// The way in which a body is divided into events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framing {
-    /// A body that begins with `[` is an array of events, and a body that is one JSON value is one event. Any other
-    /// body has one event per line.
+    /// The content of the body decides. A body that begins with `[` is an array of events, a body that is one JSON
+    /// value is one event, and any other body has one event per line.
     Detect,
     /// Each line of the body is an event.
     Lines,
@@ -32,8 +32,8 @@ pub enum Framing {
 /// A part of a body that should be an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Item<'a> {
-    /// The line number in NDJSON, where empty lines count, or the number of the element in an array. The first line or
-    /// element has the number 1, and so does a body of one value.
+    /// The position of the item in the body, counted from 1. In NDJSON, this is the line number, and empty lines count.
+    /// In an array, this is the number of the element.
     pub line: u64,
     /// The bytes of the item, without a line break at the end.
     pub value: &'a [u8],
@@ -46,18 +46,18 @@ pub enum BodyError {
     Empty,
     /// The body contains more events than allowed.
     TooMany,
-    /// The array is not valid JSON, so the ends of its elements are unknown. The text describes the error and its
+    /// The array is not valid JSON, so it cannot be divided into elements. The text describes the error and its
     /// position.
     BrokenArray(String),
 }
 
 /// Divides a body into at most `items_max` items.
 ///
-/// In NDJSON, lines end with LF or CRLF, and empty lines are skipped. A byte order mark at the start of the body is
+/// In NDJSON, lines end with LF or CRLF, and empty lines are ignored. A byte order mark at the start of the body is
 /// dropped.
 ///
 /// # Errors
-/// Returns [`BodyError`] if the body has no item, too many items, or a broken array.
+/// Returns a [`BodyError`] if the body has no item, too many items, or a broken array.
 pub fn split(body: &[u8], framing: Framing, items_max: usize) -> Result<Vec<Item<'_>>, BodyError> {
     let body = body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body);
     let trimmed = body.trim_ascii();
@@ -139,14 +139,14 @@ impl<'a> Visitor<'a> for &mut Elements<'a> {
     }
 }
 
-/// An item that is a valid event.
+/// A valid event of a request, with the key and the value of its record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ValidEvent<'a> {
-    /// The city, which is the key of the record.
+    /// The city, which becomes the key of the record.
     pub city: Cow<'a, str>,
     /// The value of the record.
     pub value: Cow<'a, [u8]>,
-    /// The event's own id, if it has one.
+    /// The id that the client gave the event, if there is one.
     pub event_id: Option<Box<str>>,
 }
 
@@ -165,7 +165,7 @@ pub fn judge<'a>(item: &Item<'a>, arrival_ms: UnixMs) -> Result<ValidEvent<'a>, 
         }
         Err(reject) => reject,
     };
-    // Only rejected items are searched for a missing time, so that valid items are parsed only once.
+    // Only a rejected item is checked for a missing timestamp, so that a valid item is parsed only once.
     let Some(timed) = with_arrival_time(item.value, reject.reason, arrival_ms) else {
         return Err(reject);
     };
@@ -353,7 +353,7 @@ mod tests {
         ] {
             assert_eq!(judged(text), Err(reason), "{text}");
         }
-        // With the time added, the value has more bytes than a record may have.
+        // With the timestamp added, the value has more bytes than a record may have.
         let fill = "x".repeat(65_536 - 65);
         let text =
             format!(r#"{{"city":"NYC","event_type":"traffic","severity":"low","a":"{fill}"}}"#);

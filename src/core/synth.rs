@@ -1,8 +1,8 @@
-//! Generates synthetic city events. The same seed gives the same events, except for their times.
+//! Generates synthetic city events. The same seed always gives the same events, except for their times.
 //!
 //! Cities, event types and severities are drawn with fixed weights. As in the real data, most events have low severity.
-//! This file contains its own random generator instead of using a crate, so that a seed gives the same events in every
-//! release. The caller sets the event times.
+//! This file contains its own random number generator instead of using a crate, so that a seed gives the same events in
+//! every release. The caller decides the event times.
 
 use std::fmt::Write as _;
 
@@ -34,8 +34,8 @@ const SEVERITIES: [(Severity, u32); 4] = [
     (Severity::Critical, 6),
 ];
 
-/// The kinds of incidents for each event type, in the order of [`TYPES`]. In a description, the kind follows the
-/// severity.
+/// The words for what happened, for each event type in the order of [`TYPES`]. In a description, one of these words
+/// follows the severity.
 const HAPPENINGS: [[&str; 3]; 4] = [
     [
         "traffic congestion detected",
@@ -59,14 +59,14 @@ const HAPPENINGS: [[&str; 3]; 4] = [
     ],
 ];
 
-/// A stream of events that a seed determines.
+/// An endless stream of events that a seed determines.
 #[derive(Clone, Debug)]
 pub struct Synth {
     chance: Chance,
     uniform: bool,
 }
 
-/// Random numbers that a seed determines, drawn by SplitMix64 (Steele, Lea, Flood 2014).
+/// A generator of random numbers that a seed determines. The algorithm is SplitMix64 (Steele, Lea, Flood 2014).
 #[derive(Clone, Debug)]
 pub struct Chance {
     state: u64,
@@ -112,7 +112,7 @@ impl Synth {
         self.next_event_in(None, now_ms, out)
     }
 
-    /// Works like [`Synth::next_event`], except that `city`, if it is set, replaces the city that was drawn.
+    /// Works like [`Synth::next_event`], but uses the given city, if there is one, instead of the drawn city.
     pub fn next_event_in(
         &mut self,
         city: Option<&'static str>,
@@ -125,7 +125,7 @@ impl Synth {
         let severity = SEVERITIES[self.pick(SEVERITIES.map(|(_, weight)| weight))].0;
         let happening = HAPPENINGS[kind][self.pick([1, 1, 1])];
         out.clear();
-        // Writing to a string cannot fail, and no text contains a character that JSON escapes.
+        // Writing to a string cannot fail, and none of the texts contain a character that JSON must escape.
         let written = write!(
             out,
             "{{\"city\":\"{city}\",\"event_type\":\"{}\",\"severity\":\"{severity}\",\"description\":\"{severity} {happening}\",\"timestamp\":\"",
@@ -137,7 +137,7 @@ impl Synth {
         city
     }
 
-    /// Draws an index, with the given weights or with equal probability.
+    /// Draws a random index, either with the given weights or with equal probability.
     fn pick<const N: usize>(&mut self, weights: [u32; N]) -> usize {
         let weights = if self.uniform { [1; N] } else { weights };
         let total: u64 = weights.iter().copied().map(u64::from).sum();
@@ -200,7 +200,7 @@ mod tests {
             *kinds.entry(kind).or_insert(0) += 1;
         }
         assert_eq!(kinds.len(), 6 * 4 * 4);
-        // The test expects 200 events of each kind, with a standard deviation of 14.
+        // On average, there are 200 events of each kind, with a standard deviation of 14.
         assert!(kinds.values().all(|n| (130..270).contains(n)), "{kinds:?}");
     }
 

@@ -1,20 +1,21 @@
-//! Generates synthetic events with faults on purpose: late events, events out of order, invalid events, and too
-//! many events in one city.
+//! Generates synthetic events with deliberate faults: late events, events out of order, invalid events, and too many
+//! events in one city.
 //!
-//! The faults are drawn from a random stream of their own, so a seed gives the same events with and without faults.
+//! The faults are drawn from a separate random stream, so that a seed gives the same events with and without faults.
 //! [`Faults::default`] causes no faults.
 
 use crate::clock::UnixMs;
 use crate::parse::VALUE_BYTES_MAX;
 use crate::synth::{CITIES, Chance, Synth};
 
-/// Range of the age of a late event, in milliseconds. A window of five minutes is final fifteen minutes after its
-/// start. A late event is older than fifteen minutes, because the watermark may lag behind the present.
+/// Minimum and maximum age of a generated late event, in milliseconds. A window of five minutes is final fifteen
+/// minutes after its start. The minimum is longer than fifteen minutes, because the watermark may lag behind the
+/// present.
 const LATE_MS: std::ops::Range<i64> = 20 * 60_000..40 * 60_000;
-/// One of this many invalid events has a value that is too large for the parser. A higher rate would fill the disk of a
-/// small broker.
+/// Among this many invalid events, one has a value that is too large for the parser. With more of these large values,
+/// the disk of a small broker would become full.
 const LARGE_EVERY: usize = 250;
-/// The number of parts into which a share is divided.
+/// Resolution of a share: the number of equal steps between 0 and 1.
 const PARTS: u64 = 1_000_000;
 
 /// The faults that the stream contains.
@@ -24,21 +25,21 @@ pub struct Faults {
     pub late_ratio: f64,
     /// Share of events that are invalid, from 0 to 1.
     pub bad_ratio: f64,
-    /// Maximum age of an event that is not late, in milliseconds.
+    /// Maximum age of events that are not late, in milliseconds. A random age puts these events out of order.
     pub out_of_order_ms: i64,
-    /// Share of events that are moved to the first city, from 0 to 1. Events that would be in the first city anyway are
-    /// not included in this share.
+    /// Share of events that are moved to the first city, from 0 to 1. Events that are drawn for the first city anyway
+    /// come in addition to this share.
     pub skew: f64,
 }
 
 /// The kind of a generated event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Made {
-    /// An event that is counted in its window.
+    /// An event without a fault, which is counted in its window.
     Fine,
     /// An event that is late.
     Late,
-    /// An event that no consumer can parse.
+    /// An invalid event, which a consumer rejects.
     Bad,
 }
 
@@ -53,7 +54,7 @@ pub struct Stream {
 }
 
 impl Stream {
-    /// Returns the stream for a seed.
+    /// Returns the stream of events for a seed.
     pub fn new(seed: u64, faults: Faults) -> Stream {
         Stream {
             synth: Synth::new(seed),
@@ -115,7 +116,7 @@ impl Stream {
         clippy::cast_precision_loss
     )]
     fn hits(&mut self, share: f64) -> bool {
-        // A share is between 0 and 1, so the product is exact enough and fits into a `u64`.
+        // The share is between 0 and 1, so the product is exact enough and fits into a `u64`.
         share > 0.0 && self.chance.next_u64() % PARTS < (share * PARTS as f64) as u64
     }
 
@@ -129,7 +130,7 @@ impl Stream {
 pub fn broken(n: usize, event: &str) -> Vec<u8> {
     let swap = |from: &str, to: &str| event.replacen(from, to, 1);
     let field = |name: &str, value: &str| {
-        // The value of each field ends at the next quote.
+        // The value of a field ends at the next quotation mark.
         let start = event
             .find(&format!("\"{name}\":\""))
             .map(|at| at + name.len() + 4);
@@ -203,10 +204,10 @@ mod tests {
             first_city += i32::from(city == CITIES[0].0);
         }
         assert!((1_900..2_100).contains(&counts["Bad"]), "{counts:?}");
-        // A tenth of the events that are not invalid is late.
+        // One tenth of the valid events are late.
         assert!((720..880).contains(&counts["Late"]), "{counts:?}");
-        // Half of the events are moved to the first city, and three tenths of the remaining events belong to the
-        // first city anyway.
+        // Half of the events are moved to the first city. Three tenths of the other events are in the first city
+        // anyway.
         assert!((6_300..6_700).contains(&first_city), "{first_city}");
         let all = Faults {
             bad_ratio: 1.0,

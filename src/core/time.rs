@@ -1,9 +1,8 @@
-//! Converts between timestamps as text and instants.
+//! Converts text to instants and instants to text.
 //!
-//! The grammar of an event's `timestamp` is narrower than RFC 3339, and much narrower than the grammar of the jiff
-//! crate. Therefore, this module checks the grammar itself. The jiff crate only decides whether the day exists and
-//! which instant the text means. All written formats have a fixed width, so that their strings sort in the order of the
-//! instants.
+//! The grammar of an event's `timestamp` allows less than RFC 3339, and much less than the jiff crate. Therefore, this
+//! module checks the grammar itself. The jiff crate only decides whether the date exists, and which instant the text
+//! means. All output formats have a fixed width, so that their strings sort in the order of the instants.
 
 use std::fmt::Write as _;
 
@@ -13,7 +12,7 @@ use jiff::tz::TimeZone;
 
 use crate::clock::UnixMs;
 
-/// The first instant after the range of event times: 9999-01-01T00:00:00Z.
+/// The end of the range of valid event times: 9999-01-01T00:00:00Z. Every event time is earlier.
 pub const TIME_MS_END: UnixMs = UnixMs(253_370_764_800_000);
 
 /// Returns the instant of a timestamp. Returns `None` if the text does not match the grammar `YYYY-MM-DD(T|t|
@@ -74,18 +73,18 @@ pub fn parse_timestamp(text: &str) -> Option<UnixMs> {
     is_event_time(ms).then_some(ms)
 }
 
-/// Returns true if the time is in the range of event times.
+/// Returns true if the instant is in the range of valid event times.
 pub fn is_event_time(ms: UnixMs) -> bool {
     (UnixMs(0)..TIME_MS_END).contains(&ms)
 }
 
-/// Returns the number of seconds since 1970 of a date and time in UTC. Returns `None` for years that jiff does not
-/// support, in which no event time is allowed.
+/// Converts a date and time in UTC to the number of seconds since 1970. Returns `None` if jiff does not support the
+/// year. In such years, no event time is allowed.
 fn unix_seconds(at: DateTime) -> Option<i64> {
     Some(TimeZone::UTC.to_timestamp(at).ok()?.as_second())
 }
 
-/// Returns the number with the two ASCII digits at the index `at`.
+/// Returns the number that the two ASCII digits at the index `at` form.
 fn two(b: &[u8], at: usize) -> Option<i16> {
     let (hi, lo) = (b.get(at)?, b.get(at + 1)?);
     if !hi.is_ascii_digit() || !lo.is_ascii_digit() {
@@ -94,8 +93,8 @@ fn two(b: &[u8], at: usize) -> Option<i16> {
     Some(i16::from(hi - b'0') * 10 + i16::from(lo - b'0'))
 }
 
-/// Appends an instant in the format `2013-01-01T06:00:00.000Z`. Instants outside jiff's range are clamped to that
-/// range.
+/// Appends an instant in the format `2013-01-01T06:00:00.000Z`. An instant outside jiff's range is replaced by the
+/// nearest instant in that range.
 pub fn push_millis(out: &mut String, ms: UnixMs) {
     match digits_of(ms) {
         Some(digits) => out.push_str(std::str::from_utf8(&digits).expect("ASCII")),
@@ -103,8 +102,9 @@ pub fn push_millis(out: &mut String, ms: UnixMs) {
     }
 }
 
-/// Returns the text of an instant in the range of event times, or `None` for other instants. Each written item contains
-/// two formatted instants, and formatting them with jiff would take longer than the rest of the item.
+/// Returns the text of an instant in the range of valid event times, or `None` for other instants. Each stored item
+/// contains two formatted instants. Formatting these instants with jiff would take longer than building the rest of the
+/// item.
 fn digits_of(ms: UnixMs) -> Option<[u8; 24]> {
     if !is_event_time(ms) {
         return None;
@@ -128,15 +128,15 @@ fn digits_of(ms: UnixMs) -> Option<[u8; 24]> {
     Some(out)
 }
 
-/// Returns an instant in the format `2013-01-01T06:00:00.000Z`.
+/// Formats an instant like `2013-01-01T06:00:00.000Z`.
 pub fn format_millis(ms: UnixMs) -> String {
     let mut out = String::with_capacity(24);
     push_millis(&mut out, ms);
     out
 }
 
-/// Returns an instant in the format `2013-01-01T06:00:00Z`, as in window starts and ends. A fraction of a second is cut
-/// off.
+/// Formats an instant like `2013-01-01T06:00:00Z`. Window starts and ends have this format. A fraction of a second is
+/// cut off.
 pub fn format_seconds(ms: UnixMs) -> String {
     format!("{:.0}", instant(UnixMs(ms.0.div_euclid(1_000) * 1_000)))
 }

@@ -1,24 +1,25 @@
-//! The watermark of one partition.
+//! Computes the watermark of one partition.
 //!
-//! The watermark is the largest event time so far in the partition's log, minus the allowed lateness. The
-//! watermark starts at −∞ and never goes back. Only the largest event time is stored. Restart points contain the
-//! largest event time, so that every consumer computes the same watermark at an offset (INV-4).
+//! The watermark is the largest event time so far in the partition's log, minus the allowed lateness. The watermark
+//! starts at −∞ and never goes back. Only the largest event time is stored. Every restart point contains the largest
+//! event time, so that all consumers compute the same watermark at an offset (INV-4).
 
 use crate::clock::UnixMs;
 use crate::window::Rules;
 
-/// The largest event time of a partition below some offset, if there was an event or a heartbeat below that offset.
+/// The largest event time below an offset of a partition. The time is absent if no event or heartbeat is below the
+/// offset.
 ///
-/// Each record in flight contains a `MaxTime`, so the type is kept to eight bytes. The value [`NEVER`] means that no
-/// time has been seen yet.
+/// Each record in flight contains a `MaxTime`, so the type has only eight bytes. The value [`NEVER`] means that no time
+/// has been seen yet.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct MaxTime(UnixMs);
 
-/// An instant that no event can have, because event times begin in 1970.
+/// An instant that no event time can equal, because event times begin in 1970.
 const NEVER: UnixMs = UnixMs::MIN;
 
 impl MaxTime {
-    /// Returns a `MaxTime` with the largest event time `max_ms`, where `None` means that no time has been seen yet.
+    /// Returns a `MaxTime` with the largest event time `max_ms`. If `max_ms` is `None`, no time has been seen yet.
     pub const fn new(max_ms: Option<UnixMs>) -> MaxTime {
         match max_ms {
             Some(max_ms) => MaxTime(max_ms),
@@ -35,20 +36,20 @@ impl MaxTime {
         }
     }
 
-    /// Updates the largest event time with the time of an event or a heartbeat. The caller must leave out future events
-    /// and future heartbeats.
+    /// Updates the largest event time with the time of an event or a heartbeat. The caller must not pass the times of
+    /// future events and future heartbeats.
     pub fn observe(&mut self, time_ms: UnixMs) {
         self.0 = self.0.max(time_ms);
     }
 
-    /// Returns the watermark in Unix milliseconds. Windows that end at or before the watermark get no more events.
+    /// Returns the watermark. Windows that end at or before the watermark get no more events.
     pub fn watermark_ms(self, rules: &Rules) -> Option<UnixMs> {
         self.max_ms()
             .map(|max| max.saturating_sub(rules.lateness_ms))
     }
 
-    /// Returns true if an event with the time `time_ms` is late. `self` must be the largest event time before that
-    /// event.
+    /// Returns true if an event with the time `time_ms` is late. `self` must be the largest event time of all records
+    /// before the event.
     pub fn is_late(self, time_ms: UnixMs, rules: &Rules) -> bool {
         let end = rules.window_end(rules.window_start(time_ms));
         self.watermark_ms(rules).is_some_and(|w| end <= w)

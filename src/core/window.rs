@@ -1,19 +1,20 @@
-//! Tumbling windows of event time, and the fixed rules that decide whether a window counts an event.
+//! Defines tumbling windows of event time, and the fixed rules that decide whether a window counts an event.
 //!
-//! Windows are half-open, `[start, end)`, and aligned to the Unix epoch. Neither the first event nor the start of the
-//! program affects the alignment.
+//! Windows are half-open, `[start, end)`, and aligned to the Unix epoch. The alignment depends neither on the first
+//! event nor on the start of the program.
 
 use crate::clock::UnixMs;
 
-/// The rules that all consumers of one set of tables share. The config item contains the rules.
+/// The rules for windows, lateness and future events. All consumers of one set of tables share these rules, which the
+/// config item contains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rules {
     /// Length of a window, in milliseconds.
     pub window_ms: i64,
-    /// Time by which the watermark is behind the largest event time, in milliseconds.
+    /// The allowed lateness: the difference between the largest event time and the watermark, in milliseconds.
     pub lateness_ms: i64,
-    /// Maximum time by which an event may be ahead of its record's timestamp, in milliseconds. An event further ahead
-    /// is a future event.
+    /// Maximum time by which an event may be ahead of its record's timestamp, in milliseconds. An event that exceeds
+    /// this maximum is a future event.
     pub skew_ms: i64,
 }
 
@@ -39,7 +40,8 @@ impl Rules {
         start_ms + self.window_ms
     }
 
-    /// Returns true if an event is too far ahead of its record's timestamp to move the watermark.
+    /// Returns true if an event is a future event, which is too far ahead of its record's timestamp to move the
+    /// watermark.
     ///
     /// An event in a record without a timestamp counts as a future event, so that it never moves the watermark.
     pub fn is_future(&self, time_ms: UnixMs, record_ms: Option<UnixMs>) -> bool {

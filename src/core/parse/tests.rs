@@ -1,5 +1,5 @@
-//! Tests each reject reason with several cases, and tests lengths at their limits. The tests also check that no input
-//! makes the parser panic.
+//! Tests each reject reason with several cases, and tests the maximum lengths. The tests also check that no input makes
+//! the parser panic.
 
 use super::*;
 
@@ -96,7 +96,7 @@ fn every_reason_has_its_cases() {
         );
     }
     let texts: Vec<(&str, Option<Reason>)> = vec![
-        // The parser is strict in every part of the value.
+        // The parser accepts only strict JSON in every part of the value.
         (r#""x":NaN"#, Some(Reason::NotJson)),
         (r#""x":Infinity"#, Some(Reason::NotJson)),
         (r#""x":1e309"#, Some(Reason::NotJson)),
@@ -118,7 +118,7 @@ fn every_reason_has_its_cases() {
         (r#""x":1,"cit\u0079":"LA""#, Some(Reason::NotJson)),
         (r#""city":{"a":1,"a":2}"#, Some(Reason::NotJson)),
         (r#""city":[1e999]"#, Some(Reason::NotJson)),
-        // A field of the wrong type is rejected, and null counts as a value.
+        // A field with a value of the wrong type is rejected, and null counts as a wrong type.
         (r#""city":null"#, Some(Reason::BadCity)),
         (r#""city":7"#, Some(Reason::BadCity)),
         (r#""city":{}"#, Some(Reason::BadCity)),
@@ -129,7 +129,7 @@ fn every_reason_has_its_cases() {
         (r#""description":[]"#, Some(Reason::BadDescription)),
         (r#""event_id":null"#, Some(Reason::BadEventId)),
         (r#""event_id":12"#, Some(Reason::BadEventId)),
-        // Each field has its own rules.
+        // These cases break the rules of a single field.
         (r#""city":"""#, Some(Reason::BadCity)),
         (r#""city":"  ""#, Some(Reason::BadCity)),
         (r#""city":"a#b""#, Some(Reason::BadCity)),
@@ -294,7 +294,7 @@ proptest::proptest! {
     }
 }
 
-/// Checks the parser with the examples in the guide to the event format.
+/// Checks that the parser rejects the examples in the guide to the event format.
 #[test]
 fn every_reason_is_in_the_guide_and_its_example_is_rejected_for_it() {
     let guide = include_str!("../../../docs/EVENTS.md");
