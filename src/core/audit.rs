@@ -75,8 +75,8 @@ pub struct Fence {
 pub struct FoundRow {
     /// The counts in the row.
     pub counts: Counts,
-    /// One flag for each severity in the row's set of severities, by [`Severity::index`]. The value is `None` if the
-    /// row has no such set.
+    /// Flags that say which severities are in the row's set of severities, indexed by [`Severity::index`]. The value is
+    /// `None` if the row has no such set.
     pub distinct: Option<[bool; 4]>,
     /// The counts by hour if this is a day row, or `None` for other rows.
     pub hours: Option<Box<HourCounts>>,
@@ -122,11 +122,11 @@ pub fn content(
 /// The setting in the config item that decides which events have raw rows and alerts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stored {
-    /// All events have raw rows, and alerts are stored.
+    /// Every event has a raw row, and events of high and critical severity also have an alert.
     All,
-    /// Only events of high and critical severity have raw rows, and alerts are stored.
+    /// Only events of high and critical severity have a raw row and an alert.
     Alerts,
-    /// No event has a raw row, and no alerts are stored.
+    /// No event has a raw row or an alert.
     Nothing,
 }
 
@@ -431,7 +431,7 @@ impl Slice {
             }
             self.insert(key.clone(), SliceEntry::Row(Box::default()));
         }
-        // `insert` may have removed the new row again to free memory.
+        // The function `insert` may have removed the new row again to free memory.
         let Some(SliceEntry::Row(row)) = self.entries.get_mut(&key) else {
             return false;
         };

@@ -5,7 +5,7 @@
 //! |---|---|---|
 //! | [`UnixMs`] | the wall clock, which can be set | event times, watermarks, timestamps of records, the current time in items and answers |
 //! | [`SteadyMs`] | a monotonic clock, which may stand still while the host sleeps | intervals, waits and deadlines of a process |
-//! | [`BootMs`] | a monotonic clock that counts the time asleep | how long the tables' id is trusted after it was read |
+//! | [`BootMs`] | a monotonic clock that counts the time asleep | how long the tables' id is trusted after a read |
 //!
 //! The difference of two instants of the same clock is a span of time. An instant plus or minus a span is another
 //! instant. Spans, such as window lengths and waits, are plain `i64` values in milliseconds. Items, commits, headers

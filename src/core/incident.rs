@@ -102,23 +102,24 @@ pub struct Incident {
     pub group: Group,
     /// The state of the incident: open or resolved.
     pub state: State,
-    /// The highest severity among the incident's events, or `None` for a silence, which has no events.
+    /// The highest severity among the incident's events. An incident of a silence rule has no events, so its severity
+    /// is `None`.
     pub severity: Option<Severity>,
-    /// The number of events that belong to the incident. The number is 0 for a silence.
+    /// The number of events that belong to the incident. The number is 0 for an incident of a silence rule.
     pub event_count: u64,
-    /// The earliest event time of the incident. For a silence, this is the event time of the last event before the
+    /// The earliest event time of the incident. Under a silence rule, this is the time of the last event before the
     /// silence.
     pub first_event_ms: UnixMs,
-    /// The latest event time of the incident. For a silence, this is the event time of the last event before the
+    /// The latest event time of the incident. Under a silence rule, this is the time of the last event before the
     /// silence.
     pub last_event_ms: UnixMs,
     /// The timestamp of the record that opened the incident. If the record has no timestamp, this is the event time or,
-    /// for a silence, the watermark.
+    /// under a silence rule, the watermark.
     pub opened_at_ms: UnixMs,
     /// The first events of the incident, at most [`SAMPLES_MAX`].
     pub samples: Vec<Arc<Sample>>,
     /// The incident ends when the watermark reaches this time, unless the incident gets more events. The value is
-    /// `None` for a silence, which ends at the next event of its group.
+    /// `None` under a silence rule, because the incident then ends at the next event of its group.
     pub quiet_at_ms: Option<UnixMs>,
     /// The offset of the record that opened the incident.
     pub opened: Offset,
@@ -129,8 +130,8 @@ pub struct Incident {
 /// Returns the id of an incident: `<topic id>#<partition>#<offset>`, with 15 digits for the offset. The ids of one
 /// partition therefore sort in log order.
 ///
-/// For a silence, `offset` belongs to the record of the last event before the silence. For any other incident, `offset`
-/// belongs to the record that opened the incident.
+/// Under a silence rule, `offset` belongs to the record of the last event before the silence. For any other incident,
+/// `offset` belongs to the record that opened the incident.
 pub fn incident_id(topic_id: &str, partition: i32, offset: Offset) -> String {
     format!("{topic_id}#{partition}#{:015}", offset.0)
 }

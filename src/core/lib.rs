@@ -1,7 +1,7 @@
 //! The pure logic of citystream. This crate decides what an event means and what the consumer writes.
 //!
 //! This crate never reads a clock, draws a random number or waits. The crate uses neither the AWS SDK nor librdkafka.
-//! The functions of the crate take values and return values, so a test can pass them events in every order. Modules
+//! The functions of the crate take values and return values, so a test can call them with events in any order. Modules
 //! outside this crate (`kafka`, `store`, `cmd`) do the I/O. The caller passes the current time (`now_ms`) and random
 //! numbers as arguments.
 //!

@@ -1,7 +1,7 @@
 //! Manages all partitions of one consumer, and makes every decision of the `consume` command.
 //!
-//! The shell is the code that does the I/O for the pipeline. The shell reports everything that happens to a method of
-//! [`Pipeline`], with the current time as `now_ms`. Before the next report, the shell carries out all outputs that
+//! The shell is the code that does the I/O for the pipeline. Whenever something happens, the shell calls a method of
+//! [`Pipeline`], with the current time as `now_ms`. Before the next call, the shell carries out all outputs that
 //! [`Pipeline::poll_output`] returns. For example, the shell sends batches and updates, seeks, and commits offsets. The
 //! shell makes no decisions, so a simulation can drive the pipeline through any order of answers, losses and
 //! rebalances.
@@ -311,7 +311,7 @@ impl Pipeline {
 
     /// Sends row updates, one partition at a time. A turn ends when all rows that were due at the start of the turn are
     /// sent, so that every partition gets a turn. With many rows, one turn sends everything that the partition has
-    /// gathered. The alternative is to send the rows of all partitions in the order of their due times. The alternative
+    /// gathered. The pipeline does not send the rows of all partitions in the order of their due times. That order
     /// would keep twice as many records in memory, for the same number of events per update. Draining partitions get
     /// their turns first.
     fn pump_updates(&mut self, now_ms: SteadyMs) {

@@ -47,7 +47,8 @@ impl Keep {
 pub struct Ticket {
     /// The number of the Kafka partition.
     pub partition: i32,
-    /// The number of the partition's assignment. Completions of writes from earlier assignments are ignored.
+    /// The number that identifies the assignment of the partition. Completions of writes from earlier assignments are
+    /// ignored.
     pub assignment: u64,
     /// The number of the record within the assignment.
     pub seq: u64,
@@ -56,7 +57,7 @@ pub struct Ticket {
 /// An event with all data for its raw item and its alert. Both items share this data.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredEvent {
-    /// The event that is stored.
+    /// The event that the items store.
     pub event: Event,
     /// The id that the producer gave the event, or the default id, which consists of topic, partition and offset.
     pub event_id: Box<str>,
@@ -98,7 +99,7 @@ impl StoredEvent {
     }
 }
 
-/// The two tables that take puts.
+/// The two tables into which the consumer puts items.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum PutTable {
     /// The table with one item per event.
@@ -146,7 +147,7 @@ pub struct RowKey {
 pub struct RowUpdate {
     /// The number of the Kafka partition of the counted records.
     pub partition: i32,
-    /// The number of the partition's assignment.
+    /// The number that identifies the assignment of the partition.
     pub assignment: u64,
     /// The number by which the worker identifies the row. The caller reports the outcome of the update with this
     /// number.

@@ -14,8 +14,9 @@
 //! | is missing, or names another topic or other tables | exists | at the progress item |
 //! | is missing, or names another topic or other tables | is missing | at the log's start, once the item is created |
 //!
-//! A boundary also contains the [sums](Boundary::sums) of the log below its offset. Adding up a few progress items
-//! therefore gives the grand total, no matter how many series exist. The start rule does not use the sums.
+//! A boundary also contains the [sums](Boundary::sums) of the log below its offset. Adding up the sums of a few
+//! progress items therefore gives the grand total, no matter how many series exist. The start rule does not use the
+//! sums.
 //!
 //! All records below a published boundary are durable, no matter which consumer published the boundary. The group's
 //! last commit may come from a former owner of the partition, and retention may already have removed the records at the
@@ -222,7 +223,8 @@ pub fn start(facts: &StartFacts) -> Start {
 /// consumer commits new offsets.
 pub const PROGRESS_INTERVAL_MS: i64 = 3_600_000;
 
-/// Number of unpublished events after which the next publication is due, at most once per [`PROGRESS_EVENTS_MS`].
+/// Number of unpublished events that make a publication due, if the last publication was at least
+/// [`PROGRESS_EVENTS_MS`] ago.
 pub const PROGRESS_EVENTS: u64 = 20;
 /// Minimum time between two publications if each is triggered by [`PROGRESS_EVENTS`] new events, in milliseconds.
 pub const PROGRESS_EVENTS_MS: i64 = 5_000;
@@ -231,10 +233,10 @@ pub const PROGRESS_SUMS_MS: i64 = 300_000;
 
 /// Decides when a consumer moves the progress item of a partition. The item only moves forward.
 ///
-/// Publishing the sums costs little. A publication that [`PROGRESS_EVENTS`] new events trigger costs at most 0.05 write
-/// units per event. A publication after [`PROGRESS_SUMS_MS`] happens only if the watermark has not passed the end of a
-/// window during that time. In a stream with one event every 15 s, such a publication also covers 20 events. Each
-/// publication covers all earlier events, so the consumer pays for each event only once.
+/// Publishing the sums costs little. A publication that is triggered by [`PROGRESS_EVENTS`] new events costs at most
+/// 0.05 write units per event. A publication after [`PROGRESS_SUMS_MS`] happens only if the watermark has not passed
+/// the end of a window during that time. In a stream with one event every 15 s, such a publication also covers 20
+/// events. Each publication covers all earlier events, so the consumer pays for each event only once.
 #[derive(Clone, Copy, Debug)]
 pub struct Progress {
     published: Boundary,
@@ -244,7 +246,7 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Returns the state for a progress item that now contains `published`.
+    /// Returns the publication state for a progress item that currently contains the boundary `published`.
     pub fn new(published: Boundary, now_ms: SteadyMs) -> Progress {
         Progress {
             published,
@@ -401,11 +403,11 @@ mod tests {
             };
         let create = |next| Start::Create(Boundary::begin(Offset(next)));
         let at = |next, max| Start::At(boundary(next, Some(max)));
-        // Case 1: a commit of this log and these tables.
+        // Case 1: the commit names this log and these tables.
         check(Some((5, ours)), None, (0, 9), at(5, 50));
         check(Some((5, ours)), Some(7), (0, 9), at(5, 50));
         check(Some((9, ours)), None, (0, 9), at(9, 50));
-        // Case 2: a commit with empty or unreadable metadata.
+        // Case 2: the metadata of the commit is empty or unreadable.
         check(Some((5, "")), Some(3), (0, 9), Start::Unreadable(Offset(5)));
         check(
             Some((5, "someone")),

@@ -146,7 +146,7 @@ pub enum Grain {
 }
 
 impl Grain {
-    /// Both grains, with the shorter grain first.
+    /// All grains, from the shortest to the longest.
     pub const ALL: [Grain; 2] = [Grain::Hour, Grain::Day];
 
     /// Returns the name of the grain, which is the first part of a rollup row's attribute `shard`.

@@ -23,7 +23,7 @@ pub const DOUBLINGS_MAX: u32 = 4;
 pub struct Look {
     /// The number of the Kafka partition.
     pub partition: i32,
-    /// The number of the partition's assignment.
+    /// The number that identifies the assignment of the partition.
     pub assignment: u64,
     /// The offset of the next record to read.
     pub position: Offset,

@@ -13,7 +13,7 @@ use crate::event::{Offset, Severity};
 pub struct Entry {
     /// The offset of the record in the log.
     pub offset: Offset,
-    /// The lower half of the record's number within the assignment. This half is unique among all records in memory.
+    /// The lower half of the record's number within the assignment. No two records in memory have the same lower half.
     pub seq: u32,
     /// The severity whose count the record increases.
     pub severity: Severity,

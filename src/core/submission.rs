@@ -22,8 +22,8 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 /// The way in which a body is divided into events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framing {
-    /// The content of the body decides. A body that begins with `[` is an array of events, a body that is one JSON
-    /// value is one event, and any other body has one event per line.
+    /// The content of the body decides how the body is divided. A body that begins with `[` is an array of events, a
+    /// body that is one JSON value is one event, and any other body has one event per line.
     Detect,
     /// Each line of the body is an event.
     Lines,
@@ -32,8 +32,8 @@ pub enum Framing {
 /// A part of a body that should be an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Item<'a> {
-    /// The position of the item in the body, counted from 1. In NDJSON, this is the line number, and empty lines count.
-    /// In an array, this is the number of the element.
+    /// The position of the item in the body, counted from 1. In NDJSON, the position is the line number, and empty
+    /// lines count. In an array, the position is the number of the element.
     pub line: u64,
     /// The bytes of the item, without a line break at the end.
     pub value: &'a [u8],

@@ -25,7 +25,8 @@ pub struct Faults {
     pub late_ratio: f64,
     /// Share of events that are invalid, from 0 to 1.
     pub bad_ratio: f64,
-    /// Maximum age of events that are not late, in milliseconds. A random age puts these events out of order.
+    /// Maximum age of events that are not late, in milliseconds. A random age up to this maximum puts the events out of
+    /// order.
     pub out_of_order_ms: i64,
     /// Share of events that are moved to the first city, from 0 to 1. Events that are drawn for the first city anyway
     /// come in addition to this share.

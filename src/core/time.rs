@@ -12,13 +12,13 @@ use jiff::tz::TimeZone;
 
 use crate::clock::UnixMs;
 
-/// The end of the range of valid event times: 9999-01-01T00:00:00Z. Every event time is earlier.
+/// The end of the range of valid event times, 9999-01-01T00:00:00Z. Every event time is before this instant.
 pub const TIME_MS_END: UnixMs = UnixMs(253_370_764_800_000);
 
 /// Returns the instant of a timestamp. Returns `None` if the text does not match the grammar `YYYY-MM-DD(T|t|
 /// )hh:mm:ss[.1-9 digits](Z|z|±hh:mm)`, or if the instant is outside the years 1970 to 9998 UTC.
 ///
-/// Second 60 counts as second 59 with the same fraction. Digits beyond milliseconds are cut off.
+/// A timestamp with second 60 is read as second 59 with the same fraction. Digits beyond milliseconds are cut off.
 pub fn parse_timestamp(text: &str) -> Option<UnixMs> {
     let b = text.as_bytes();
     if b.len() < 20 || b[4] != b'-' || b[7] != b'-' || b[13] != b':' || b[16] != b':' {
@@ -79,7 +79,7 @@ pub fn is_event_time(ms: UnixMs) -> bool {
 }
 
 /// Converts a date and time in UTC to the number of seconds since 1970. Returns `None` if jiff does not support the
-/// year. In such years, no event time is allowed.
+/// year. No valid event time is in such a year.
 fn unix_seconds(at: DateTime) -> Option<i64> {
     Some(TimeZone::UTC.to_timestamp(at).ok()?.as_second())
 }

@@ -35,7 +35,7 @@ pub struct Place {
     pub topic: Arc<str>,
     /// The number of the Kafka partition.
     pub partition: i32,
-    /// The number of the partition's assignment.
+    /// The number that identifies the assignment of the partition.
     pub assignment: u64,
     /// The log key, which is `<topic id>#<partition>`.
     pub log_key: Arc<str>,
@@ -199,7 +199,7 @@ pub struct Tally {
     pub fence_conflicts: u64,
     /// Number of gaps in the offsets that a second read confirmed as real.
     pub gaps_real: u64,
-    /// Number of gaps in the offsets in which the Kafka client had skipped records.
+    /// Number of gaps in the offsets that arose because the Kafka client skipped records.
     pub gaps_skipped: u64,
     /// The timestamps of the records that became durable. The latency is computed from these timestamps.
     pub durable_ms: Vec<UnixMs>,

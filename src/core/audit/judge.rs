@@ -13,11 +13,11 @@ use crate::event::{Offset, Severity};
 /// The way in which a row differs from the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
-    /// The log contains the row, but the tables do not.
+    /// The row is missing from the tables, although the log has records for it.
     Missing,
-    /// The log and the tables both contain the row, but with different contents.
+    /// The content of the row in the tables differs from the expected content according to the log.
     Wrong,
-    /// The tables contain the row, but the log does not.
+    /// The tables contain the row, although the log has no records for it.
     Extra,
     /// The counts are correct, but a fence of the row contains wrong offsets. With a wrong fence, a later record could
     /// be counted twice or never.

@@ -31,7 +31,7 @@ pub struct WrongSums {
     pub detail: String,
 }
 
-/// The name of progress items in reports, where other rows have a kind of row.
+/// The name that reports use for progress items, next to the names of the kinds of rows.
 pub const PROGRESS_ITEM: &str = "progress item";
 
 impl Slice {

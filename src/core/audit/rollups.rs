@@ -116,9 +116,9 @@ impl Slice {
         self.keys(after, max, is_suspect)
     }
 
-    /// Updates a suspect with the row that the table contains at its key, if the row exists. The caller's list may lack
-    /// this row, because the caller finds rows through the totals rows of their series. Returns true if the row still
-    /// seems to differ from the log.
+    /// Replaces the content of a suspect row with the row that the table contains at the same key, if that row exists.
+    /// The caller's list may lack this row, because the caller finds rows through the totals rows of their series.
+    /// Returns true if the row still seems to differ from the log.
     pub fn look_at_rollup(&mut self, key: &Key, found: Option<FoundRow>) -> bool {
         let Some(entry) = self.entries.get_mut(key) else {
             return false;

@@ -123,8 +123,8 @@ mod tests {
             ms: Some(UnixMs(ms)),
             by_broker: true,
         };
-        // The first remaining record was received at 1,000,000. No earlier record can have moved the watermark
-        // past 1,000,000 + 300,000 - 600,000.
+        // The first remaining record was received at 1,000,000. Therefore, the watermark before this record was at most
+        // 1,000,000 + 300,000 (skew) - 600,000 (lateness).
         let mut watermark = Watermark::new(true, Some(UnixMs(i64::MAX)));
         assert_eq!(
             watermark.pass(UnixMs(600_000), stamp(1_000_000), &rules),

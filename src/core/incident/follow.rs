@@ -66,8 +66,8 @@ impl<T: Clone + PartialEq> Follower<T> {
         step
     }
 
-    /// Keeps an incident that neither list contained as open. The caller uses this method if the incident is still open
-    /// or could not be read by its name.
+    /// Marks an incident as still open although neither list contained the incident. The caller uses this method if the
+    /// incident is still open or could not be read by its name.
     pub fn keep_open(&mut self, name: Name, one: T) {
         self.open.insert(name, one);
     }

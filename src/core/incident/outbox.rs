@@ -94,8 +94,7 @@ pub struct Timing {
 pub enum Step {
     /// Send this message. If the message has a new number and is not message 1, store the message first.
     Send(Sent),
-    /// Send nothing, and store this record of a silenced message. A silence covered the incident until the incident
-    /// ended.
+    /// Send nothing, but store that the message was silenced. A silence covered the incident until the incident ended.
     Skip(Sent),
     /// Wait, and check again when the incident changes or, if a time is given, at this time.
     Wait(Option<UnixMs>),

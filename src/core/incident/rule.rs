@@ -47,7 +47,7 @@ pub enum Condition {
     },
     /// An incident begins when a window reaches `count` events.
     Count {
-        /// The number of events in a window that opens an incident.
+        /// The number of events that a window needs to open an incident.
         count: u64,
         /// Length of a window, in milliseconds.
         window_ms: i64,

@@ -50,8 +50,7 @@ impl Followed {
         self.open.is_none() && self.windows.is_empty() && self.seen.is_none()
     }
 
-    /// Returns the event time at which the state of the group changes without a further event. The change happens when
-    /// the watermark reaches this time.
+    /// Returns the watermark at which the state of the group changes even without a further event.
     pub(super) fn deadline(&self, condition: Condition) -> Option<UnixMs> {
         let quiet_ms = self.open.as_ref().and_then(|open| open.quiet_at_ms);
         let window_end = |window_ms| Some(*self.windows.keys().next()? + window_ms);
@@ -72,8 +71,8 @@ pub(super) struct Watch {
     pub(super) rule: Rule,
     pub(super) groups: BTreeMap<Group, Followed>,
     pub(super) open_count: usize,
-    /// Incidents of the checkpoint that are open for the fold but resolved in their rows. They ended at a record that
-    /// the fold has not reached yet.
+    /// Incidents that were open at the checkpoint but are already resolved in their rows. The fold has not yet reached
+    /// the records that ended these incidents.
     pub(super) ending: Vec<Arc<Incident>>,
 }
 
@@ -171,8 +170,8 @@ impl Watch {
 
     /// Returns the number of incidents that are open when the record at `offset` may open another incident.
     pub(super) fn open_count_at(&self, offset: Offset) -> usize {
-        // One record can end an incident and open another. Silences open before other silences end. All other incidents
-        // end before new incidents open.
+        // One record can end an incident and open another. Under a silence rule, incidents open before other incidents
+        // end. Under all other rules, incidents end before new incidents open.
         let is_silence = matches!(self.rule.condition, Condition::Silence { .. });
         let last = |incident: &Incident| incident.last_change().0 - i64::from(!is_silence);
         let ending = self.ending.iter().filter(|i| offset.0 <= last(i));

@@ -23,7 +23,7 @@ pub struct Options {
     pub continue_on_loss: bool,
     /// Maximum number of requests in flight. The limit applies separately to raw events, to alerts and to row updates.
     pub requests_max: u32,
-    /// How long a partition with lag may make no progress before it counts as stalled, in milliseconds.
+    /// Time after which a partition with lag and without progress counts as stalled, in milliseconds.
     pub stall_ms: i64,
 }
 
@@ -41,7 +41,7 @@ pub struct Tables {
 pub struct CommitPart {
     /// The number of the Kafka partition.
     pub partition: i32,
-    /// The number of the partition's assignment.
+    /// The number that identifies the assignment of the partition.
     pub assignment: u64,
     /// The restart point to commit.
     pub boundary: Boundary,
@@ -54,7 +54,7 @@ pub struct CommitPart {
 pub struct Publish {
     /// The number of the Kafka partition.
     pub partition: i32,
-    /// The number of the partition's assignment.
+    /// The number that identifies the assignment of the partition.
     pub assignment: u64,
     /// The log key, which is `<topic id>#<partition>`.
     pub log_key: Arc<str>,
@@ -118,13 +118,13 @@ pub enum Output {
     Locate {
         /// The number of the Kafka partition.
         partition: i32,
-        /// The number of the partition's assignment.
+        /// The number that identifies the assignment of the partition.
         assignment: u64,
         /// The earliest time at which the shell may begin this task.
         not_before_ms: SteadyMs,
     },
-    /// Create the progress item if it does not exist. Next, look up the facts that decide where the partition starts
-    /// again, as for [`Output::Locate`].
+    /// Create the progress item if it does not exist. Next, repeat the lookup of the facts that decide where the
+    /// partition starts, as for [`Output::Locate`].
     CreateProgress(Publish),
     /// Stop reading this partition until the pipeline returns [`Output::Begin`].
     Hold {
@@ -135,8 +135,8 @@ pub enum Output {
     Begin {
         /// The number of the Kafka partition.
         partition: i32,
-        /// The number of the partition's assignment. The shell passes this number to the pipeline together with the
-        /// records.
+        /// The number that identifies the assignment of the partition. The shell passes this number to the pipeline
+        /// together with the records.
         assignment: u64,
         /// The offset of the first record to read.
         next: Offset,
@@ -146,7 +146,7 @@ pub enum Output {
     CheckGap {
         /// The number of the Kafka partition.
         partition: i32,
-        /// The number of the partition's assignment.
+        /// The number that identifies the assignment of the partition.
         assignment: u64,
         /// The range of offsets that the client did not deliver.
         gap: Gap,

@@ -64,7 +64,7 @@ impl Pipeline {
     }
 
     /// Notes that a progress item could not be moved because it does not exist. Either the item was deleted, or the
-    /// tables were created again. The next read of the tables' id shows which of the two is true.
+    /// tables were created again. The next read of the tables' id shows which of these two cases applies.
     pub fn progress_missing(&mut self, boot_ms: BootMs, publish: Publish) {
         self.missing.push((boot_ms, publish));
         self.identity.read_soon(boot_ms);

@@ -17,7 +17,7 @@
 //!
 //! # Assumption
 //! A partition that is added to the topic has no events in hours that are already rolled up. The definition of a final
-//! window makes the same assumption.
+//! window makes the same assumption about added partitions.
 
 use std::collections::BTreeMap;
 
@@ -50,7 +50,7 @@ impl LogState {
 /// The known facts about the topic and the tables.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RollupFacts {
-    /// The current topic id. Kafka and the config item agree on this id.
+    /// The current topic id, which must be the same in Kafka and in the config item.
     pub topic_id: String,
     /// The id of the tables.
     pub tables_id: String,

@@ -18,8 +18,8 @@
 //!
 //! # Assumption
 //! The index contains a window at most [`SETTLE_MS`] milliseconds after the window was written. If this assumption
-//! fails and no other series has windows on the same day, the pass skips the day by mistake. Nothing else depends on
-//! the index.
+//! fails and no other series has windows on the same day, the pass skips the day by mistake. No other decision of the
+//! pass depends on the index.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -47,7 +47,7 @@ pub enum Ask {
     /// Write the mark, on condition that the version of the stored mark is one lower. If the write succeeds, report the
     /// mark to [`Roll::moved`].
     Move(RollupMark),
-    /// Wait until the index has settled. Report the end of the wait to [`Roll::settled`].
+    /// Wait until the index can be assumed to contain all windows. Report the end of the wait to [`Roll::settled`].
     Settle,
     /// Find the first window of any series that starts at or after this time. Report the result to
     /// [`Roll::first_window`].
@@ -60,7 +60,8 @@ pub enum Ask {
         /// The last name of the previous page, or an empty string for the first page.
         after: String,
     },
-    /// Read by key the windows of a series that start in `[from_ms, until_ms)`. Report the result to [`Roll::windows`].
+    /// Read the windows of a series that start in `[from_ms, until_ms)`. The read uses the keys of the windows, not an
+    /// index. Report the result to [`Roll::windows`].
     Windows {
         /// The series, which is `city#event_type`.
         series: String,
@@ -303,7 +304,7 @@ impl Roll {
         self.mark = mark;
     }
 
-    /// Notes that the index has had enough time to settle.
+    /// Notes that the wait for the index is over.
     pub fn settled(&mut self) {
         self.is_settled = true;
     }

@@ -375,7 +375,7 @@ fn a_boundary_carries_the_largest_time_below_it() {
 
 #[test]
 fn a_restart_at_a_boundary_judges_as_no_restart_would() {
-    // Whichever boundary a worker starts at, it must give the records after the boundary the same flags.
+    // A worker must give the records after a boundary the same flags, no matter at which boundary it starts.
     let times: [i64; 7] = [0, 950_000, 10, 400_000, 1_600_000, 950_000, 300_000];
     let take = |b: &mut Bench, from: usize| {
         for (n, time_ms) in times.iter().enumerate().skip(from) {

@@ -3,7 +3,8 @@
 use super::*;
 use crate::gap::{Gap, SecondRead};
 
-/// Returns the gaps for which the pipeline requests a second read. Each gap has the earliest time of its second read.
+/// Returns the gaps for which the pipeline requests a second read. Each gap is paired with the earliest time at which
+/// its second read may begin.
 fn gaps(outputs: &[Output]) -> Vec<(Gap, i64)> {
     let gap = |output: &Output| match output {
         Output::CheckGap {

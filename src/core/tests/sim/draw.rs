@@ -36,7 +36,7 @@ impl Rng {
 const CITIES: [&str; 3] = ["NYC", "LA", "SF"];
 const KINDS: [&str; 2] = ["traffic", "weather"];
 
-/// Returns the id of topic number `n`. All topics have the same name.
+/// Returns the id of topic number `n`. All topics of a run have the same name.
 pub(crate) fn topic_id(n: usize) -> String {
     format!("topic-id-{n}")
 }

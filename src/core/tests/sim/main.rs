@@ -1,16 +1,16 @@
 //! The seeded simulation runs the real pipeline on a simulated log, consumer group and tables.
 //!
 //! One seed decides everything in a run: the records, the owner of each partition at any time, the lost requests, the
-//! crashes, and the consumers that continue as zombies. A request may be lost before or after it takes effect. A run
-//! begins with a phase with faults. In the second phase, no further faults occur, and the remaining consumers must
-//! finish. At the end, the tables must equal a plain fold over the log (`reference`), which shares no code with the
-//! core. In addition, `recovery` tests the recovery law (INV-3), and `model` tries every order of events in small
-//! worlds.
+//! crashes, and the consumers that continue as zombies. A zombie is a consumer that continues although other consumers
+//! own its partitions. A request may be lost before or after it takes effect. A run begins with a phase with faults. In
+//! the second phase, no further faults occur, and the remaining consumers must finish. At the end, the tables must
+//! equal a plain fold over the log (`reference`), which shares no code with the core. In addition, `recovery` tests the
+//! recovery law (INV-3), and `model` tries every order of events in small worlds.
 //!
 //! ```text
-//! SIM_SEEDS=100000 cargo test --test sim whatever_happens      looks further
+//! SIM_SEEDS=100000 cargo test --test sim whatever_happens      runs more seeds
 //! MODEL=whole cargo test --test sim every_order                visits more states
-//! SIM_FIRST=4711 SIM_SEEDS=1 cargo test --test sim             a failing seed again
+//! SIM_FIRST=4711 SIM_SEEDS=1 cargo test --test sim             runs a failing seed again
 //! SIM_TRACES=/tmp/traces cargo test --test sim                 writes traces for proof/refine.py into a folder
 //! ```
 #![allow(

@@ -1,7 +1,7 @@
 //! The exhaustive model tries every possible order of events in a small world that runs the real core.
 //!
-//! The small world has one partition with a few records, and two consumers that run the real pipeline. Everything that
-//! can happen next is an action:
+//! The small world has one partition with a few records, and two consumers that run the real pipeline. An action is
+//! anything that can happen next:
 //!
 //! - A record is delivered to a consumer.
 //! - A request ends in one of five ways: it takes effect and is answered, is lost, takes effect without an answer,
@@ -83,7 +83,8 @@ fn search(small: &Small) -> Result<usize, Wrong> {
     })?;
     let mut seen = HashSet::from([begin.digest()]);
     let mut recovered = HashSet::new();
-    // The way to the current state. Each state on the way has a list of the actions that were not tried yet.
+    // The states on the way to the current state. Each of these states has a list of the actions that were not tried
+    // yet.
     let actions = begin.actions();
     let mut way = vec![(begin, actions, None::<Action>)];
     while let Some((state, actions, _)) = way.last_mut() {

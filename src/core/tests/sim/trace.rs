@@ -148,7 +148,7 @@ pub(crate) fn into(table: PutTable) -> &'static str {
 #[derive(Serialize)]
 #[serde(tag = "step", rename_all = "snake_case")]
 pub(crate) enum Step {
-    // Causes outside of the consumers trigger these steps.
+    // The steps in this group have causes outside of the consumers.
     MakeTables {
         tables: String,
     },
@@ -166,7 +166,7 @@ pub(crate) enum Step {
         tables: String,
         of: String,
     },
-    // These steps take effect in DynamoDB and in the dead-letter topic.
+    // The steps in this group take effect in DynamoDB or in the dead-letter topic.
     Claim {
         tables: String,
         topic: usize,
@@ -189,7 +189,7 @@ pub(crate) enum Step {
         of: String,
         offset: i64,
     },
-    // A consumer takes these steps.
+    // The steps in this group happen inside a consumer.
     StartAtCommit {
         worker: u64,
         #[serde(flatten)]

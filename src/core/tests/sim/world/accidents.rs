@@ -37,8 +37,9 @@ impl World {
         }
     }
 
-    /// Deletes the tables and creates them again. This takes longer than a consumer trusts the tables' id after a read.
-    /// Requests under way fail, because the tables do not exist. Consumers may be asleep during this time.
+    /// Deletes the tables and creates them again. The replacement takes longer than the time for which a consumer
+    /// trusts the tables' id. Requests under way fail, because the tables do not exist. Consumers may be asleep during
+    /// this time.
     pub(super) fn remake_tables(&mut self) {
         let d = &mut self.durable;
         // New tables can be filled only from a complete log. Therefore, the tables are not replaced if the log has lost
