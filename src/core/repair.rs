@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `not_json` | a byte order mark at the start is dropped |
 //! | `bad_event_type`, `bad_severity` | white space around the value is trimmed |
-//! | `bad_timestamp` | a text without a zone is UTC; a whole number is Unix seconds, or milliseconds with 12 or more digits |
+//! | `bad_timestamp` | text without a zone is UTC; a whole number is Unix seconds, or milliseconds from 12 digits on |
 //! | `bad_description` | `null` becomes an empty string; a text that is too long is cut |
 //! | `bad_event_id` | the id is replaced by the default id of a record without an id |
 //!
