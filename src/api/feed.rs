@@ -99,6 +99,11 @@ pub(super) fn frame(event: &str, id: Option<FeedPosition>, data: &str) -> Bytes 
     Bytes::from(format!("{id}event: {event}\ndata: {data}\n\n"))
 }
 
+/// Returns the data of an event.
+pub(super) fn json(value: &impl serde::Serialize) -> String {
+    serde_json::to_string(value).expect("texts, numbers and flags always serialize")
+}
+
 struct FeedEvent {
     number: u64,
     audience: Audience,

@@ -1,6 +1,6 @@
 //! `GET /api/v1/stream?city=&severity=`: new alerts, changed windows and changed incidents as server-sent events.
 //!
-//! One [`poller`] reads DynamoDB for all listeners together and publishes events into the [`Feed`]. Each listener
+//! One [`poller`] reads DynamoDB for all listeners together and publishes events into the `Feed`. Each listener
 //! reads the feed at its own pace. [`changes`] decides which alerts and windows are new, and [`incidents`] publishes
 //! incidents.
 //!
@@ -27,12 +27,12 @@ use futures_util::stream;
 use tokio::sync::watch;
 
 use self::changes::sort_as_stored;
-use self::poller::{json, newest};
+use self::poller::newest;
 use crate::api::alerts::Alert;
 use crate::api::error::ApiError;
 use crate::api::export::StreamedBody;
 use crate::api::feed::{
-    BATCH_BYTES_MAX, FeedPosition, FeedRead, ListenerGuard, StreamFilter, frame,
+    BATCH_BYTES_MAX, FeedPosition, FeedRead, ListenerGuard, StreamFilter, frame, json,
 };
 use crate::api::params::Params;
 use crate::api::schemas::Severities;

@@ -10,6 +10,7 @@ use crate::cmd::connect_dynamodb;
 use crate::core::keys::TableNames;
 use crate::exit::{Exit, SettingsError};
 use crate::kafka::client::client_config;
+use crate::notify::config::{NotifyConfig, SecretReading};
 use crate::settings::Verify;
 use crate::shutdown::Shutdown;
 use crate::store::client::ConnectOptions;
@@ -48,7 +49,8 @@ pub async fn run(args: Verify, metrics: Metrics, shutdown: Shutdown) -> anyhow::
             .await;
     }
     if let Some(path) = &args.incidents {
-        let compared = compare_incidents(&source, path, &metrics, &shutdown).await?;
+        let config = NotifyConfig::load(path, SecretReading::Skip).map_err(SettingsError)?;
+        let compared = compare_incidents(&source, &config.rules, &metrics, &shutdown).await?;
         let report = compared.context("stopped before the comparison was done")?;
         print_incidents(&report, args.output, &mut io::stdout())?;
         return Ok(if report.agrees() {

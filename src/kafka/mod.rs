@@ -6,7 +6,7 @@
 //! | [`client`], [`iam`] | the options of every client and how it logs in |
 //! | [`client_errors`], [`refusal`], [`membership`] | the errors that librdkafka reports, and how to fix them |
 //! | `context` | the callbacks of clients outside a group |
-//! | [`consumer`], [`budget`], [`inquiry`] | the consumer thread, its memory, and requests over its connections |
+//! | [`consumer`], [`budget`], `inquiry` | the consumer thread, its memory, and requests over its connections |
 //! | [`second_read`], `scan` | the check of gaps between records |
 //! | [`reader`], [`survey`] | reading a topic without a group |
 //! | [`admin`], [`topic_spec`], [`rights`] | creating topics and checking rights |

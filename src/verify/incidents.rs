@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
-use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context as _;
@@ -16,10 +15,8 @@ use crate::core::incident::Incident;
 use crate::core::incident::audit::{Audit, Base, Outcome};
 use crate::core::incident::fold::Source;
 use crate::core::incident::rule::{Rule, fingerprint};
-use crate::exit::SettingsError;
 use crate::failure::Failure;
 use crate::kafka::reader::LogRecord;
-use crate::notify::config::{NotifyConfig, SecretReading};
 use crate::settings::VerifyOutput;
 use crate::shutdown::Shutdown;
 use crate::store::error::{StoreError, StoreErrorKind};
@@ -93,18 +90,17 @@ struct Audits {
     records: u64,
 }
 
-/// Compares the rows of incidents with the log. `path` is the path of the rules file. Returns `None` if `shutdown` is
+/// Compares the rows of incidents with the log. `rules` contains the rules of `notify`. Returns `None` if `shutdown` is
 /// triggered.
 ///
 /// # Errors
-/// Returns an error if the log or the tables cannot be read, or if the rules file contains a mistake.
+/// Returns an error if the log or the tables cannot be read.
 pub(crate) async fn compare_incidents(
     source: &CompareSource,
-    path: &Path,
+    rules: &[Rule],
     metrics: &Metrics,
     shutdown: &Shutdown,
 ) -> anyhow::Result<Option<IncidentReport>> {
-    let config = NotifyConfig::load(path, SecretReading::Skip).map_err(SettingsError)?;
     let facts = Facts::find(source, metrics).await?;
     let table = IncidentTable::new(source.client.clone(), &source.names.incidents);
     // The checkpoints are read before the rows, so the rows contain all changes before the checkpoints.
@@ -113,14 +109,14 @@ pub(crate) async fn compare_incidents(
     let begins = begins(&facts).await?;
     let mut report = IncidentReport::default();
     let mut bases = BTreeMap::new();
-    let print = fingerprint(&config.rules, &facts.config.rules);
+    let print = fingerprint(rules, &facts.config.rules);
     for (partition, begin) in begins {
         match find_base(stored.get(&partition), &print, begin) {
             Ok(found) => drop(bases.insert(partition, found)),
             Err(why) => drop(report.incomparable.insert(partition, why)),
         }
     }
-    let rows = read_rows(&table, &config.rules, &facts.topic_id, &bases).await;
+    let rows = read_rows(&table, rules, &facts.topic_id, &bases).await;
     let mut rows = rows.map_err(explain)?;
     let audit = |(partition, (base, claim)): (i32, (Base, Offset))| {
         let source = Source {
@@ -130,7 +126,7 @@ pub(crate) async fn compare_incidents(
             times: facts.config.rules,
         };
         let rows = rows.remove(&partition).unwrap_or_default();
-        let audit = Audit::new(source, &config.rules, base, claim, rows);
+        let audit = Audit::new(source, rules, base, claim, rows);
         (partition, audit)
     };
     let audits = Audits {

@@ -1,14 +1,12 @@
 //! Publishes incidents that have changed.
 
 use crate::api::error::ApiError;
-use crate::api::feed::{Audience, Feed};
+use crate::api::feed::{Audience, Feed, json};
 use crate::api::incidents::ListedIncident;
 use crate::api::state::ApiState;
 use crate::store::error::StoreErrorKind;
 use crate::store::incidents::StoredIncident;
 use crate::store::reads::IncidentFollower;
-
-use super::poller::json;
 
 /// Polls the incidents table, and remembers the incidents that it has already seen.
 #[derive(Default)]

@@ -12,7 +12,7 @@ use super::incidents::IncidentPoller;
 use crate::api::aggregations::Aggregation;
 use crate::api::alerts::Alert;
 use crate::api::error::ApiError;
-use crate::api::feed::{Audience, Feed};
+use crate::api::feed::{Audience, Feed, json};
 use crate::api::state::ApiState;
 use crate::api::stats::Stats;
 use crate::core::clock::UnixMs;
@@ -164,8 +164,4 @@ pub(super) fn newest(limit: usize, now_ms: UnixMs) -> PageRequest {
         after: None,
         now_ms,
     }
-}
-
-pub(super) fn json(value: &impl serde::Serialize) -> String {
-    serde_json::to_string(value).expect("texts, numbers and flags always serialize")
 }

@@ -37,7 +37,7 @@ pub(super) struct Followed {
     pub(super) stored: Option<Offset>,
     pub(super) windows: BTreeMap<UnixMs, Window>,
     pub(super) seen: Option<Seen>,
-    /// The time of the group's entry in [`Fold::due`], which is never later than [`Followed::deadline`].
+    /// The time of the group's entry in `Fold::due`, which is never later than [`Followed::deadline`].
     pub(super) due_ms: Option<UnixMs>,
 }
 

@@ -113,8 +113,8 @@ pub enum Halt {
 /// A task that the shell must carry out.
 #[derive(Clone, Debug)]
 pub enum Output {
-    /// Look up the facts that decide where a partition starts. Report the facts to [`Pipeline::located`], or a failure
-    /// to [`Pipeline::not_located`].
+    /// Look up the facts that decide where a partition starts. Report the facts to `Pipeline::located`, or a failure
+    /// to `Pipeline::not_located`.
     Locate {
         /// The number of the Kafka partition.
         partition: i32,
@@ -142,7 +142,7 @@ pub enum Output {
         next: Offset,
     },
     /// Read a range of offsets a second time, with a separate Kafka client that shares no state with the first client.
-    /// Report the result to [`Pipeline::gap_checked`].
+    /// Report the result to `Pipeline::gap_checked`.
     CheckGap {
         /// The number of the Kafka partition.
         partition: i32,
@@ -162,26 +162,26 @@ pub enum Output {
         /// The offset of the first record that the client skipped.
         found: Offset,
     },
-    /// Write a batch of puts. Report the outcome to [`Pipeline::batch_answered`].
+    /// Write a batch of puts. Report the outcome to `Pipeline::batch_answered`.
     Put(Batch),
-    /// Write a row update. Report the outcome to [`Pipeline::update_answered`].
+    /// Write a row update. Report the outcome to `Pipeline::update_answered`.
     Update(RowUpdate),
-    /// Send a rejected record to the dead-letter topic. Report the acknowledgement to [`Pipeline::reject_done`].
+    /// Send a rejected record to the dead-letter topic. Report the acknowledgement to `Pipeline::reject_done`.
     Reject(Ticket, Box<Rejected>),
     /// Send a record to the dead-letter topic because the table refused its item. Report the acknowledgement to
-    /// [`Pipeline::refused_done`].
+    /// `Pipeline::refused_done`.
     Refused(PutTable, Put),
-    /// Request the topic's id from Kafka. Report the answer to [`Pipeline::topic_checked`].
+    /// Request the topic's id from Kafka. Report the answer to `Pipeline::topic_checked`.
     CheckTopic,
-    /// Commit these restart points. Report the answer to [`Pipeline::commit_done`].
+    /// Commit these restart points. Report the answer to `Pipeline::commit_done`.
     Commit(Vec<CommitPart>),
-    /// Move a progress item forward. Report the result to [`Pipeline::published`], or to [`Pipeline::progress_missing`]
+    /// Move a progress item forward. Report the result to `Pipeline::published`, or to `Pipeline::progress_missing`
     /// if the item does not exist.
     Publish(Publish),
-    /// Create a deleted progress item again. Report the result to [`Pipeline::published`].
+    /// Create a deleted progress item again. Report the result to `Pipeline::published`.
     RestoreProgress(Publish),
-    /// Read the tables' id. Report the result to [`Pipeline::tables_read`], [`Pipeline::table_missing`] or
-    /// [`Pipeline::tables_unread`].
+    /// Read the tables' id. Report the result to `Pipeline::tables_read`, `Pipeline::table_missing` or
+    /// `Pipeline::tables_unread`.
     ReadTables,
     /// Replace the Kafka client, because some partitions have unread records but make no progress. The pipeline has
     /// already released all partitions of the consumer.
