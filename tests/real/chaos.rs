@@ -20,7 +20,7 @@ pub(crate) fn is_long() -> bool {
     std::env::var_os("CHAOS").is_some_and(|form| form == "long")
 }
 
-fn rounds(short: usize, long: usize) -> usize {
+pub(crate) fn rounds(short: usize, long: usize) -> usize {
     if is_long() { long } else { short }
 }
 

@@ -4,6 +4,7 @@
 //! `scripts/real-services start --links` makes each broker advertise the port of its link, so all requests of a client
 //! that begins with [`Links::servers`] pass the links.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
@@ -85,8 +86,16 @@ impl Caught {
 
 struct Link {
     mode: watch::Sender<Mode>,
+    /// How many connections, requests and parts of answers a mode other than open has delayed, held back or ended.
+    disturbed: AtomicUsize,
     upstream: u16,
     traps: Arc<Mutex<Vec<Trap>>>,
+}
+
+impl Link {
+    fn disturb(&self) {
+        self.disturbed.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 /// The links of all brokers. Every mode is open until a test changes it.
@@ -112,6 +121,7 @@ impl Links {
             servers.push(format!("127.0.0.1:{advertised}"));
             let link = Arc::new(Link {
                 mode: watch::Sender::new(Mode::Open),
+                disturbed: AtomicUsize::new(0),
                 upstream: listening.parse().unwrap(),
                 traps: Arc::clone(&traps),
             });
@@ -138,6 +148,15 @@ impl Links {
         self.links[node - 1].mode.send_replace(mode);
     }
 
+    /// Waits until the link of broker `node` has disturbed `count` more connections, requests and answers.
+    pub(crate) fn disturbs(&self, node: usize, count: usize) {
+        let disturbed = || self.links[node - 1].disturbed.load(Ordering::Relaxed);
+        let before = disturbed();
+        wait_for("a link to disturb its clients", || {
+            (disturbed() >= before + count).then_some(())
+        });
+    }
+
     pub(crate) fn set_all(&self, mode: Mode) {
         for link in &self.links {
             link.mode.send_replace(mode);
@@ -158,7 +177,9 @@ impl Links {
 
 async fn accept(listener: TcpListener, link: Arc<Link>) {
     while let Ok((client, _)) = listener.accept().await {
-        if *link.mode.borrow() != Mode::Cut {
+        if *link.mode.borrow() == Mode::Cut {
+            link.disturb();
+        } else {
             tokio::spawn(connect(client, Arc::clone(&link)));
         }
     }
@@ -180,7 +201,7 @@ async fn connect(client: TcpStream, link: Arc<Link>) {
         mode.wait_for(|mode| *mode == Mode::Cut).await.ok();
     };
     tokio::select! {
-        () = cut => {}
+        () = cut => link.disturb(),
         _ = async { tokio::join!(requests, answers) } => {}
     }
 }
@@ -189,7 +210,11 @@ async fn connect(client: TcpStream, link: Arc<Link>) {
 async fn pass(link: &Link, dead: Mode) {
     let mut modes = link.mode.subscribe();
     let mode = *modes.borrow_and_update();
+    if mode == dead {
+        link.disturb();
+    }
     if let Mode::Slow(most) = mode {
+        link.disturb();
         tokio::time::sleep(most.mul_f64(fastrand::f64())).await;
     }
     modes.wait_for(|mode| *mode != dead).await.ok();

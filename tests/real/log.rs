@@ -133,6 +133,18 @@ pub(crate) fn leader(services: &Services, topic: &str, partition: usize) -> usiz
     })
 }
 
+/// Waits until exactly these brokers, in ascending order, are in sync with a partition's leader.
+pub(crate) fn in_sync(services: &Services, topic: &str, partition: usize, nodes: &[i32]) {
+    let client = member(services, "asks-and-never-joins");
+    wait_for("a partition to have these replicas in sync", || {
+        let metadata = client.fetch_metadata(Some(topic), ANSWER_MAX).ok()?;
+        let partition = metadata.topics()[0].partitions().get(partition)?;
+        let mut found = partition.isr().to_vec();
+        found.sort_unstable();
+        (found == nodes).then_some(())
+    });
+}
+
 fn admin(services: &Services) -> AdminClient<DefaultClientContext> {
     config(services).create().unwrap()
 }
@@ -148,8 +160,26 @@ pub(crate) fn make_topic(
     (partitions, copies): (i32, i32),
     config: &[(&str, &str)],
 ) {
-    let mut new = NewTopic::new(topic, partitions, TopicReplication::Fixed(copies))
-        .set("message.timestamp.type", "LogAppendTime");
+    make(
+        services,
+        NewTopic::new(topic, partitions, TopicReplication::Fixed(copies)),
+        config,
+    );
+}
+
+/// Creates a topic of one partition on these brokers, as [`make_topic`] does. The first broker leads it.
+pub(crate) fn make_topic_on(
+    services: &Services,
+    topic: &str,
+    nodes: &[i32],
+    config: &[(&str, &str)],
+) {
+    let copies = TopicReplication::Variable(&[nodes]);
+    make(services, NewTopic::new(topic, 1, copies), config);
+}
+
+fn make(services: &Services, new: NewTopic<'_>, config: &[(&str, &str)]) {
+    let mut new = new.set("message.timestamp.type", "LogAppendTime");
     for (name, value) in config {
         new = new.set(name, value);
     }

@@ -14,13 +14,14 @@ use citystream::store::client::{ConnectOptions, connect};
 
 use crate::role::WAIT_MAX;
 
-/// When the suite closes its end of the pipe, the watchdog kills the roles that the suite left running, then stops
-/// the services. It kills a process id only while that process still runs the program.
+/// When the suite closes its end of the pipe, the watchdog kills the roles that the suite left running, unmounts the
+/// disks of its tests, then stops the services. It kills a process id only while that process still runs the program.
 const WATCHDOG: &str = r#"
     while read -r pid; do pids="$pids $pid"; done
     for pid in $pids; do
         if [ "$(readlink "/proc/$pid/exe")" = "$2" ]; then kill -KILL "$pid"; fi
     done
+    grep -o " $1/[^ ]*" /proc/mounts | while read -r disk; do umount -l "$disk"; done
     "$0" stop --dir "$1/services" 2>/dev/null
     rm -rf "$1"
 "#;
@@ -211,6 +212,24 @@ impl Services {
         self.script(&[how, node]);
     }
 
+    /// Returns whether a broker runs.
+    pub(crate) fn broker_runs(&self, node: &str) -> bool {
+        let pid = self.broker_pid(node).unwrap_or_default();
+        let line = std::fs::read(Path::new("/proc").join(pid).join("cmdline"));
+        // A process that has ended has no command line, even if nothing has asked for its exit code.
+        line.is_ok_and(|line| !line.is_empty())
+    }
+
+    /// Returns the process id with which a broker was started last.
+    fn broker_pid(&self, node: &str) -> Option<String> {
+        let path = self
+            .folder
+            .join("services/pids")
+            .join(format!("kafka-{node}"));
+        let text = std::fs::read_to_string(path).ok()?;
+        text.split_whitespace().next().map(str::to_owned)
+    }
+
     /// Freezes DynamoDB until the returned value is dropped.
     pub(crate) fn pause_dynamodb(&'static self) -> Paused {
         self.script(&["pause", "dynamodb"]);
@@ -219,12 +238,7 @@ impl Services {
 
     /// Lets a broker run for a tenth of the time until the returned value is dropped.
     pub(crate) fn slow_broker(&self, node: &str) -> Slowed {
-        let path = self
-            .folder
-            .join("services/pids")
-            .join(format!("kafka-{node}"));
-        let text = std::fs::read_to_string(path).unwrap();
-        let pid = text.split_whitespace().next().unwrap().to_owned();
+        let pid = self.broker_pid(node).unwrap();
         let over = Arc::new(AtomicBool::new(false));
         let seen = Arc::clone(&over);
         let signal = move |name: &str| {
