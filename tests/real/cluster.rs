@@ -15,11 +15,11 @@ use crate::services::{skipped, three_brokers};
 use crate::world::World;
 
 /// DynamoDB Local keeps up with this rate on a busy machine.
-const RATE: &str = "200/s";
+const RATE: &str = "100/s";
 /// Events that are acknowledged during a fault. At [`RATE`], that takes longer than the session of a member.
-const DURING: f64 = 1_000.0;
+const DURING: f64 = 500.0;
 /// Events that are acknowledged and settled after a fault.
-const AFTER: f64 = 300.0;
+const AFTER: f64 = 100.0;
 
 /// A producer and two members that reach Kafka through the links.
 struct Work<'a> {
