@@ -1,5 +1,5 @@
-//! Tests with three brokers, which are stopped or killed one after another and come back. Other tests with three brokers
-//! use the helpers.
+//! Tests with three brokers, which are stopped or killed one after another and come back. Other tests with three
+//! brokers use the helpers.
 
 use std::fs::File;
 use std::io::{ErrorKind, Write as _};
@@ -55,8 +55,8 @@ fn copy(from: &Path, to: &Path) -> bool {
 }
 
 impl SmallDisk {
-    /// Moves the data of a broker to a small disk and restarts the broker. Returns `None` if this machine does not allow
-    /// mounts.
+    /// Moves the data of a broker to a small disk and restarts the broker. Returns `None` if this machine does not
+    /// allow mounts.
     pub(crate) fn mount(services: &'static Services, node: &'static str) -> Option<SmallDisk> {
         let data = services
             .folder()

@@ -1,5 +1,5 @@
-//! Tests of faults on Kafka's side under load: links that are slow, cut or dead in one direction, brokers that are killed
-//! while they lead a partition, coordinate the group or control the cluster, and a broker whose disk is full.
+//! Tests of faults on Kafka's side under load: links that are slow, cut or dead in one direction, brokers that are
+//! killed while they lead a partition, coordinate the group or control the cluster, and a broker whose disk is full.
 //!
 //! A producer and two members work through the links. At the end, the log must hold each acknowledged event once, and
 //! the tables must hold what the log holds. `CHAOS=long` repeats the faults.
@@ -69,7 +69,7 @@ impl<'a> Work<'a> {
     }
 
     /// Ends the work. Each acknowledged event must be in the log once and be counted once.
-    fn is_exact(mut self) -> usize {
+    fn ends_exactly(mut self) -> usize {
         let (code, _) = self.produce.terminate();
         let told = self.produce.err();
         assert_eq!(code, Some(0), "{told}");
@@ -115,7 +115,7 @@ fn links_that_are_slow_cut_or_dead_in_one_direction_lose_no_acknowledged_event()
         }
     }
     let faults = rounds * modes.len() * 3;
-    let events = work.is_exact();
+    let events = work.ends_exactly();
     eprintln!("links: {faults} faults of links, {events} events acknowledged; 0 differences");
 }
 
@@ -146,7 +146,7 @@ fn a_killed_leader_coordinator_and_controller_lose_no_acknowledged_event() {
         }
     }
     let kills = rounds * roles.len();
-    let events = work.is_exact();
+    let events = work.ends_exactly();
     eprintln!("killed-brokers: {kills} kills, {events} events acknowledged; 0 differences");
 }
 
@@ -173,6 +173,6 @@ fn a_broker_whose_disk_is_full_loses_no_acknowledged_event() {
         services.broker("start-broker", node);
         work.settles(AFTER);
     }
-    let events = work.is_exact();
+    let events = work.ends_exactly();
     eprintln!("full-disk: full {rounds} times, {events} events acknowledged; 0 differences");
 }

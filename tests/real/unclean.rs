@@ -101,7 +101,7 @@ fn an_unclean_leader_that_lacks_counted_records_stops_the_consumer_with_the_lost
     world.produce(&lines[BOTH + LOST..2 * (BOTH + LOST)]);
     is_committed(&world, &mut consume);
     let lost = consume.metrics()["citystream_records_lost_total"];
-    assert_eq!(lost as usize, LOST);
+    assert_eq!(lost, LOST as f64);
     assert_eq!(consume.terminate().0, Some(0), "{}", consume.err());
     let end = i64::try_from(BOTH + LOST).unwrap();
     let after = world.log().into_iter().filter(|r| r.offset >= end);
