@@ -7,7 +7,7 @@ use rdkafka::TopicPartitionList;
 use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, Headers as _, Message as _, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord, Producer as _};
 use rdkafka::topic_partition_list::Offset;
@@ -94,6 +94,10 @@ pub(crate) fn read(services: &Services, topic: &str) -> Vec<Record> {
             // Each partition ends once, because nothing is sent in the meantime.
             Err(KafkaError::PartitionEOF(_)) => {
                 left -= 1;
+                continue;
+            }
+            // A broker is away that leads none of the partitions, or soon leads them again.
+            Err(KafkaError::MessageConsumption(RDKafkaErrorCode::BrokerTransportFailure)) => {
                 continue;
             }
             message => message.unwrap(),
