@@ -1,5 +1,5 @@
-//! Generates a CloudFormation template that creates the tables and an IAM policy for each role. The table of incidents is
-//! created only if the parameter `Incidents` is `true`.
+//! Generates a CloudFormation template that creates the tables, including the table of incidents, and an IAM policy for
+//! each role.
 //!
 //! The template is generated from the same table specifications that `init-tables` uses. After creating the stack, the
 //! operator still runs `init-tables` once. `init-tables` keeps the tables of the stack, writes the config item and
@@ -28,7 +28,6 @@ pub(super) fn template(names: &TableNames) -> Value {
         "Parameters": parameters(),
         "Conditions": {
             "AlertsExpire": {"Fn::Equals": [{"Ref": "AlertTtl"}, "true"]},
-            "HasIncidents": {"Fn::Equals": [{"Ref": "Incidents"}, "true"]},
             "OwnKey": {"Fn::Not": [{"Fn::Equals": [{"Ref": "KmsKey"}, ""]}]},
         },
         "Resources": resources,
@@ -49,7 +48,6 @@ fn parameters() -> Value {
         "DeletionProtection": flag("Tables cannot be deleted until it is off", "true"),
         "PointInTimeRecovery": flag("Any second of the last 35 days can be restored", "true"),
         "AlertTtl": flag("Alerts expire after the time of consume --alert-ttl", "false"),
-        "Incidents": flag("The table of incidents, which notify needs", "false"),
         "KmsKey": {
             "Type": "String",
             "Default": "",
@@ -66,9 +64,6 @@ fn tables(names: &TableNames) -> Map<String, Value> {
     let incidents = (incidents_spec(names), "incidents");
     for (spec, suffix) in specs(names).into_iter().zip(TABLES).chain([incidents]) {
         let mut resource = table(&spec);
-        if spec.name == names.incidents {
-            resource["Condition"] = json!("HasIncidents");
-        }
         if spec.name == names.alerts {
             resource["Properties"]["TimeToLiveSpecification"] = json!({"Fn::If": [
                 "AlertsExpire", time_to_live(TTL), {"Ref": "AWS::NoValue"},
@@ -206,7 +201,6 @@ mod tests {
         assert_eq!(resources["Alerts"]["DependsOn"], "Aggregations");
         assert_eq!(resources["Totals"]["DependsOn"], Value::Null);
         assert_eq!(resources["Incidents"]["DependsOn"], "Alerts");
-        assert_eq!(resources["Incidents"]["Condition"], "HasIncidents");
         let raw = &template["Resources"]["RawEvents"]["Properties"];
         assert_eq!(raw["TimeToLiveSpecification"]["AttributeName"], "ttl");
         let alerts = &template["Resources"]["Alerts"]["Properties"]["TimeToLiveSpecification"];
