@@ -63,14 +63,14 @@ pub(super) struct Partitions {
     table: IncidentTable,
     done: UnboundedSender<Done>,
     /// The fingerprint of the rules.
-    rules: String,
+    rules: Arc<str>,
 }
 
 impl Partitions {
     pub(super) fn new(
         table: IncidentTable,
         done: UnboundedSender<Done>,
-        rules: String,
+        rules: Arc<str>,
     ) -> Partitions {
         Partitions {
             assigned: BTreeMap::new(),
@@ -197,7 +197,7 @@ impl Partitions {
                     assigned.checkpoint = Some(StoredCheckpoint {
                         checkpoint,
                         owed,
-                        rules: self.rules.clone(),
+                        rules: self.rules.to_string(),
                         bases: assigned.bases.clone(),
                     });
                 }

@@ -119,7 +119,7 @@ impl Role {
             budget: Arc::clone(&budget),
         };
         let rules: Arc<[Rule]> = options.config.rules.clone().into();
-        let rules_print = fingerprint(&rules, &options.times);
+        let rules_print: Arc<str> = fingerprint(&rules, &options.times).into();
         let mut receivers = Vec::new();
         for config in options.config.receivers {
             receivers.push(Receiver::new(config).await.map_err(SettingsError)?);
@@ -134,6 +134,7 @@ impl Role {
             topic: options.topic.into(),
             topic_id: "".into(),
             rules,
+            rules_print: Arc::clone(&rules_print),
             times: options.times,
             from: options.from,
         };

@@ -9,7 +9,7 @@ use crate::core::incident::Incident;
 use crate::core::incident::audit::Base;
 use crate::core::incident::fold::{Checkpoint, Fold, Source};
 use crate::core::incident::owner::name_of;
-use crate::core::incident::rule::{Rule, fingerprint};
+use crate::core::incident::rule::Rule;
 use crate::core::window::Rules;
 use crate::kafka::consumer::Inquiry;
 use crate::settings::From;
@@ -29,6 +29,8 @@ pub(super) struct Starter {
     pub(super) topic: Arc<str>,
     pub(super) topic_id: Arc<str>,
     pub(super) rules: Arc<[Rule]>,
+    /// The fingerprint of the rules.
+    pub(super) rules_print: Arc<str>,
     pub(super) times: Rules,
     pub(super) from: From,
 }
@@ -68,8 +70,7 @@ impl Starter {
         let range = run_blocking(move || inquiry.log_range(partition, ANSWER_TIMEOUT)).await;
         let (begin, end) = range.map_err(|error| error.to_string())?;
         let mut stored = self.find_checkpoint(partition, begin, end).await?;
-        let rules = fingerprint(&self.rules, &self.times);
-        let mut is_new_base = stored.rules != rules || stored.bases.is_empty();
+        let mut is_new_base = *stored.rules != *self.rules_print || stored.bases.is_empty();
         let at = &mut stored.checkpoint;
         if at.start.next < begin {
             // The loss of events before the checkpoint is harmless. The rules have evaluated these events already, and
