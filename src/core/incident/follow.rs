@@ -4,7 +4,7 @@
 //! from the open list without appearing in the resolved list, if many newer incidents exist. The reader then reads the
 //! incident by its name.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::owner::Name;
 
@@ -26,56 +26,47 @@ impl<T> Default for Follower<T> {
     }
 }
 
-/// The differences between a read of the table and the previous read.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Step<T> {
-    /// The incidents that are new or have changed, with resolved incidents before open incidents.
-    pub changed: Vec<T>,
-    /// The incidents that were open in the previous read and are in neither list now, in their previous state. The
-    /// reader reads each of these incidents by its name.
-    pub missing: Vec<(Name, T)>,
-}
-
 impl<T: Clone + PartialEq> Follower<T> {
-    /// Compares a read with the previous read. The parameters are the newest open incidents and the newest resolved
-    /// incidents. The first call does not report resolved incidents, because these incidents ended before the reader
-    /// began.
-    pub fn take(&mut self, open: Vec<(Name, T)>, resolved: Vec<(Name, T)>) -> Step<T> {
-        let open: BTreeMap<Name, T> = open.into_iter().collect();
-        let resolved: BTreeMap<Name, T> = resolved.into_iter().collect();
-        let mut step = Step {
-            changed: Vec::new(),
-            missing: Vec::new(),
-        };
-        if !self.is_new {
-            let is_known = |(name, one): &(&Name, &T)| self.resolved.get(*name) == Some(one);
-            let ended = resolved.iter().filter(|one| !is_known(one));
-            step.changed.extend(ended.map(|(_, one)| one.clone()));
-        }
-        self.is_new = false;
-        let changed = open
-            .iter()
-            .filter(|(name, one)| self.open.get(*name) != Some(*one));
-        step.changed.extend(changed.map(|(_, one)| one.clone()));
-        let listed = |name: &Name| open.contains_key(name) || resolved.contains_key(name);
-        let missing = self.open.iter().filter(|(name, _)| !listed(name));
-        let missing = missing.map(|(name, one)| (name.clone(), one.clone()));
-        step.missing.extend(missing);
-        self.open = open;
-        self.resolved = resolved;
-        step
+    /// Returns the incidents that were open in the previous read and are in neither list now, in their previous state. The
+    /// reader reads these incidents by their names, and adds each of them to one of the lists.
+    pub fn missing(&self, open: &[(Name, T)], resolved: &[(Name, T)]) -> Vec<(Name, T)> {
+        let listed: BTreeSet<&Name> = open.iter().chain(resolved).map(|(name, _)| name).collect();
+        let missing = self.open.iter().filter(|(name, _)| !listed.contains(name));
+        missing
+            .map(|(name, one)| (name.clone(), one.clone()))
+            .collect()
     }
 
-    /// Marks an incident as still open although neither list contained the incident. The caller uses this method if the
-    /// incident is still open or could not be read by its name.
-    pub fn keep_open(&mut self, name: Name, one: T) {
-        self.open.insert(name, one);
+    /// Compares a read with the previous read. The parameters are the newest open incidents and the newest resolved
+    /// incidents. Returns the incidents that are new or have changed, with resolved incidents before open incidents. The
+    /// first call does not return resolved incidents, because these incidents ended before the reader began.
+    pub fn take(&mut self, open: Vec<(Name, T)>, resolved: Vec<(Name, T)>) -> Vec<T> {
+        let open: BTreeMap<Name, T> = open.into_iter().collect();
+        let resolved: BTreeMap<Name, T> = resolved.into_iter().collect();
+        let mut changed = Vec::new();
+        if !self.is_new {
+            changed.extend(differing(&resolved, &self.resolved));
+        }
+        changed.extend(differing(&open, &self.open));
+        (self.open, self.resolved, self.is_new) = (open, resolved, false);
+        changed
     }
 
     /// Returns true if nothing was read from the table yet.
     pub fn is_new(&self) -> bool {
         self.is_new
     }
+}
+
+/// Returns the incidents of a list that the previous list does not contain in the same state.
+fn differing<T: Clone + PartialEq>(
+    now: &BTreeMap<Name, T>,
+    before: &BTreeMap<Name, T>,
+) -> impl Iterator<Item = T> {
+    let changed = now
+        .iter()
+        .filter(|(name, one)| before.get(*name) != Some(*one));
+    changed.map(|(_, one)| one.clone())
 }
 
 #[cfg(test)]
@@ -87,20 +78,13 @@ mod tests {
         rows.iter().map(row).collect()
     }
 
-    fn step(changed: &[u32], missing: &[(&str, u32)]) -> Step<u32> {
-        Step {
-            changed: changed.to_vec(),
-            missing: rows(missing),
-        }
-    }
-
     #[test]
     fn the_first_read_shows_what_is_open() {
         let mut follower = Follower::default();
         let first = follower.take(rows(&[("b", 1)]), rows(&[("a", 2)]));
-        assert_eq!(first, step(&[1], &[]));
+        assert_eq!(first, [1]);
         let again = follower.take(rows(&[("b", 1)]), rows(&[("a", 2)]));
-        assert_eq!(again, step(&[], &[]));
+        assert_eq!(again, [0_u32; 0]);
     }
 
     #[test]
@@ -108,12 +92,12 @@ mod tests {
         let mut follower = Follower::default();
         follower.take(rows(&[("a", 1)]), rows(&[]));
         let grown = follower.take(rows(&[("a", 2)]), rows(&[]));
-        assert_eq!(grown, step(&[2], &[]));
+        assert_eq!(grown, [2]);
         let ended = follower.take(rows(&[("b", 4)]), rows(&[("a", 3)]));
-        assert_eq!(ended, step(&[3, 4], &[]));
+        assert_eq!(ended, [3, 4]);
         // The delivery of a message also changes a resolved incident.
         let delivered = follower.take(rows(&[("b", 4)]), rows(&[("a", 5)]));
-        assert_eq!(delivered, step(&[5], &[]));
+        assert_eq!(delivered, [5]);
     }
 
     #[test]
@@ -121,17 +105,18 @@ mod tests {
         let mut follower = Follower::default();
         follower.take(rows(&[]), rows(&[("a", 1)]));
         let both = follower.take(rows(&[]), rows(&[("a", 1), ("b", 2)]));
-        assert_eq!(both, step(&[2], &[]));
+        assert_eq!(both, [2]);
     }
 
     #[test]
     fn an_open_incident_that_no_list_contains_is_read_by_its_name() {
         let mut follower = Follower::default();
         follower.take(rows(&[("a", 1), ("b", 2)]), rows(&[]));
-        let next = follower.take(rows(&[("c", 3)]), rows(&[]));
-        assert_eq!(next, step(&[3], &[("a", 1), ("b", 2)]));
-        follower.keep_open(("rule".into(), "b".into()), 2);
-        let next = follower.take(rows(&[("c", 3)]), rows(&[]));
-        assert_eq!(next, step(&[], &[("b", 2)]));
+        let open = rows(&[("c", 3)]);
+        assert_eq!(follower.missing(&open, &[]), rows(&[("a", 1), ("b", 2)]));
+        // The reader finds that `a` has ended, and that `b` is still open.
+        let next = follower.take(rows(&[("c", 3), ("b", 2)]), rows(&[("a", 7)]));
+        assert_eq!(next, [7, 3]);
+        assert_eq!(follower.missing(&open, &[]), rows(&[("b", 2)]));
     }
 }

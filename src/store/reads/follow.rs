@@ -19,6 +19,8 @@ const MISSING_MAX: usize = 10;
 #[derive(Default)]
 pub struct IncidentFollower {
     follower: Follower<StoredIncident>,
+    /// The index of the missing incident with which the next poll begins, so that each incident gets its turn.
+    turn: usize,
 }
 
 impl IncidentFollower {
@@ -38,7 +40,7 @@ impl IncidentFollower {
         now_ms: UnixMs,
     ) -> Result<Vec<StoredIncident>, StoreError> {
         let named = |one: StoredIncident| (name_of(&one.incident), one);
-        let mut lists = Vec::new();
+        let mut lists: Vec<Vec<_>> = Vec::new();
         for (is_open, max) in [(true, OPEN_MAX), (false, RESOLVED_MAX)] {
             let wanted = IncidentFilter {
                 is_open: Some(is_open),
@@ -51,23 +53,27 @@ impl IncidentFollower {
             let page = reads.incidents(wanted, request(range, max, now_ms)).await?;
             lists.push(page.items.into_iter().map(named).collect());
         }
-        let resolved = lists.pop().expect("there are two lists");
-        let open = lists.pop().expect("there are two lists");
-        let step = self.follower.take(open, resolved);
-        let mut changed = step.changed;
-        for (at, (name, was)) in step.missing.into_iter().enumerate() {
-            let found = if at < MISSING_MAX {
-                // If the read fails, the next poll reads the incident again.
+        let mut resolved = lists.pop().expect("there are two lists");
+        let mut open = lists.pop().expect("there are two lists");
+        // All reads come before the comparison. If the caller gives up a poll, the next poll finds the same changes.
+        let missing = self.follower.missing(&open, &resolved);
+        let count = missing.len().max(1);
+        let begin = self.turn % count;
+        for (at, (name, was)) in missing.into_iter().enumerate() {
+            let is_turn = (at + count - begin) % count < MISSING_MAX;
+            let found = if is_turn {
+                // If the read fails, a later poll reads the incident again.
                 find_resolved(reads, &was, now_ms).await.unwrap_or_default()
             } else {
                 None
             };
             match found {
-                Some(now) => changed.push(now),
-                None => self.follower.keep_open(name, was),
+                Some(now) => resolved.push((name, now)),
+                None => open.push((name, was)),
             }
         }
-        Ok(changed)
+        self.turn = begin + MISSING_MAX;
+        Ok(self.follower.take(open, resolved))
     }
 }
 
