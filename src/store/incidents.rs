@@ -20,7 +20,8 @@ use aws_sdk_dynamodb::types::{AttributeValue, ReturnValue, ReturnValuesOnConditi
 use crate::core::incident::Incident;
 use crate::core::incident::outbox::Sent;
 use crate::core::incident::silence::Silence;
-use crate::core::keys::{CHECKPOINT_PK, SILENCE_PK, log_key};
+use crate::core::keys::{CHECKPOINT_PK, SILENCE_PK, TableNames, log_key};
+use crate::failure::Failure;
 use crate::store::answers::Flaw;
 use crate::store::attributes::{INCIDENT, Item, NEXT, RULE, string, text};
 use crate::store::error::StoreError;
@@ -347,6 +348,12 @@ impl IncidentTable {
             }
         }
     }
+}
+
+/// Returns the failure of a command that needs the table of incidents, for a table that does not exist.
+pub fn describe_missing_table(names: &TableNames) -> Failure {
+    Failure::new(format!("there is no table {}", names.incidents))
+        .with_remedy("citystream init-tables --incidents makes it, and citystream notify fills it")
 }
 
 /// Returns the incident in an item, or `None` if the item is damaged.

@@ -23,7 +23,7 @@ use crate::exit::SettingsError;
 use crate::settings::{From, Tail, TailOutput};
 use crate::shutdown::Shutdown;
 use crate::store::error::{StoreError, StoreErrorKind};
-use crate::store::incidents::StoredIncident;
+use crate::store::incidents::{StoredIncident, describe_missing_table};
 use crate::store::reads::{
     DynamoReads, IncidentFilter, IncidentFollower, PageRequest, Range, Reads as _,
 };
@@ -91,9 +91,7 @@ fn explain(error: StoreError, names: &TableNames) -> anyhow::Error {
     if error.kind() != StoreErrorKind::NotFound {
         return error.into();
     }
-    SettingsError::new(format!("there is no table {}", names.incidents))
-        .with_remedy("citystream init-tables --incidents makes it, and citystream notify fills it")
-        .into()
+    SettingsError(describe_missing_table(names)).into()
 }
 
 /// Returns the incidents that were opened at or after `from_ms`, with the oldest incident first.

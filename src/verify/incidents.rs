@@ -15,12 +15,11 @@ use crate::core::incident::Incident;
 use crate::core::incident::audit::{Audit, Base, Outcome};
 use crate::core::incident::fold::Source;
 use crate::core::incident::rule::{Rule, fingerprint};
-use crate::failure::Failure;
 use crate::kafka::reader::LogRecord;
 use crate::settings::VerifyOutput;
 use crate::shutdown::Shutdown;
 use crate::store::error::{StoreError, StoreErrorKind};
-use crate::store::incidents::{IncidentTable, StoredCheckpoint};
+use crate::store::incidents::{IncidentTable, StoredCheckpoint, describe_missing_table};
 use crate::telemetry::Metrics;
 use crate::verify::compare::{CompareSource, Facts};
 
@@ -145,11 +144,7 @@ pub(crate) async fn compare_incidents(
 
 fn explain(error: StoreError, source: &CompareSource) -> anyhow::Error {
     match error.kind() {
-        StoreErrorKind::NotFound => {
-            Failure::new(format!("there is no table {}", source.names.incidents))
-                .with_remedy("citystream init-tables --incidents makes it")
-                .into()
-        }
+        StoreErrorKind::NotFound => describe_missing_table(&source.names).into(),
         _ => anyhow::Error::new(error).context("failed to read the incidents"),
     }
 }
