@@ -13,7 +13,7 @@ const EVENTS: usize = 500;
 /// Lies that must have been told. With fewer, the test shows nothing.
 const LIES_MIN: u64 = 10;
 /// The log message for a response that the consumer does not believe.
-const REFUSED: &str = "refused an answer of DynamoDB";
+const REFUSED: &str = "rejected an invalid answer of DynamoDB";
 
 /// Counts some real events while the proxy tells `lie`. `reason` is why the consumer refuses such responses.
 fn is_survived(name: &'static str, lie: Lie, reason: &str) {
