@@ -14,6 +14,17 @@ pub struct Follower<T> {
     open: BTreeMap<Name, T>,
     resolved: BTreeMap<Name, T>,
     is_new: bool,
+    /// The last missing incident that the reader was asked to read by its name.
+    last_asked: Option<Name>,
+}
+
+/// The incidents that were open in the previous read and that no list contains now, in their previous state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Missing<T> {
+    /// The incidents that the reader must read by their names now.
+    pub asked: Vec<(Name, T)>,
+    /// The incidents whose turn comes in a later read. Until then, they count as unchanged.
+    pub later: Vec<(Name, T)>,
 }
 
 impl<T> Default for Follower<T> {
@@ -22,19 +33,31 @@ impl<T> Default for Follower<T> {
             open: BTreeMap::new(),
             resolved: BTreeMap::new(),
             is_new: true,
+            last_asked: None,
         }
     }
 }
 
 impl<T: Clone + PartialEq> Follower<T> {
-    /// Returns the incidents that were open in the previous read and are in neither list now, in their previous state. The
-    /// reader reads these incidents by their names, and adds each of them to one of the lists.
-    pub fn missing(&self, open: &[(Name, T)], resolved: &[(Name, T)]) -> Vec<(Name, T)> {
+    /// Returns the incidents that were open in the previous read and are in neither list now. At most `max` of them must
+    /// be read now. Successive calls take turns by name, so that every missing incident is read again after a few calls.
+    pub fn missing(
+        &mut self,
+        open: &[(Name, T)],
+        resolved: &[(Name, T)],
+        max: usize,
+    ) -> Missing<T> {
         let listed: BTreeSet<&Name> = open.iter().chain(resolved).map(|(name, _)| name).collect();
         let missing = self.open.iter().filter(|(name, _)| !listed.contains(name));
-        missing
+        let (mut asked, before): (Vec<_>, Vec<_>) = missing
             .map(|(name, one)| (name.clone(), one.clone()))
-            .collect()
+            .partition(|(name, _)| self.last_asked.as_ref() < Some(name));
+        asked.extend(before);
+        let later = asked.split_off(asked.len().min(max));
+        if let Some((name, _)) = asked.last() {
+            self.last_asked = Some(name.clone());
+        }
+        Missing { asked, later }
     }
 
     /// Compares a read with the previous read. The parameters are the newest open incidents and the newest resolved
@@ -113,10 +136,31 @@ mod tests {
         let mut follower = Follower::default();
         follower.take(rows(&[("a", 1), ("b", 2)]), rows(&[]));
         let open = rows(&[("c", 3)]);
-        assert_eq!(follower.missing(&open, &[]), rows(&[("a", 1), ("b", 2)]));
+        let missing = follower.missing(&open, &[], 10);
+        assert_eq!(missing.asked, rows(&[("a", 1), ("b", 2)]));
+        assert_eq!(missing.later, []);
         // The reader finds that `a` has ended, and that `b` is still open.
         let next = follower.take(rows(&[("c", 3), ("b", 2)]), rows(&[("a", 7)]));
         assert_eq!(next, [7, 3]);
-        assert_eq!(follower.missing(&open, &[]), rows(&[("b", 2)]));
+        assert_eq!(follower.missing(&open, &[], 10).asked, rows(&[("b", 2)]));
+    }
+
+    #[test]
+    fn every_missing_incident_gets_its_turn() {
+        let mut follower = Follower::default();
+        let mut open = rows(&[("a", 1), ("b", 2), ("c", 3), ("d", 4), ("e", 5)]);
+        follower.take(open.clone(), rows(&[]));
+        let mut turns = Vec::new();
+        for _ in 0..4 {
+            let missing = follower.missing(&[], &[], 2);
+            assert_eq!(missing.asked.len() + missing.later.len(), open.len());
+            for (name, _) in missing.asked {
+                turns.push(name.1.to_string());
+                // The reader finds that `c` has ended.
+                open.retain(|(other, _)| *other != name || &*name.1 != "c");
+            }
+            follower.take(open.clone(), rows(&[]));
+        }
+        assert_eq!(turns, ["a", "b", "c", "d", "e", "a", "b", "d"]);
     }
 }

@@ -19,8 +19,6 @@ const MISSING_MAX: usize = 10;
 #[derive(Default)]
 pub struct IncidentFollower {
     follower: Follower<StoredIncident>,
-    /// The index of the missing incident with which the next poll begins, so that each incident gets its turn.
-    turn: usize,
 }
 
 impl IncidentFollower {
@@ -56,23 +54,15 @@ impl IncidentFollower {
         let mut resolved = lists.pop().expect("there are two lists");
         let mut open = lists.pop().expect("there are two lists");
         // All reads come before the comparison. If the caller gives up a poll, the next poll finds the same changes.
-        let missing = self.follower.missing(&open, &resolved);
-        let count = missing.len().max(1);
-        let begin = self.turn % count;
-        for (at, (name, was)) in missing.into_iter().enumerate() {
-            let is_turn = (at + count - begin) % count < MISSING_MAX;
-            let found = if is_turn {
-                // If the read fails, a later poll reads the incident again.
-                find_resolved(reads, &was, now_ms).await.unwrap_or_default()
-            } else {
-                None
-            };
-            match found {
+        let missing = self.follower.missing(&open, &resolved, MISSING_MAX);
+        for (name, was) in missing.asked {
+            // If the read fails, a later poll reads the incident again.
+            match find_resolved(reads, &was, now_ms).await.unwrap_or_default() {
                 Some(now) => resolved.push((name, now)),
                 None => open.push((name, was)),
             }
         }
-        self.turn = begin + MISSING_MAX;
+        open.extend(missing.later);
         Ok(self.follower.take(open, resolved))
     }
 }
