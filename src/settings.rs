@@ -100,7 +100,13 @@ pub enum Command {
 #[derive(Args, Clone, Debug, Default)]
 pub struct LogArgs {
     /// Format of log lines [default: text on a terminal, json elsewhere]
-    #[arg(long, value_enum, value_name = "FORMAT", help_heading = "Logging")]
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        value_name = "FORMAT",
+        help_heading = "Logging"
+    )]
     pub log_format: Option<LogFormat>,
 }
 
@@ -120,6 +126,7 @@ pub struct TableArgs {
     /// Prefix of the names of the four tables
     #[arg(
         long,
+        global = true,
         default_value = "citystream",
         value_name = "NAME",
         value_parser = parse_table_prefix,
@@ -201,6 +208,23 @@ mod tests {
             "citystream consume --brokers b-1.example:9092,127.0.0.1:1,[::1]:65535",
         ] {
             parse(line).unwrap_or_else(|e| panic!("{line}: {e}"));
+        }
+    }
+
+    #[test]
+    fn silence_takes_the_prefix_before_and_after_its_action() {
+        for line in [
+            "citystream silence --table-prefix city2 --log-format json list",
+            "citystream silence list --table-prefix city2 --log-format json",
+            "citystream silence end 7QK2 --table-prefix city2 --log-format json",
+            "citystream silence add --for 8h --why marathon --table-prefix city2 --log-format json",
+        ] {
+            let cli = parse(line).unwrap_or_else(|e| panic!("{line}: {e}"));
+            let Command::Silence(args) = cli.command else {
+                panic!("{line}");
+            };
+            assert_eq!(args.tables.table_prefix, "city2", "{line}");
+            assert_eq!(args.log.log_format, Some(LogFormat::Json), "{line}");
         }
     }
 
