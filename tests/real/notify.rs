@@ -129,23 +129,13 @@ fn what_receivers_are_told_is_what_a_dry_run_prints_whoever_is_killed() {
     let path = world.services.folder().join("notify.toml");
     std::fs::write(&path, rules).unwrap();
     let path = path.to_str().unwrap();
-    let args = [
-        "--config",
-        path,
-        "--from",
-        "beginning",
-        "--listen",
-        "127.0.0.1:0",
-    ];
-    let quick = ["--kafka-property", "session.timeout.ms=6000"];
-    let start = || world.start("notify", &[&args[..], &quick].concat());
-    let mut roles: Vec<Role> = (0..2).map(|_| start()).collect();
+    let mut roles: Vec<Role> = (0..2).map(|_| notify(&world, path)).collect();
     world.produce_in_pieces(&file_lines(), KILLS, |_| {
         std::thread::sleep(Duration::from_millis(500));
         let mut killed = roles.remove(0);
         killed.signal(Signal::Kill);
         assert_eq!(killed.end(), None, "{}", killed.err());
-        roles.push(start());
+        roles.push(notify(&world, path));
     });
     let dry = [
         "--config",
@@ -189,6 +179,88 @@ fn what_receivers_are_told_is_what_a_dry_run_prints_whoever_is_killed() {
         wanted.len(),
         taken.len()
     );
+}
+
+/// Starts `notify` at the beginning of the log.
+fn notify(world: &World, path: &str) -> Role {
+    let args = ["--config", path, "--from", "beginning"];
+    let quick = ["--kafka-property", "session.timeout.ms=6000"];
+    let listen = ["--listen", "127.0.0.1:0"];
+    world.start("notify", &[&args[..], &quick, &listen].concat())
+}
+
+/// How long a silence may take to be seen by every process.
+const SILENCE_SEEN_MAX: Duration = Duration::from_secs(10);
+
+/// Returns a critical event of a city.
+fn critical(city: &str) -> String {
+    format!(
+        r#"{{"timestamp":"2013-01-01T06:00:00Z","city":"{city}","event_type":"incident","severity":"critical","description":"a test"}}"#
+    )
+}
+
+/// Runs `silence` and returns its output.
+fn silence(world: &World, args: &[&str]) -> String {
+    let mut role = world.start("silence", args);
+    role.ends_with(0);
+    role.out()
+}
+
+/// Returns the partition and offset at which the incident of a city began, once its row is in the table.
+fn place_of(world: &World, city: &str) -> String {
+    let all = ["--incidents", "--from", "beginning", "--exit-at-end"];
+    let of_city = [
+        "--output",
+        "json",
+        "--city",
+        city,
+        "--table-prefix",
+        world.name,
+    ];
+    let all = [&all[..], &of_city].concat();
+    wait_for("the row of an incident", || {
+        let mut tail = world.start("tail", &all);
+        tail.ends_with(0);
+        let out = tail.out();
+        let row: Value = serde_json::from_str(out.lines().next()?).unwrap();
+        let (_, place) = row["incident"].as_str().unwrap().split_once('#').unwrap();
+        Some(place.to_owned())
+    })
+}
+
+#[test]
+#[ignore = "needs scripts/test-real"]
+fn a_silence_that_begins_while_notify_runs_holds_messages_back_until_it_ends() {
+    let world = World::new("silenced");
+    world.init();
+    world.start("init-tables", &["--incidents"]).ends_with(0);
+    let taken = Taken::default();
+    let rules = RULES.replace("ADDRESS", &receive(&taken));
+    let path = world.services.folder().join("silenced.toml");
+    std::fs::write(&path, rules).unwrap();
+    let mut role = notify(&world, path.to_str().unwrap());
+    let is_told = |city: &str| {
+        let place = place_of(&world, city);
+        let taken = taken.lock().unwrap();
+        taken.iter().any(|(_, (_, known, _))| *known == place)
+    };
+    world.produce(&[critical("Before")]);
+    wait_for("a message", || is_told("Before").then_some(()));
+
+    let added = ["add", "--city", "Silent", "--for", "1h", "--why", "a test"];
+    let added = silence(&world, &added);
+    let id = added.split_whitespace().next().unwrap();
+    std::thread::sleep(SILENCE_SEEN_MAX);
+    world.produce(&[critical("Silent"), critical("Loud")]);
+    wait_for("a message", || is_told("Loud").then_some(()));
+    assert!(!is_told("Silent"), "a silenced incident is kept, not sent");
+
+    silence(&world, &["end", id]);
+    wait_for("the message after the silence", || {
+        is_told("Silent").then_some(())
+    });
+    role.signal(Signal::Term);
+    role.ends_with(0);
 }
 
 /// Compares the rows with the log, lists them with `tail`, and expects `verify` to find a damaged row.

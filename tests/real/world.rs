@@ -95,7 +95,7 @@ impl World {
             "consume" | "verify" => &["--topic", "--table-prefix", "--group"],
             "notify" => &["--topic", "--table-prefix", "--notify-group"],
             "produce" | "tail" => &["--topic"],
-            "serve" => &["--table-prefix"],
+            "serve" | "silence" => &["--table-prefix"],
             _ => panic!("no role {role}"),
         };
         let mut line = vec![role];
