@@ -160,6 +160,7 @@ fn pipeline(keep: Keep) -> (Pipeline, u64) {
         tables_read_ms: BootMs(NOW_MS),
         commit: None,
         log: (Offset(0), Offset(i64::MAX)),
+        replaced_from: None,
     };
     let tables = Tables {
         rules: Rules::default(),

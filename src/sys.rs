@@ -4,7 +4,7 @@
 //! |---|---|
 //! | the C library | a name service without plug-ins, the limit of open files, the boot clock, Ctrl-Z |
 //! | OpenSSL | process exit without clean-up, and a test for thread support |
-//! | librdkafka | topic ids, rights, group members, property names, log ends, commit metadata, tokens |
+//! | librdkafka | topic ids, rights, group members, property names, log ends, leader epochs, commit metadata, tokens |
 //!
 //! The parameters and results of the public functions have safe types. Every code path destroys the librdkafka objects
 //! that it creates.
@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use rdkafka::TopicPartitionList;
 use rdkafka::client::{Client, ClientContext};
+use rdkafka::message::BorrowedMessage;
 use rdkafka_sys as rdsys;
 
 use crate::core::clock::{BootMs, UnixMs};
@@ -266,6 +267,43 @@ pub fn commit_metadata(list: &TopicPartitionList, topic: &str, partition: i32) -
         }
         let bytes = (*found).metadata.cast::<u8>();
         std::slice::from_raw_parts(bytes, (*found).metadata_size).to_vec()
+    }
+}
+
+/// Returns the epoch of the leader that wrote a record, or `None` if the broker does not report it.
+pub fn record_epoch(record: &BorrowedMessage<'_>) -> Option<i32> {
+    // SAFETY: the record owns a live message of librdkafka.
+    let epoch = unsafe { rdsys::rd_kafka_message_leader_epoch(record.ptr()) };
+    (epoch >= 0).then_some(epoch)
+}
+
+/// Returns the leader epoch of a partition's committed offset, or `None` if the commit has none.
+pub fn commit_epoch(list: &TopicPartitionList, topic: &str, partition: i32) -> Option<i32> {
+    let topic = CString::new(topic).ok()?;
+    // SAFETY: `list` owns a live list, whose elements live as long as the list.
+    let epoch = unsafe {
+        let found =
+            rdsys::rd_kafka_topic_partition_list_find(list.ptr(), topic.as_ptr(), partition);
+        if found.is_null() {
+            return None;
+        }
+        rdsys::rd_kafka_topic_partition_get_leader_epoch(found)
+    };
+    (epoch >= 0).then_some(epoch)
+}
+
+/// Sets the leader epoch of a partition's offset in a list of offsets to commit.
+pub fn set_commit_epoch(list: &mut TopicPartitionList, topic: &str, partition: i32, epoch: i32) {
+    let Ok(topic) = CString::new(topic) else {
+        return;
+    };
+    // SAFETY: `list` owns a live list, whose elements live as long as the list.
+    unsafe {
+        let found =
+            rdsys::rd_kafka_topic_partition_list_find(list.ptr(), topic.as_ptr(), partition);
+        if !found.is_null() {
+            rdsys::rd_kafka_topic_partition_set_leader_epoch(found, epoch);
+        }
     }
 }
 

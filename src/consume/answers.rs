@@ -58,10 +58,10 @@ pub(super) enum Answer {
     Topic(Option<String>),
     Committed(bool),
     Looked(Looked),
-    /// The read positions that are outside of the offset range of their partition's log.
-    Outside(Vec<ReadPosition>),
-    /// The read positions of partitions for which no broker has returned the offset range of the log.
-    RangesUnknown(Vec<ReadPosition>),
+    /// The read positions at which the Kafka client may have stopped to read.
+    Unreadable(Vec<ReadPosition>),
+    /// No broker has returned the offset range of a log, so the read positions must be checked again.
+    RangesUnknown,
     /// The number of records that the group must still commit before `consume --stop-at-end` exits. The value is `None`
     /// if the shell did not request the number, or if Kafka did not answer.
     AtEnd(Option<u64>),

@@ -60,6 +60,17 @@ pub(super) fn explain_halt(halt: &Halt, names: &Names<'_>) -> SettingsError {
             .with_remedy(format!(
                 "--on-data-loss continue waits until the log has grown past {from} and counts them as lost"
             )),
+        Halt::Replaced {
+            partition,
+            from,
+            since,
+        } => SettingsError::new(format!("lost records of {topic} partition {partition}"))
+            .with_why(format!(
+                "a new leader without records {since} to {from} (exclusive), which are counted, gave their offsets to other records"
+            ))
+            .with_remedy(format!(
+                "--on-data-loss continue counts the other records as lost and continues at {from}; citystream verify names the rows that differ"
+            )),
         Halt::TableMissing { table } => SettingsError::new(format!(
             "table {}, or its config item, is missing while this consumer counts into it",
             names.tables.all()[*table]

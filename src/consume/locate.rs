@@ -19,9 +19,10 @@ use crate::core::event::Offset;
 use crate::core::keys;
 use crate::core::pipeline::Tables;
 use crate::core::plan::Keep;
-use crate::core::restart::StartFacts;
+use crate::core::restart::{Commit, StartFacts};
 use crate::exit::SettingsError;
 use crate::kafka::consumer::Inquiry;
+use crate::kafka::replaced::Committed;
 use crate::settings::RawRows;
 use crate::store::config::{ConfigItem, set_topic};
 use crate::store::write::Writer;
@@ -127,7 +128,8 @@ impl Locator {
         let commits = run_blocking(move || inquiry.commits(&asked, ANSWER_TIMEOUT))
             .await
             .map_err(|e| Trouble::Wait(kafka(&e)))?;
-        let mut ranges = self.ranges(partitions, LEADER_TIMEOUT).await;
+        let ranges = self.ranges(partitions, LEADER_TIMEOUT).await;
+        let replaced = self.replaced(&topic_id, &config, &commits, &ranges).await?;
         let tables = Tables {
             rules: config.rules,
             keep: keep(config.raw),
@@ -142,44 +144,80 @@ impl Locator {
         }
         let (mut located, mut missing) = (Vec::with_capacity(wanted.len()), Vec::new());
         for &(partition, assignment) in wanted {
-            let why = match ranges.remove(&partition) {
-                Some(Ok(log)) => {
-                    let log_key = keys::log_key(&topic_id, partition);
-                    match self.writer.read_progress(&log_key).await {
-                        Ok(progress) => {
-                            let facts = StartFacts {
-                                topic_id: topic_id.clone(),
-                                tables_id: config.tables_id.clone(),
-                                tables_read_ms,
-                                commit: commits.get(&partition).cloned(),
-                                progress,
-                                log,
-                            };
-                            located.push(Located {
-                                partition,
-                                assignment,
-                                facts,
-                                tables: tables.clone(),
-                            });
-                            continue;
-                        }
-                        Err(error) => dynamodb(&error),
-                    }
-                }
-                Some(Err(error)) => format!("the leader of partition {partition}: {error}"),
-                None => format!("partition {partition} to exist"),
+            let log = log_of(partition, &ranges, &replaced);
+            let log_key = keys::log_key(&topic_id, partition);
+            let progress = match log {
+                Ok(_) => self.writer.read_progress(&log_key).await,
+                Err(_) => Ok(None),
             };
-            missing.push(Unlocated {
-                partition,
-                assignment,
-                why,
-            });
+            match (log, progress) {
+                (Ok((log, replaced_from)), Ok(progress)) => located.push(Located {
+                    partition,
+                    assignment,
+                    facts: StartFacts {
+                        topic_id: topic_id.clone(),
+                        tables_id: config.tables_id.clone(),
+                        tables_read_ms,
+                        commit: commits.get(&partition).cloned(),
+                        progress,
+                        log,
+                        replaced_from,
+                    },
+                    tables: tables.clone(),
+                }),
+                (Ok(_), Err(error)) => missing.push(Unlocated {
+                    partition,
+                    assignment,
+                    why: dynamodb(&error),
+                }),
+                (Err(why), _) => missing.push(Unlocated {
+                    partition,
+                    assignment,
+                    why,
+                }),
+            }
         }
         if self.tables.config().await?.tables_id != config.tables_id {
             let why = "the tables to settle, because they were recreated";
             return Err(Trouble::Wait(why.to_owned()));
         }
         Ok(Found { located, missing })
+    }
+
+    /// Returns, for each commit that may be a restart point, the first offset below it whose record was replaced. The
+    /// value is `None` if no record was replaced, and an error if the leader of the partition has not answered.
+    async fn replaced(
+        &self,
+        topic_id: &str,
+        config: &ConfigItem,
+        commits: &BTreeMap<i32, Commit>,
+        ranges: &BTreeMap<i32, KafkaResult<(Offset, Offset)>>,
+    ) -> Result<BTreeMap<i32, Result<Option<Offset>, String>>, Trouble> {
+        let asked = |(partition, commit): (&i32, &Commit)| {
+            let (log_start, log_end) = *ranges.get(partition)?.as_ref().ok()?;
+            let is_inside = log_start < commit.next && commit.next <= log_end;
+            let is_ours = commit.boundary(topic_id, &config.tables_id).is_some();
+            (is_inside && is_ours).then_some(Committed {
+                partition: *partition,
+                next: commit.next,
+                epoch: commit.epoch?,
+                log_start,
+            })
+        };
+        let asked: Vec<Committed> = commits.iter().filter_map(asked).collect();
+        if asked.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let (inquiry, all) = (self.inquiry.clone(), asked.clone());
+        let found = run_blocking(move || inquiry.replaced(&all, LEADER_TIMEOUT))
+            .await
+            .map_err(|e| Trouble::Wait(kafka(&e)))?;
+        let answer = |commit: Committed| {
+            let partition = commit.partition;
+            let why = || format!("the leader of partition {partition} to return a record");
+            (partition, found.get(&partition).copied().ok_or_else(why))
+        };
+        Ok(asked.into_iter().map(answer).collect())
     }
 
     /// Requests the first offset and the end offset of each partition's log from the partition leaders. Several
@@ -277,6 +315,24 @@ impl Locator {
     pub(super) fn inquiry(&self) -> Inquiry {
         self.inquiry.clone()
     }
+}
+
+/// The range of a partition's log, and the first replaced offset below the commit.
+type LogFacts = ((Offset, Offset), Option<Offset>);
+
+/// Returns what Kafka has answered about a partition's log, or a description of the missing answer.
+fn log_of(
+    partition: i32,
+    ranges: &BTreeMap<i32, KafkaResult<(Offset, Offset)>>,
+    replaced: &BTreeMap<i32, Result<Option<Offset>, String>>,
+) -> Result<LogFacts, String> {
+    let log = match ranges.get(&partition) {
+        Some(Ok(log)) => *log,
+        Some(Err(error)) => return Err(format!("the leader of partition {partition}: {error}")),
+        None => return Err(format!("partition {partition} to exist")),
+    };
+    let replaced = replaced.get(&partition).cloned().unwrap_or(Ok(None))?;
+    Ok((log, replaced))
 }
 
 fn keep(raw: RawRows) -> Keep {

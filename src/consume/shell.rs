@@ -319,15 +319,20 @@ impl Shell {
             Answer::Topic(id) => self.pipeline.topic_checked(now_ms, id.as_deref()),
             Answer::Committed(taken) => self.pipeline.commit_done(now_ms, taken),
             Answer::Looked(looked) => self.looked(now_ms, &looked),
-            Answer::Outside(outside) => {
+            Answer::Unreadable(positions) => {
                 let now = self.positions();
-                for at in outside.iter().filter(|at| now.contains(at)) {
+                let same = |at: &&ReadPosition| now.iter().any(|n| n.assignment == at.assignment);
+                for at in positions.iter().filter(same) {
                     let (partition, position) = (at.partition, at.next.0);
-                    tracing::warn!(partition, position, "the log has no record at the position");
+                    tracing::warn!(
+                        partition,
+                        position,
+                        "Kafka cannot continue at the position, looking at the log again"
+                    );
                     self.pipeline.out_of_range(partition, at.assignment);
                 }
             }
-            Answer::RangesUnknown(positions) => self.check_ranges(positions),
+            Answer::RangesUnknown => self.check_ranges(self.positions()),
             Answer::AtEnd(left) => {
                 self.topic.look_ended();
                 if let Some(left) = left {

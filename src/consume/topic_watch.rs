@@ -93,9 +93,11 @@ impl TopicWatch {
 
 /// Finds the read positions in `positions` that are outside of their partition's log.
 ///
-/// librdkafka reports only once that a read position is outside of its log, and the report does not name the partition.
-/// After this report, librdkafka no longer reads the affected partition. If no broker reports the range of a log, the
-/// read position is therefore returned as [`Answer::RangesUnknown`], and the shell checks this read position again.
+/// librdkafka reports only once that it cannot read at a position, and the report does not name the partition. After
+/// this report, librdkafka no longer reads the affected partition. The function therefore always sends an answer. The
+/// answer contains all positions if every position is inside of its log. Then the records before one of the positions
+/// were replaced, and the start rule finds out at which partition ([`crate::core::replaced`]). If no broker reports the
+/// range of a log, the answer is [`Answer::RangesUnknown`], and the shell checks its positions again.
 pub(super) fn check_ranges(locator: &Locator, answers: Answers, positions: Vec<ReadPosition>) {
     if positions.is_empty() {
         return;
@@ -103,48 +105,66 @@ pub(super) fn check_ranges(locator: &Locator, answers: Answers, positions: Vec<R
     let inquiry = locator.inquiry();
     tokio::spawn(async move {
         let range = move |partition| inquiry.log_range(partition, END_TIMEOUT).ok();
-        let (outside, unknown) = run_blocking(move || split_by_range(positions, range)).await;
-        if !outside.is_empty() {
-            answers.kafka(Answer::Outside(outside));
+        let unreadable = run_blocking(move || find_unreadable(positions, range)).await;
+        if let Some(positions) = unreadable {
+            return answers.kafka(Answer::Unreadable(positions));
         }
-        if !unknown.is_empty() {
-            tokio::time::sleep(ENDS_INTERVAL).await;
-            answers.kafka(Answer::RangesUnknown(unknown));
-        }
+        tokio::time::sleep(ENDS_INTERVAL).await;
+        answers.kafka(Answer::RangesUnknown);
     });
 }
 
-/// Returns the read positions that are outside of their logs, and the read positions in logs whose range is unknown.
-fn split_by_range(
+/// Returns the positions at which librdkafka may have stopped to read: the positions that are outside of their logs, or
+/// all positions if none is outside. Returns `None` if the ranges of the logs do not show it yet.
+fn find_unreadable(
     positions: Vec<ReadPosition>,
     range: impl Fn(i32) -> Option<(Offset, Offset)>,
-) -> (Vec<ReadPosition>, Vec<ReadPosition>) {
-    let (mut outside, mut unknown) = (Vec::new(), Vec::new());
-    for position in positions {
+) -> Option<Vec<ReadPosition>> {
+    let (mut outside, mut are_known) = (Vec::new(), true);
+    for position in &positions {
         match range(position.partition) {
-            None => unknown.push(position),
+            None => are_known = false,
             Some((start, end)) if (start..=end).contains(&position.next) => {}
-            Some(_) => outside.push(position),
+            Some(_) => outside.push(*position),
         }
     }
-    (outside, unknown)
+    if outside.is_empty() {
+        return are_known.then_some(positions);
+    }
+    Some(outside)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_position_that_no_broker_answers_for_is_asked_for_again() {
-        let positions = [(0, 4), (1, 5), (2, 10), (3, 11), (4, 7)];
-        let positions = positions.map(|(partition, next)| ReadPosition {
+    fn positions(positions: &[(i32, i64)]) -> Vec<ReadPosition> {
+        let position = |&(partition, next): &(i32, i64)| ReadPosition {
             partition,
             assignment: 1,
             next: Offset(next),
-        });
+        };
+        positions.iter().map(position).collect()
+    }
+
+    #[test]
+    fn positions_outside_of_their_logs_are_unreadable() {
         let range = |partition| (partition != 4).then_some((Offset(5), Offset(10)));
-        let (outside, unknown) = split_by_range(positions.to_vec(), range);
-        assert_eq!(outside, [positions[0], positions[3]]);
-        assert_eq!(unknown, [positions[4]]);
+        let asked = positions(&[(0, 4), (1, 5), (2, 10), (3, 11), (4, 7)]);
+        let outside = positions(&[(0, 4), (3, 11)]);
+        assert_eq!(find_unreadable(asked, range), Some(outside));
+    }
+
+    #[test]
+    fn every_position_may_be_unreadable_if_none_is_outside() {
+        let range = |_| Some((Offset(5), Offset(10)));
+        let asked = positions(&[(1, 5), (2, 10)]);
+        assert_eq!(find_unreadable(asked.clone(), range), Some(asked));
+    }
+
+    #[test]
+    fn a_range_that_no_broker_reports_is_asked_for_again() {
+        let range = |partition| (partition != 4).then_some((Offset(5), Offset(10)));
+        assert_eq!(find_unreadable(positions(&[(1, 5), (4, 7)]), range), None);
     }
 }

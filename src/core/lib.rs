@@ -35,6 +35,7 @@ pub mod pipeline;
 pub mod plan;
 pub mod progress;
 pub mod repair;
+pub mod replaced;
 pub mod replay;
 pub mod restart;
 pub mod rollup;

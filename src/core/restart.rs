@@ -14,6 +14,8 @@
 //! | is missing, or names another topic or other tables | exists | at the progress item |
 //! | is missing, or names another topic or other tables | is missing | at the log's start, once the item is created |
 //!
+//! The shell also compares the records before the commit with the log ([`StartFacts::replaced_from`]).
+//!
 //! A boundary also contains the [sums](Boundary::sums) of the log below its offset. Adding up the sums of a few
 //! progress items therefore gives the grand total, no matter how many series exist. The start rule does not use the
 //! sums.
@@ -131,6 +133,8 @@ pub struct Commit {
     pub next: Offset,
     /// The metadata of the commit. Another tool may have written the commit and its metadata.
     pub metadata: String,
+    /// The leader epoch of the last record below `next`, or `None` if the commit does not contain it.
+    pub epoch: Option<i32>,
 }
 
 /// All facts that the start rule needs to decide where a partition starts.
@@ -148,6 +152,9 @@ pub struct StartFacts {
     pub progress: Option<Boundary>,
     /// The offset of the oldest record, and the offset after the newest record.
     pub log: (Offset, Offset),
+    /// The first offset below the commit whose record was replaced after it was read, or `None` if no such record is
+    /// known ([`crate::replaced`]).
+    pub replaced_from: Option<Offset>,
 }
 
 /// The result of the start rule, which decides where a partition begins.
@@ -175,19 +182,34 @@ pub enum Start {
         /// The offset at which the log ends now.
         end: Offset,
     },
+    /// The log was cut at `since` and has grown past the restart point again. Other records have the offsets
+    /// `[since, from.next)` now.
+    Replaced {
+        /// The restart point at which reading should continue.
+        from: Boundary,
+        /// The first offset whose record was replaced.
+        since: Offset,
+    },
+}
+
+impl Commit {
+    /// Returns the committed boundary if the commit names this topic id and these tables.
+    pub fn boundary(&self, topic_id: &str, tables_id: &str) -> Option<Boundary> {
+        let m = Metadata::parse(&self.metadata)?;
+        let ours = m.topic_id == topic_id && m.tables_id == tables_id;
+        ours.then_some(Boundary {
+            next: self.next,
+            max: m.max,
+            sums: m.sums,
+        })
+    }
 }
 
 impl StartFacts {
     /// Returns the group's commit if it names this log and these tables.
     pub fn own_commit(&self) -> Option<Boundary> {
         let commit = self.commit.as_ref()?;
-        let m = Metadata::parse(&commit.metadata)?;
-        let ours = m.topic_id == self.topic_id && m.tables_id == self.tables_id;
-        ours.then_some(Boundary {
-            next: commit.next,
-            max: m.max,
-            sums: m.sums,
-        })
+        commit.boundary(&self.topic_id, &self.tables_id)
     }
 }
 
@@ -200,7 +222,8 @@ pub fn start(facts: &StartFacts) -> Start {
     {
         return Start::Unreadable(commit.next);
     }
-    let Some(from) = facts.own_commit().or(facts.progress) else {
+    let own_commit = facts.own_commit();
+    let Some(from) = own_commit.or(facts.progress) else {
         return Start::Create(Boundary::begin(log_start));
     };
     let from = match facts.progress {
@@ -214,6 +237,10 @@ pub fn start(facts: &StartFacts) -> Start {
         }
     } else if from.next > log_end {
         Start::Truncated { from, end: log_end }
+    } else if let Some(since) = facts.replaced_from
+        && own_commit == Some(from)
+    {
+        Start::Replaced { from, since }
     } else {
         Start::At(from)
     }
@@ -395,9 +422,11 @@ mod tests {
                     commit: commit.map(|(next, m)| Commit {
                         next: Offset(next),
                         metadata: m.into(),
+                        epoch: None,
                     }),
                     progress: progress.map(|next| boundary(next, Some(40))),
                     log: (Offset(log.0), Offset(log.1)),
+                    replaced_from: None,
                 };
                 assert_eq!(start(&facts), want, "{facts:?}");
             };
@@ -502,6 +531,35 @@ mod tests {
                 to: Offset(6),
             },
         );
+    }
+
+    #[test]
+    fn replaced_records_matter_only_to_a_start_at_the_commit() {
+        let check = |metadata: &str, log: (i64, i64), want: Start| {
+            let facts = StartFacts {
+                topic_id: "T".into(),
+                tables_id: "D".into(),
+                tables_read_ms: BootMs(0),
+                commit: Some(Commit {
+                    next: Offset(5),
+                    metadata: metadata.into(),
+                    epoch: Some(1),
+                }),
+                progress: Some(boundary(7, Some(40))),
+                log: (Offset(log.0), Offset(log.1)),
+                replaced_from: Some(Offset(3)),
+            };
+            assert_eq!(start(&facts), want, "{facts:?}");
+        };
+        let ours = "v1;topic=T;tables=D;max=50";
+        let (from, since) = (boundary(5, Some(50)), Offset(3));
+        check(ours, (0, 9), Start::Replaced { from, since });
+        check(ours, (0, 5), Start::Replaced { from, since });
+        let end = Offset(4);
+        check(ours, (0, 4), Start::Truncated { from, end });
+        check(ours, (6, 9), Start::At(boundary(7, Some(40))));
+        let former = "v1;topic=U;tables=D;max=50";
+        check(former, (0, 9), Start::At(boundary(7, Some(40))));
     }
 
     #[test]

@@ -40,6 +40,23 @@ const POLL: Duration = Duration::from_millis(100);
 
 type ReadClient = BaseConsumer<Context>;
 
+/// Returns the settings of a client that reads single records again. The client never joins a group.
+pub(super) fn second_read_config(config: &ClientConfig) -> ClientConfig {
+    let mut config = config.clone();
+    let group = config.get("group.id").unwrap_or(GROUP).to_owned();
+    configure_scan(&mut config, &group);
+    config
+        .set("auto.offset.reset", "error")
+        // The answer is the first record of the range, so the client does not have to fetch further records.
+        .set("fetch.message.max.bytes", "65536")
+        .set("queued.min.messages", "1")
+        .set("queued.max.messages.kbytes", "1024")
+        .set("fetch.wait.max.ms", "20")
+        .set("fetch.queue.backoff.ms", "5")
+        .remove("group.instance.id");
+    config
+}
+
 /// Reads ranges of one topic a second time. Each gap that is being searched has its own client. A partition without a
 /// leader therefore does not delay the second reads of other partitions.
 pub struct SecondReader {
@@ -71,20 +88,8 @@ struct OpenGap {
 impl SecondReader {
     /// Returns a reader of the topic `topic`. The reader uses `config` to connect when it has to read the first gap.
     pub fn new(config: &ClientConfig, topic: &str) -> SecondReader {
-        let mut config = config.clone();
-        let group = config.get("group.id").unwrap_or(GROUP).to_owned();
-        configure_scan(&mut config, &group);
-        config
-            .set("auto.offset.reset", "error")
-            // The answer is the first record of the range, so the client does not have to fetch further records.
-            .set("fetch.message.max.bytes", "65536")
-            .set("queued.min.messages", "1")
-            .set("queued.max.messages.kbytes", "1024")
-            .set("fetch.wait.max.ms", "20")
-            .set("fetch.queue.backoff.ms", "5")
-            .remove("group.instance.id");
         SecondReader {
-            config,
+            config: second_read_config(config),
             topic: topic.to_owned(),
             clients: Mutex::default(),
         }

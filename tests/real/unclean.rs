@@ -1,7 +1,7 @@
 //! Tests of a topic that allows unclean leader elections: the new leader lacks records that the consumer has read.
 
 use crate::log::{self, Record};
-use crate::role::{Role, last_words, wait_for};
+use crate::role::{Role, Signal, last_words, wait_for};
 use crate::services::three_brokers;
 use crate::world::{World, file_lines};
 
@@ -59,18 +59,40 @@ fn the_follower_leads(world: &World) {
     log::in_sync(world.services, world.name, 0, &NODES[1..]);
 }
 
-fn names_the_lost_range(consume: &mut Role) {
+fn names_the_lost_range(consume: &mut Role, why: &str) {
     consume.ends_with(2);
     let err = consume.err();
     let told = last_words(&err);
     for words in [
         "partition 0".to_owned(),
-        format!("the log ends at {BOTH}"),
+        why.to_owned(),
         format!("records {BOTH} to {} (exclusive)", BOTH + LOST),
         "--on-data-loss continue".to_owned(),
     ] {
         assert!(told.contains(&words), "{words} is not in {told}");
     }
+}
+
+/// Starts a consumer that continues after the loss, sends it `lines`, and compares the tables with what it must count:
+/// the records of `before`, and the log's records from the committed offset on.
+fn continues_after_the_loss(world: &World, before: Vec<Record>, lines: &[String]) {
+    let mut consume = world.consume(&["--on-data-loss", "continue"]);
+    wait_for("the line about the loss", || {
+        let err = consume.err();
+        let mut lines = err.lines();
+        lines
+            .any(|l| l.contains("records are lost") && l.contains("ERROR"))
+            .then_some(())
+    });
+    world.produce(lines);
+    is_committed(world, &mut consume);
+    let lost = consume.metrics()["citystream_records_lost_total"];
+    assert_eq!(lost, LOST as f64);
+    assert_eq!(consume.terminate().0, Some(0), "{}", consume.err());
+    let end = i64::try_from(BOTH + LOST).unwrap();
+    let after = world.log().into_iter().filter(|r| r.offset >= end);
+    let counted: Vec<Record> = before.into_iter().chain(after).collect();
+    world.tables_hold(&[&counted]);
 }
 
 #[test]
@@ -80,9 +102,10 @@ fn an_unclean_leader_that_lacks_counted_records_stops_the_consumer_with_the_lost
     let mut consume = world.consume(&[]);
     let before = only_the_leader_has_the_last(&world, &lines, &mut consume);
     the_follower_leads(&world);
-    names_the_lost_range(&mut consume);
+    let why = format!("the log ends at {BOTH}");
+    names_the_lost_range(&mut consume, &why);
     // A consumer that starts then says the same.
-    names_the_lost_range(&mut world.consume(&[]));
+    names_the_lost_range(&mut world.consume(&[]), &why);
     world.tables_hold(&[&before]);
     let mut verify = world.start("verify", &[]);
     assert_ne!(verify.end(), Some(0), "{}", verify.out());
@@ -90,21 +113,49 @@ fn an_unclean_leader_that_lacks_counted_records_stops_the_consumer_with_the_lost
     world.services.broker("start-broker", &NODES[0].to_string());
     log::in_sync(world.services, world.name, 0, &NODES);
     // The lost range is counted as lost, and new records after it are counted exactly.
-    let mut consume = world.consume(&["--on-data-loss", "continue"]);
-    wait_for("the line about the loss", || {
-        let err = consume.err();
-        let mut lines = err.lines();
-        lines
-            .any(|l| l.contains("records are lost") && l.contains("ERROR"))
-            .then_some(())
-    });
-    world.produce(&lines[BOTH + LOST..2 * (BOTH + LOST)]);
-    is_committed(&world, &mut consume);
-    let lost = consume.metrics()["citystream_records_lost_total"];
-    assert_eq!(lost, LOST as f64);
-    assert_eq!(consume.terminate().0, Some(0), "{}", consume.err());
-    let end = i64::try_from(BOTH + LOST).unwrap();
-    let after = world.log().into_iter().filter(|r| r.offset >= end);
-    let counted: Vec<Record> = before.into_iter().chain(after).collect();
-    world.tables_hold(&[&counted]);
+    continues_after_the_loss(&world, before, &lines[BOTH + LOST..2 * (BOTH + LOST)]);
+}
+
+/// Lets the follower lead, and sends so many events that the log is longer than what the consumer has committed.
+fn the_log_grows_past_the_commit(world: &World, lines: &[String]) {
+    the_follower_leads(world);
+    world.produce(&lines[BOTH + LOST..BOTH + 3 * LOST]);
+    let (_, end) = log::range(world.services, world.name, 0);
+    assert_eq!(end, i64::try_from(BOTH + 2 * LOST).unwrap());
+}
+
+const REPLACED: &str = "gave their offsets to other records";
+
+#[test]
+#[ignore = "needs scripts/test-real"]
+fn a_consumer_that_starts_notices_other_records_below_its_commit() {
+    let (world, lines) = (world("replaced"), file_lines());
+    let mut consume = world.consume(&[]);
+    let before = only_the_leader_has_the_last(&world, &lines, &mut consume);
+    consume.signal(Signal::Term);
+    the_log_grows_past_the_commit(&world, &lines);
+    consume.ends_with(0);
+    names_the_lost_range(&mut world.consume(&[]), REPLACED);
+    world.tables_hold(&[&before]);
+    continues_after_the_loss(&world, before, &lines[BOTH + 3 * LOST..2 * BOTH]);
+    // The commits of the new records have the new leader's epoch, so the next start finds nothing.
+    world.consume_to_the_end();
+    world.services.broker("start-broker", &NODES[0].to_string());
+    log::in_sync(world.services, world.name, 0, &NODES);
+}
+
+#[test]
+#[ignore = "needs scripts/test-real"]
+fn a_running_consumer_notices_other_records_below_its_position() {
+    let (world, lines) = (world("replaced-live"), file_lines());
+    let mut consume = world.consume(&[]);
+    let before = only_the_leader_has_the_last(&world, &lines, &mut consume);
+    // While the consumer is frozen, it cannot see that the log is shorter for a while.
+    consume.signal(Signal::Stop);
+    the_log_grows_past_the_commit(&world, &lines);
+    consume.signal(Signal::Cont);
+    names_the_lost_range(&mut consume, REPLACED);
+    world.tables_hold(&[&before]);
+    world.services.broker("start-broker", &NODES[0].to_string());
+    log::in_sync(world.services, world.name, 0, &NODES);
 }

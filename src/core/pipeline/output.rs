@@ -108,6 +108,15 @@ pub enum Halt {
         /// The offset at which the log ends now.
         end: Offset,
     },
+    /// The log was cut below the restart point and has grown past it again.
+    Replaced {
+        /// The number of the Kafka partition.
+        partition: i32,
+        /// The restart point.
+        from: Offset,
+        /// The first offset whose record was replaced.
+        since: Offset,
+    },
 }
 
 /// A task that the shell must carry out.

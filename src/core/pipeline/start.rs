@@ -107,6 +107,19 @@ impl Pipeline {
                 from: from.next,
                 end,
             }),
+            Start::Replaced { from, since } if continue_on_loss => {
+                if !loss_told {
+                    self.lost(partition, since, from.next);
+                }
+                // The sums are unknown, because the tables count the replaced records and not the new records.
+                let at = Boundary { sums: None, ..from };
+                self.run(now_ms, partition, facts, tables, log_key, at);
+            }
+            Start::Replaced { from, since } => self.halt(Halt::Replaced {
+                partition,
+                from: from.next,
+                since,
+            }),
         }
     }
 

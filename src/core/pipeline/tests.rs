@@ -54,9 +54,11 @@ fn facts(topic_id: &str, commit: Option<(i64, &str)>, progress: Option<i64>) -> 
         commit: commit.map(|(next, metadata)| Commit {
             next: Offset(next),
             metadata: metadata.to_owned(),
+            epoch: None,
         }),
         progress: progress.map(|next| boundary(next, Some(4))),
         log: (Offset(0), Offset(100)),
+        replaced_from: None,
     }
 }
 
@@ -208,10 +210,20 @@ fn a_start_outside_the_log_stops_with_the_range() {
         from: Offset(5),
         end: Offset(4),
     };
+    let grown = StartFacts {
+        replaced_from: Some(Offset(3)),
+        ..facts("T", Some((5, OURS)), None)
+    };
+    let replaced = Halt::Replaced {
+        partition: 3,
+        from: Offset(5),
+        since: Offset(3),
+    };
     for (facts, want) in [
         (facts("T", Some((5, "")), Some(2)), unreadable),
         (cut(8, 20), expired),
         (cut(0, 4), truncated),
+        (grown, replaced),
     ] {
         let out = Bench::new(options()).locate(0, 3, &facts);
         let [Output::Halt(halt)] = &out[..] else {
@@ -256,6 +268,40 @@ fn with_continue_an_expired_range_is_told_and_skipped() {
 }
 
 #[test]
+fn with_continue_replaced_records_are_told_and_skipped() {
+    let mut b = Bench::new(Options {
+        continue_on_loss: true,
+        ..options()
+    });
+    let metadata = "v1;topic=T;tables=D;max=50;sums=5,0,5,0,0,0";
+    let grown = StartFacts {
+        replaced_from: Some(Offset(3)),
+        ..facts("T", Some((5, metadata)), None)
+    };
+    let out = b.locate(0, 3, &grown);
+    assert!(
+        matches!(
+            out[..],
+            [
+                Output::Lost {
+                    partition: 3,
+                    from: Offset(3),
+                    to: Offset(5)
+                },
+                Output::Begin {
+                    next: Offset(5),
+                    ..
+                },
+                Output::CheckTopic,
+            ]
+        ),
+        "{out:?}"
+    );
+    let worker = b.pipeline.workers().next().expect("running");
+    assert_eq!(worker.durable().sums, None);
+}
+
+#[test]
 fn with_continue_a_cut_log_is_waited_for_and_told_once() {
     let mut b = Bench::new(Options {
         continue_on_loss: true,
@@ -285,8 +331,13 @@ fn with_continue_a_cut_log_is_waited_for_and_told_once() {
         .located(SteadyMs(1_000), 3, assignment, &cut(4), &tables());
     let out = b.pump(1_000);
     assert!(matches!(out[..], [Output::Locate { .. }]), "{out:?}");
+    // The log has reached the commit again, and its records are not those that were counted.
+    let grown = StartFacts {
+        replaced_from: Some(Offset(3)),
+        ..cut(5)
+    };
     b.pipeline
-        .located(SteadyMs(2_000), 3, assignment, &cut(5), &tables());
+        .located(SteadyMs(2_000), 3, assignment, &grown, &tables());
     let out = b.pump(2_000);
     assert!(
         matches!(

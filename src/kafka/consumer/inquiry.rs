@@ -19,6 +19,7 @@ use crate::core::restart::Commit;
 use crate::core::worker::Rejected;
 use crate::kafka::context::Context;
 use crate::kafka::record::original;
+use crate::kafka::replaced::{Committed, find_all_replaced};
 use crate::sys;
 
 /// Returns the commits of the group to which `client` belongs. Partitions without a commit are absent from the result.
@@ -44,6 +45,7 @@ pub(crate) fn committed<C: ConsumerContext>(
             let commit = Commit {
                 next: Offset(next),
                 metadata: String::from_utf8(metadata).unwrap_or_default(),
+                epoch: sys::commit_epoch(&list, topic, element.partition()),
             };
             out.insert(element.partition(), commit);
         }
@@ -110,6 +112,19 @@ impl Inquiry {
         Ok((Offset(start), Offset(end)))
     }
 
+    /// Returns, for each commit, the first offset below it whose record was replaced, or `None` if no record was
+    /// replaced. Partitions whose leader does not answer in time are absent from the result.
+    ///
+    /// # Errors
+    /// Returns an error if librdkafka refuses the settings.
+    pub(crate) fn replaced(
+        &self,
+        commits: &[Committed],
+        timeout: Duration,
+    ) -> KafkaResult<BTreeMap<i32, Option<Offset>>> {
+        find_all_replaced(&self.config, &self.topic, commits, timeout)
+    }
+
     /// Returns the id and the number of partitions of the topic, or `None` if the topic does not exist.
     ///
     /// # Errors
@@ -137,8 +152,8 @@ impl Inquiry {
 }
 
 /// Commits restart points. Returns an error if the coordinator refuses any of the restart points.
-pub(super) fn commit<C: ConsumerContext>(
-    client: &BaseConsumer<C>,
+pub(super) fn commit(
+    client: &BaseConsumer<GroupContext>,
     topic: &str,
     parts: &[CommitPart],
     mode: CommitMode,
@@ -148,6 +163,14 @@ pub(super) fn commit<C: ConsumerContext>(
         let mut element = list.add_partition(topic, part.partition);
         element.set_offset(KafkaOffset::Offset(part.boundary.next.0))?;
         element.set_metadata(&part.metadata);
+        // The leader epoch shows the next owner whether the log still has the records below the commit.
+        let epochs = client.context().epochs();
+        let epoch = epochs
+            .get(&part.partition)
+            .and_then(|e| e.before(part.boundary.next));
+        if let Some(epoch) = epoch {
+            sys::set_commit_epoch(&mut list, topic, part.partition, epoch);
+        }
     }
     // The function commits an explicit list of offsets, because a commit of all stored offsets would lose the metadata.
     client.commit(&list, mode)

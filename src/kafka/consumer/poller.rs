@@ -22,6 +22,7 @@ use crate::core::worker::Record;
 use crate::kafka::budget::Budget;
 use crate::kafka::record::{content, header_bytes};
 use crate::kafka::{is_topic_missing, membership};
+use crate::sys;
 use crate::telemetry::steady_ms;
 
 /// Maximum number of records in one batch. Larger batches cost less to send to the shell, and smaller batches have a
@@ -53,6 +54,8 @@ pub(super) struct Poller {
     /// The batch of records that the loop is filling.
     batch: Vec<PartitionRecords>,
     batch_records: usize,
+    /// The leader epoch of the last record in the batch.
+    batch_epoch: Option<i32>,
 }
 
 impl Poller {
@@ -73,6 +76,7 @@ impl Poller {
             paused: false,
             batch: Vec::new(),
             batch_records: 0,
+            batch_epoch: None,
         }
     }
 
@@ -164,18 +168,33 @@ impl Poller {
             content,
         };
         self.batch_records += 1;
+        let (offset, epoch) = (record.offset, sys::record_epoch(message));
         match self.batch.last_mut() {
             Some(last) if last.partition == partition && last.assignment == assignment => {
+                if epoch != self.batch_epoch {
+                    self.note_epoch(partition, offset, epoch);
+                }
+                let last = self.batch.last_mut().expect("the batch is not empty");
                 last.records.push(record);
                 last.producer_time += producer_time;
             }
-            _ => self.batch.push(PartitionRecords {
-                partition,
-                assignment,
-                records: vec![record],
-                producer_time,
-            }),
+            _ => {
+                self.note_epoch(partition, offset, epoch);
+                self.batch.push(PartitionRecords {
+                    partition,
+                    assignment,
+                    records: vec![record],
+                    producer_time,
+                });
+            }
         }
+    }
+
+    /// Notes the leader epoch of a record, for the commit that will follow the record.
+    fn note_epoch(&mut self, partition: i32, offset: Offset, epoch: Option<i32>) {
+        self.batch_epoch = epoch;
+        let mut epochs = self.client.context().epochs();
+        epochs.entry(partition).or_default().note(offset, epoch);
     }
 
     fn process_error(&mut self, error: KafkaError) {
@@ -254,7 +273,9 @@ impl Poller {
                 // that was fetched before the seek could arrive first. The offset of such an early record would differ
                 // from `next`, and the difference would look like a gap.
                 Ok(()) => {
-                    self.client.context().active().insert(partition, assignment);
+                    let context = self.client.context();
+                    context.epochs().entry(partition).or_default().begin(next);
+                    context.active().insert(partition, assignment);
                 }
                 Err(error) => {
                     tracing::debug!(partition, next = next.0, %error, "failed to seek, trying again");

@@ -32,6 +32,7 @@ use super::inquiry::commit;
 use crate::core::event::Offset;
 use crate::kafka::client_errors::ClientErrors;
 use crate::kafka::context::Context;
+use crate::kafka::epochs::Epochs;
 use crate::kafka::{is_topic_missing, membership};
 use crate::telemetry::join_list;
 
@@ -42,6 +43,9 @@ pub(crate) struct GroupContext {
     events: UnboundedSender<ConsumerEvent>,
     /// The partitions that are being read, each with its assignment. The poller drops records of all other partitions.
     active: Mutex<BTreeMap<i32, u64>>,
+    /// The leader epochs of the last records of each partition. A commit on revoke needs them, although the partition is
+    /// no longer active.
+    epochs: Mutex<BTreeMap<i32, Epochs>>,
     drain_max: Duration,
 }
 
@@ -57,6 +61,7 @@ impl GroupContext {
             topic,
             events,
             active: Mutex::new(BTreeMap::new()),
+            epochs: Mutex::default(),
             drain_max,
         }
     }
@@ -77,6 +82,10 @@ impl GroupContext {
 
     pub(super) fn active(&self) -> MutexGuard<'_, BTreeMap<i32, u64>> {
         self.active.lock().expect("no panic holds the lock")
+    }
+
+    pub(super) fn epochs(&self) -> MutexGuard<'_, BTreeMap<i32, Epochs>> {
+        self.epochs.lock().expect("no panic holds the lock")
     }
 
     /// Makes the consumer drop all further records of the partitions in `list`. Returns the numbers of these

@@ -284,6 +284,7 @@ impl World {
             tables_read_ms: self.boot_ms(),
             commit: d.commits.get(&partition).cloned(),
             log: (start, Offset(d.log(partition).len() as i64)),
+            replaced_from: None,
         };
         let tables = Rules {
             rules: window::Rules::default(),

@@ -75,6 +75,7 @@ impl Scene<'_> {
             tables_read_ms: BootMs(0),
             commit: d.commits.get(&0).cloned(),
             log: (Offset(0), Offset(d.log(0).len() as i64)),
+            replaced_from: None,
         };
         let tables = Rules {
             rules: window::Rules::default(),
@@ -167,6 +168,8 @@ impl Scene<'_> {
                     .letter_answered(trace, &c.pipeline, ticket, offset, None);
                 c.pipeline.reject_done(ticket);
             }
+            // The model does not report failed publications. Its actions are as far apart as a publication and its retry,
+            // so each action would repeat the publication, and the number of states would grow without bound.
             Request::Refused(..)
             | Request::Publish(_)
             | Request::Create(_)
