@@ -29,6 +29,8 @@ pub(super) enum Done {
     /// The request to create the progress item of a partition failed.
     NotCreated(Unlocated),
     Published(Publish),
+    /// The outcome of the request is unknown, or the request has failed.
+    PublishFailed(Publish),
     /// A progress item could not be moved, because the table does not contain it. The [`BootMs`] is the time at which
     /// the request began, on the clock of [`crate::sys::boot_ms`].
     ProgressMissing(BootMs, Publish),

@@ -143,8 +143,7 @@ impl Requests {
         });
     }
 
-    /// Moves a progress item forward. If the request fails, the consumer publishes the progress item again at the next
-    /// commit.
+    /// Moves a progress item forward. If the request fails, the pipeline repeats it.
     ///
     /// The write's condition prevents the progress item from moving back (INV-4), so a late request from the
     /// partition's former owner changes nothing.
@@ -155,7 +154,7 @@ impl Requests {
             match writer.publish_progress(&publish).await {
                 Ok(true) => answers.send(Done::Published(publish)),
                 Ok(false) => answers.send(Done::ProgressMissing(asked_ms, publish)),
-                Err(error) => answers.publish_failed(&error),
+                Err(error) => answers.publish_failed(publish, &error),
             }
         });
     }
@@ -167,7 +166,7 @@ impl Requests {
         tokio::spawn(async move {
             match writer.create_progress(&publish).await {
                 Ok(()) => answers.send(Done::Published(publish)),
-                Err(error) => answers.publish_failed(&error),
+                Err(error) => answers.publish_failed(publish, &error),
             }
         });
     }
@@ -314,12 +313,12 @@ impl Requests {
 }
 
 impl Answers {
-    fn publish_failed(&self, error: &StoreError) {
+    fn publish_failed(&self, publish: Publish, error: &StoreError) {
         if error.kind() == StoreErrorKind::NotFound {
-            self.send(Done::TableMissing(keys::TOTALS));
-        } else {
-            tracing::warn!(%error, "failed to publish progress, the next commit tries again");
+            return self.send(Done::TableMissing(keys::TOTALS));
         }
+        tracing::warn!(%error, "failed to publish progress, trying again in ten seconds or at the next commit");
+        self.send(Done::PublishFailed(publish));
     }
 }
 

@@ -288,6 +288,7 @@ impl Shell {
                 self.show_waiting_starts();
             }
             Done::Published(publish) => self.pipeline.published(now_ms, &publish),
+            Done::PublishFailed(publish) => self.pipeline.publish_failed(now_ms, &publish),
             Done::ProgressMissing(asked_ms, publish) => {
                 self.pipeline.progress_missing(asked_ms, publish);
             }

@@ -258,6 +258,9 @@ pub const PROGRESS_EVENTS_MS: i64 = 5_000;
 /// Maximum time until the sums of a progress item include a committed event, in milliseconds.
 pub const PROGRESS_SUMS_MS: i64 = 300_000;
 
+/// Time until a failed publication is repeated, in milliseconds.
+pub const PROGRESS_RETRY_MS: i64 = 10_000;
+
 /// Decides when a consumer moves the progress item of a partition. The item only moves forward.
 ///
 /// Publishing the sums costs little. A publication that is triggered by [`PROGRESS_EVENTS`] new events costs at most
@@ -270,6 +273,8 @@ pub struct Progress {
     published_ms: SteadyMs,
     /// The time at which the last publication was requested.
     asked_ms: SteadyMs,
+    /// The time at which a failed publication is repeated, or `None` if no publication has failed.
+    retry_ms: Option<SteadyMs>,
 }
 
 impl Progress {
@@ -279,6 +284,7 @@ impl Progress {
             published,
             published_ms: now_ms,
             asked_ms: now_ms,
+            retry_ms: None,
         }
     }
 
@@ -313,15 +319,28 @@ impl Progress {
     }
 
     /// Returns the time at which the boundary `committed` must be published if no further commit follows. Returns
-    /// `None` if its sums are already published.
+    /// `None` if its sums are already published and no publication has failed.
     pub fn idle_ms(&self, committed: Boundary) -> Option<SteadyMs> {
-        let lags = committed.next > self.published.next && self.unpublished(committed) > 0;
-        lags.then_some(self.published_ms.max(self.asked_ms) + PROGRESS_SUMS_MS)
+        if committed.next <= self.published.next {
+            return None;
+        }
+        let has_sums = self.unpublished(committed) > 0;
+        let sums_ms = has_sums.then_some(self.published_ms.max(self.asked_ms) + PROGRESS_SUMS_MS);
+        self.retry_ms.or(sums_ms)
     }
 
     /// Notes that a publication was requested. The publication may still fail.
     pub fn asked(&mut self, now_ms: SteadyMs) {
         self.asked_ms = now_ms;
+        self.retry_ms = None;
+    }
+
+    /// Notes that a publication has failed, or that its outcome is unknown. Without a retry, windows would become final
+    /// only at the next commit, and a partition without new records has no next commit.
+    pub fn failed(&mut self, boundary: Boundary, now_ms: SteadyMs) {
+        if boundary.next > self.published.next {
+            self.retry_ms = Some(now_ms + PROGRESS_RETRY_MS);
+        }
     }
 
     fn sums_are_due(&self, committed: Boundary, now_ms: SteadyMs) -> bool {
@@ -338,6 +357,7 @@ impl Progress {
         self.published_ms = now_ms;
         if boundary.next > self.published.next {
             self.published = boundary;
+            self.retry_ms = None;
         }
     }
 }
@@ -598,6 +618,35 @@ mod tests {
     /// Returns the numbers of events and publications in a simulated day with three partitions. The events of the topic
     /// are `gap_ms` apart on average, and each partition gets a heartbeat every minute. `known` is true if the restart
     /// points contain sums.
+    #[test]
+    fn a_failed_publication_is_repeated_after_ten_seconds() {
+        let sums = |next, events| Boundary {
+            sums: Sum::checked([events, 0, events, 0, 0, 0]),
+            ..boundary(next, Some(0))
+        };
+        let mut progress = Progress::new(sums(0, 0), SteadyMs(0));
+        progress.asked(SteadyMs(1_000));
+        assert_eq!(progress.idle_ms(sums(5, 5)), Some(SteadyMs(301_000)));
+        progress.failed(sums(5, 5), SteadyMs(2_000));
+        assert_eq!(progress.idle_ms(sums(5, 5)), Some(SteadyMs(12_000)));
+        // A new attempt waits for its own outcome.
+        progress.asked(SteadyMs(12_000));
+        assert_eq!(progress.idle_ms(sums(5, 5)), Some(SteadyMs(312_000)));
+        progress.published(sums(5, 5), SteadyMs(13_000));
+        assert_eq!(progress.idle_ms(sums(5, 5)), None);
+        // The failure of an older publication arrives late.
+        progress.failed(sums(4, 4), SteadyMs(14_000));
+        assert_eq!(progress.idle_ms(sums(6, 6)), Some(SteadyMs(313_000)));
+        // Without sums, only a failure leads to another attempt.
+        let rejected = Boundary {
+            sums: None,
+            ..sums(7, 7)
+        };
+        assert_eq!(progress.idle_ms(rejected), None);
+        progress.failed(rejected, SteadyMs(20_000));
+        assert_eq!(progress.idle_ms(rejected), Some(SteadyMs(30_000)));
+    }
+
     fn a_day(gap_ms: i64, known: bool) -> (u64, u64) {
         let rules = Rules::default();
         let (mut events, mut published) = (0, 0);

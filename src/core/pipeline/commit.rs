@@ -55,6 +55,13 @@ impl Pipeline {
         }
     }
 
+    /// Notes that a progress item could not be moved, or that it is unknown whether it was moved.
+    pub fn publish_failed(&mut self, now_ms: SteadyMs, publish: &Publish) {
+        if let Some(running) = self.running(publish.partition, publish.assignment) {
+            running.progress.failed(publish.boundary, now_ms);
+        }
+    }
+
     pub(super) fn pump_commit(&mut self, now_ms: SteadyMs) {
         if self.commit.is_some() || now_ms < self.next_commit_ms() {
             return;
@@ -74,7 +81,8 @@ impl Pipeline {
         }
     }
 
-    /// Publishes the sums of the last commit for partitions that get no new records and have unpublished sums.
+    /// Publishes the last commit for partitions that get no new records, if their last publication has failed or has
+    /// older sums.
     pub(super) fn pump_idle(&mut self, now_ms: SteadyMs) {
         for slot in self.slots.values_mut() {
             if let State::Running(running) = &mut slot.state
@@ -124,7 +132,7 @@ impl Running {
         })
     }
 
-    /// Returns the time at which the sums of the last commit must be published if no other commit follows.
+    /// Returns the time at which the last commit must be published if no other commit follows.
     pub(super) fn idle_ms(&self) -> Option<SteadyMs> {
         let committed = self.committed.filter(|_| self.deadline_ms.is_none())?;
         self.progress.idle_ms(committed)

@@ -195,6 +195,9 @@ impl World {
 
     fn answer_publish(&mut self, who: usize, publish: Publish, fate: usize) -> Result<(), String> {
         if fate == 0 {
+            let now = self.now_ms;
+            let pipeline = &mut self.consumer(who).pipeline;
+            pipeline.publish_failed(now, &publish);
             self.floats.push(Float::Publish(publish));
             return Ok(());
         }
