@@ -36,8 +36,7 @@ struct Aggregations {
     event_type: String,
     /// The number of items on this page.
     count: usize,
-    /// The smallest watermark among the partitions that have published one. The field is absent if no partition
-    /// has published a watermark.
+    /// The smallest watermark that a partition has published; absent if no partition has published a watermark.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(format = DateTime)]
     watermark: Option<String>,
@@ -55,34 +54,34 @@ pub(super) struct Aggregation {
     #[serde(skip_serializing_if = "String::is_empty")]
     #[schema(required = false)]
     partition_key: String,
-    /// First instant of the window, hour or day.
+    /// The start of the window, hour or day.
     #[schema(format = DateTime)]
     window_start: String,
-    /// First instant after the window, hour or day.
+    /// The end of the window, hour or day (exclusive).
     #[schema(format = DateTime)]
     window_end: String,
     /// The city, as producers spell it.
     city: String,
     /// The event type, such as `traffic`.
     event_type: String,
-    /// Events counted in windows. Late events are not counted in any window.
+    /// The number of events that are counted in windows. Late events are not counted in any window.
     event_count: u64,
-    /// The severities that occur, ordered from low to critical.
+    /// The severities of the counted events, ordered from low to critical.
     #[schema(value_type = Vec<Level>)]
     severities: Vec<String>,
-    /// Events of low severity.
+    /// The number of events of low severity.
     severity_low: u64,
-    /// Events of medium severity.
+    /// The number of events of medium severity.
     severity_medium: u64,
-    /// Events of high severity.
+    /// The number of events of high severity.
     severity_high: u64,
-    /// Events of critical severity.
+    /// The number of events of critical severity.
     severity_critical: u64,
-    /// When a consumer last updated the window. Absent for hours and days that are rolled up.
+    /// When a consumer last updated the window. `last_updated` is absent for rolled-up hours and days.
     #[serde(skip_serializing_if = "String::is_empty")]
     #[schema(format = DateTime, required = false)]
     last_updated: String,
-    /// True if the watermark has passed the window, hour or day, so it gets no more events.
+    /// True if the window, hour or day gets no more events, because the watermark has passed its end.
     #[serde(rename = "final")]
     is_final: bool,
 }
@@ -221,7 +220,7 @@ pub(super) async fn get(
     state.answer_with_freshness(key, make).await
 }
 
-/// A page of the list of windows, hours or days, with the data that the answer needs.
+/// A page of windows, hours or days, with its watermark and the time for which a client may reuse it.
 struct ReadPage {
     page: Page<Aggregation>,
     watermark_ms: Option<UnixMs>,

@@ -1,8 +1,7 @@
 //! `GET /api/v1/alerts?city=&severity=&hours=24&limit=50&from=&to=&cursor=`: alerts, newest first.
 //!
-//! `hours` requests the alerts whose event time is within that many hours before now. `hours` defaults to 24 if
-//! `hours`, `from` and `to` are all absent. If both `hours` and `from` are given, the list begins at the later of the
-//! two starts.
+//! `hours=n` limits the list to alerts whose event time is at most `n` hours ago. `hours` defaults to 24 if `hours`,
+//! `from` and `to` are all absent. If both `hours` and `from` are given, the list begins at the later of the two times.
 
 use axum::extract::{Extension, State};
 use axum::http::{HeaderMap, Uri};
@@ -29,8 +28,8 @@ const HOURS_DEFAULT: u32 = 24;
 struct Alerts {
     /// The number of alerts on this page.
     count: usize,
-    /// The number of hours that the list covers. The number is `hours`, or the length from `from` to `to`, rounded
-    /// up. The value is null if only one of `from` and `to` is given.
+    /// The number of hours that the list covers. If `hours` is absent, the time from `from` to `to` is rounded up to
+    /// whole hours. The number of hours is null if `hours` is absent and only one of `from` and `to` is given.
     time_range_hours: Option<i64>,
     /// The parameter `city`, exactly as the client sent it.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -61,7 +60,7 @@ pub(super) struct Alert {
     /// `high` or `critical`.
     #[schema(value_type = Level)]
     severity: String,
-    /// What happened, for people. May be empty.
+    /// A description of the event for people; may be empty.
     description: String,
     /// When a consumer stored the alert.
     #[schema(format = DateTime)]
@@ -139,7 +138,7 @@ pub(super) async fn get(
     let slice = params.slice(format.page_limit(50), since, now_ms)?;
     let time_range_hours = match (hours, from, to) {
         (Some(hours), _, _) => Some(i64::from(hours)),
-        // The number of hours is rounded up, so that the hours cover every listed alert.
+        // The number of hours is rounded up, so that it covers the whole range from `from` to `to`.
         (None, Some(from), Some(to)) => Some((to - from + HOUR_MS - 1).div_euclid(HOUR_MS).max(0)),
         _ => None,
     };

@@ -1,7 +1,8 @@
-//! `GET /api/v1/cities?limit=1000&cursor=`: cities with their number of events, the largest city first.
+//! `GET /api/v1/cities?limit=1000&cursor=`: cities with their number of events, sorted from most to fewest events.
 //!
-//! The server knows the largest cities only after it has read all series. If reading all series costs too much, the
-//! server lists the cities in alphabetical order instead. Each page then reads only the series of its own cities.
+//! The server must read all series to find the cities with the most events. If reading all series costs too much, the
+//! server lists the cities in alphabetical order. For a page in alphabetical order, the server reads only the series of
+//! the cities on the page.
 
 mod by_name;
 
@@ -32,24 +33,25 @@ pub(super) const PATH: &str = "/api/v1/cities";
 struct CitiesPage {
     /// The number of cities on this page.
     count: usize,
-    /// The order of the cities. `events`: the city with the most events first; cities with equal numbers are
-    /// sorted by name. `name`: alphabetical, because there are too many series to read all of them for one page.
+    /// The order of the cities. The value `events` means from most to fewest events, and by name if two numbers are
+    /// equal. The value `name` means alphabetical order, which is used if there are too many series to read all of them
+    /// for one page.
     order: Order,
-    /// The number of all cities. The value is null if the cities are in alphabetical order, because the server
-    /// then does not count all cities.
+    /// The number of all cities. `city_count` is null if the cities are in alphabetical order, because the server has
+    /// not read all cities.
     #[schema(required = true)]
     city_count: Option<usize>,
-    /// Events of all cities and all time, late events included. If the cities are in alphabetical order, the value
-    /// is the sum that consumers publish for each partition of the topic. The published sum is at most about five
-    /// minutes old, and null if it is unknown.
+    /// The number of events of all cities and all time, including late events. If `order` is `name`, the number is the
+    /// sum of the counts that consumers publish for each partition of the topic. The published counts are at most about
+    /// five minutes old. The number of events is null if a partition has published no valid count.
     #[schema(required = true)]
     total_events: Option<u64>,
     /// When the server read the totals.
     #[schema(format = DateTime)]
     generated_at: String,
-    /// The cities of this page, in the order that `order` names.
+    /// The cities of this page, in the order given by the field `order`.
     cities: Vec<City>,
-    /// The sum of all cities that this page does not list.
+    /// The totals of the cities that this page does not list.
     others: OtherCities,
     /// The cursor of the next page; absent on the last page.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -70,7 +72,7 @@ enum Order {
 struct City {
     /// The city, as producers spell it.
     city: String,
-    /// Events of all time, late events included.
+    /// The number of events of all time, including late events.
     total_events: u64,
 }
 
@@ -78,19 +80,19 @@ impl ExportRow for City {
     const COLUMNS: &'static [&'static str] = &["city", "total_events"];
 }
 
-/// The sum of all cities that a page does not list.
+/// The totals of the cities that a page does not list.
 #[derive(Serialize, ToSchema)]
 struct OtherCities {
-    /// The number of cities that the page does not list; null if it is unknown.
+    /// The number of cities that the page does not list; null if the number is unknown.
     #[schema(required = true)]
     city_count: Option<usize>,
-    /// Events of all time in the cities that the page does not list, late events included; null if they are
-    /// unknown.
+    /// The number of events of all time in the cities that the page does not list, including late events; null if the
+    /// number is unknown.
     #[schema(required = true)]
     total_events: Option<u64>,
 }
 
-/// Returns cities with their number of events, the largest city first
+/// Returns cities with their number of events, sorted from most to fewest events
 #[utoipa::path(
     get,
     path = "/api/v1/cities",
@@ -126,7 +128,7 @@ pub(super) async fn get(
         let read = read_page(state.clone(), slice).await?;
         let cities = read.page.items;
         let listed = sum_of(&cities);
-        // The sums from the progress items may be older than the totals of the series.
+        // The sum from the progress items may be outdated, so the answer shows at least the sum of the listed cities.
         let total_events = read.total_events.map(|all| all.max(listed));
         Ok::<_, ApiError>(CitiesPage {
             count: cities.len(),
@@ -145,7 +147,7 @@ pub(super) async fn get(
     state.answer(params.key(), make).await
 }
 
-/// A page of cities, with the known sums over all cities.
+/// A page of cities, together with the totals of all cities.
 struct CitiesRead {
     page: Page<City>,
     order: Order,
@@ -161,8 +163,8 @@ async fn read_page(state: ApiState, slice: PageRequest) -> Result<CitiesRead, Ap
         Some(Some(PageEnd::Name(after))) => list_by_name(&state, &slice, &after).await,
         Some(Some(PageEnd::Events(events, city))) => match state.totals_if_few().await? {
             Some(totals) => Ok(list_by_events(&slice, &totals, Some((events, city)))),
-            // After the previous page was read, the number of series grew so large that the server no longer reads all
-            // series.
+            // Since the previous page was read, the number of series has grown so much that the server no longer reads
+            // all series.
             None => Err(ApiError::bad_cursor()),
         },
         None => match state.totals_if_few().await? {
@@ -172,7 +174,7 @@ async fn read_page(state: ApiState, slice: PageRequest) -> Result<CitiesRead, Ap
     }
 }
 
-/// Returns a page of cities with the largest city first, starting after the position `after`.
+/// Returns a page of cities that starts after the position `after`. The cities are sorted from most to fewest events.
 fn list_by_events(
     slice: &PageRequest,
     totals: &Totals,
@@ -214,7 +216,7 @@ fn list_by_events(
     }
 }
 
-/// Returns a page of cities in alphabetical order, starting with the series after `after`.
+/// Returns a page of cities in alphabetical order, starting with the first series whose name is greater than `after`.
 async fn list_by_name(
     state: &ApiState,
     slice: &PageRequest,
@@ -240,9 +242,9 @@ fn sum_of(cities: &[City]) -> u64 {
 
 /// The position where a page ends.
 enum PageEnd {
-    /// The page ends after the city with this number of events and this name.
+    /// The last city on the page has the given number of events and the given name.
     Events(u64, String),
-    /// The page ends after the series with this name.
+    /// The last series on the page has the given name.
     Name(String),
 }
 

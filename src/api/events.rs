@@ -48,12 +48,12 @@ struct ListedEvent {
     /// The severity.
     #[schema(value_type = Level)]
     severity: String,
-    /// What happened, for people. May be empty.
+    /// A description of the event for people; may be empty.
     description: String,
     /// When a consumer stored the event.
     #[schema(format = DateTime)]
     processing_time: String,
-    /// When DynamoDB may delete the event, in Unix seconds.
+    /// The time after which DynamoDB may delete the event, in Unix seconds.
     ttl: i64,
     /// True if the event arrived too late for its window; absent otherwise.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
@@ -62,10 +62,10 @@ struct ListedEvent {
     /// absent otherwise.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     future: bool,
-    /// The Kafka record that holds the event: `<topic>/<partition>/<offset>`.
+    /// The Kafka record that contains the event, as `<topic>/<partition>/<offset>`.
     #[serde(skip_serializing_if = "Option::is_none")]
     source: Option<String>,
-    /// All other fields of the record in one JSON object, with their values unchanged.
+    /// All additional fields of the Kafka record in one JSON object, with unchanged values.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
     extra: Option<Box<RawValue>>,

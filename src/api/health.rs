@@ -27,7 +27,7 @@ struct Health {
     timestamp: String,
     /// The name of this service.
     service: &'static str,
-    /// Why DynamoDB cannot be read, as a sentence for people; absent if the status is `UP`.
+    /// A sentence that explains why DynamoDB cannot be read; absent if the status is `UP`.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
 }

@@ -1,7 +1,8 @@
-//! `GET /api/v1/incidents?state=&city=&rule=&limit=50&from=&to=&cursor=`: incidents, newest first by the time of opening.
+//! `GET /api/v1/incidents?state=&city=&rule=&limit=50&from=&to=&cursor=`: incidents, with the most recently opened
+//! incident first.
 //!
-//! Only `notify` writes incidents, so an installation without `notify` has no incidents table. The client then gets
-//! status 404 with the code `no_incidents_table`.
+//! Only `notify` writes incidents, so an installation without `notify` has no incidents table. If there is no incidents
+//! table, the client gets status 404 with the code `no_incidents_table`.
 
 use axum::extract::{Extension, State};
 use axum::http::{HeaderMap, Uri};
@@ -40,51 +41,54 @@ struct Incidents {
     /// The parameter `rule`, exactly as the client sent it.
     #[serde(skip_serializing_if = "Option::is_none")]
     rule: Option<String>,
-    /// Incidents, newest first by the time of opening.
+    /// The incidents of this page, with the most recently opened incident first.
     incidents: Vec<ListedIncident>,
     /// The cursor of the next page; absent on the last page.
     #[serde(skip_serializing_if = "Option::is_none")]
     next: Option<String>,
 }
 
-/// An incident that a rule of `notify` has found: related events, or a time without events (a silence). The fields are those of messages to
-/// receivers, `state` and `deliveries`.
+/// An incident that a rule of `notify` has found. An incident consists of related events, or of a time without events
+/// (a silence). A message to a receiver contains the fields of an incident, except `state` and `deliveries`.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct ListedIncident {
-    /// The id, which is unique within the rule: topic id, partition and offset of the record that began the incident.
+    /// The id of the incident, which is unique within its rule. The id consists of the topic id, the partition and the
+    /// offset of the record that began the incident.
     incident: String,
-    /// The name of the rule.
+    /// The name of the rule that found the incident.
     rule: String,
-    /// The state of the incident: open, or resolved if it gets no more events.
+    /// The state of the incident. A resolved incident gets no more events.
     state: IncidentState,
-    /// The city of all events; absent if the rule does not group by city.
+    /// The city of all events of the incident; absent if the rule does not group events by city.
     #[serde(skip_serializing_if = "Option::is_none")]
     city: Option<String>,
-    /// The event type of all events; absent if the rule does not group by event type.
+    /// The event type of all events of the incident; absent if the rule does not group events by event type.
     #[serde(skip_serializing_if = "Option::is_none")]
     event_type: Option<String>,
-    /// The highest severity among the events; absent for a silence.
+    /// The highest severity among the events of the incident; absent for a silence.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Level, required = false)]
     severity: Option<&'static str>,
-    /// The number of events; 0 for a silence.
+    /// The number of events of the incident; 0 for a silence.
     event_count: u64,
-    /// The earliest event time. For a silence: the time of the last event before it.
+    /// The earliest event time of the incident. For a silence, the field contains the time of the last event before the
+    /// silence.
     #[schema(format = DateTime)]
     first_event: String,
-    /// The latest event time. For a silence: the time of the last event before it.
+    /// The latest event time of the incident. For a silence, the field contains the time of the last event before the
+    /// silence.
     #[schema(format = DateTime)]
     last_event: String,
     /// The timestamp of the record that opened the incident.
     #[schema(format = DateTime)]
     opened_at: String,
-    /// The timestamp of the record at which the incident ended; absent if it is open.
+    /// The timestamp of the record at which the incident ended; absent if the incident is open.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(format = DateTime)]
     resolved_at: Option<String>,
-    /// The first events, at most five.
+    /// The first events of the incident, at most five.
     samples: Vec<IncidentSample>,
-    /// The last message about the incident to each receiver, sorted by the receiver's name.
+    /// The last message about the incident that was sent to each receiver, sorted by the name of the receiver.
     deliveries: Vec<Delivery>,
 }
 
@@ -103,11 +107,11 @@ struct IncidentSample {
     /// When the event happened, according to its producer.
     #[schema(format = DateTime)]
     timestamp: String,
-    /// What happened, for people. At most 200 characters.
+    /// A description of the event for people, with at most 200 characters.
     description: String,
 }
 
-/// The last message to a receiver about an incident.
+/// The last message about an incident that was sent to a receiver.
 #[derive(Serialize, ToSchema)]
 struct Delivery {
     /// The name of the receiver.
@@ -116,10 +120,10 @@ struct Delivery {
     n: u32,
     /// What the message says: `opened`, `updated` or `resolved`.
     kind: &'static str,
-    /// What became of the message: `unknown` while it is under way or waits to be sent again, `taken`, `refused` for
-    /// good, or `silenced`.
+    /// The outcome of the message: one of `unknown`, `taken`, `refused` and `silenced`. The outcome is `unknown` while
+    /// the message is being sent or waits to be sent again.
     outcome: &'static str,
-    /// Why the receiver refused the message; absent for other outcomes.
+    /// The reason why the receiver refused the message; absent for all other outcomes.
     #[serde(skip_serializing_if = "Option::is_none")]
     why: Option<String>,
     /// When the message was first sent.

@@ -1,5 +1,5 @@
-//! Caches rollups between requests of the timeline. Rolled-up hours do not change, so a page that polls a long range
-//! causes only one read of these hours.
+//! Caches rollups for later requests. Rolled-up hours do not change, so a page that requests a long range again and
+//! again causes only one read of the rolled-up hours in the range.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,18 +11,19 @@ use crate::core::rollup::{DAY_MS, HOUR_MS, RollupSeries, SeverityCounts, day_sta
 use crate::store::error::StoreError;
 use crate::store::reads::{Range, Reads, RolledUp};
 
-/// Length of a piece that consists of whole days, in milliseconds. A request reads and caches whole pieces, so that
-/// requests for other ranges can use the same pieces.
+/// Maximum length of a `Piece` in milliseconds. The server reads and caches only whole pieces, so that requests for
+/// different ranges can use the same pieces.
 pub(crate) const PIECE_MS: i64 = 32 * DAY_MS;
 /// Maximum number of hours in the cache. Each hour takes about 40 bytes.
 const HOURS_MAX: u64 = 1_500_000;
-/// Maximum number of series that are read together.
+/// Maximum number of series whose rollups are read together.
 const SERIES_PER_READ: usize = 25;
 
-/// The hours with events of one series in one [`Piece`]. Each entry contains the start and the counts of an hour.
+/// For one series and one [`Piece`], the start and the counts of each hour with events.
 type Hours = Arc<Vec<(UnixMs, SeverityCounts)>>;
 
-/// A cache of hours. The key consists of the series, the generation of the rollups, and the start and end of the piece.
+/// A cache of hours. The key of an entry consists of a series, the generation of the rollups, and the start and end of
+/// a `Piece`.
 #[derive(Clone)]
 pub(crate) struct RollupCache(Cache<(RollupSeries, u32, UnixMs, UnixMs), Hours>);
 
@@ -34,8 +35,8 @@ impl RollupCache {
         RollupCache(cache.build())
     }
 
-    /// Calls `take` for each hour with events that starts in `range`, series by series in the given order. The first
-    /// argument of `take` is the index of the series in the list. `range` must consist of whole rolled-up hours.
+    /// Calls `take` for each hour with events that starts in `range`, for one series after the other. The first
+    /// argument of `take` is the index of the series in `series`. `range` must consist of whole rolled-up hours.
     ///
     /// # Errors
     /// Returns the error of a failed read. Before the error is returned, `take` is called with all hours of each series
@@ -62,7 +63,7 @@ impl RollupCache {
         Ok(())
     }
 
-    /// Returns the hours of each series, piece by piece.
+    /// Returns the hours with events, as one list for each series and each piece.
     async fn read_chunk(
         &self,
         reads: &dyn Reads,
@@ -79,8 +80,8 @@ impl RollupCache {
             )
         };
         let mut found = Vec::new();
-        // For each series, one Query for days and one Query for hours read the first missing piece and all later
-        // pieces.
+        // A Query reads only consecutive pieces, so each series is read from the first piece that the cache lacks to
+        // the last piece.
         let mut missing = BTreeMap::<usize, Vec<RollupSeries>>::new();
         for one in series {
             let cached: Vec<Option<Hours>> = pieces
@@ -125,12 +126,13 @@ impl RollupCache {
     }
 }
 
-/// A part of the time range that is rolled up. The cache has one entry for each series and piece.
+/// A time range whose rollups are read and cached together. The cache has one entry for each series and each piece.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Piece {
     from_ms: UnixMs,
     to_ms: UnixMs,
-    /// True if the piece consists of whole days and is read from day rows. False if the piece is read from hour rows.
+    /// True if the counts of the piece are read from rows that cover a day, and false if they are read from rows that
+    /// cover an hour.
     has_days: bool,
 }
 
@@ -140,8 +142,8 @@ impl Piece {
     }
 }
 
-/// Returns the pieces that cover a range of rolled-up hours. Most pieces have 32 days. One piece contains the remaining
-/// whole days, and one piece contains the hours of the last, incomplete day.
+/// Returns the pieces that cover a range of rolled-up hours. Most pieces are 32 days long. A shorter piece contains the
+/// remaining whole days, and the last piece contains the hours of the incomplete day before `until_ms`.
 fn pieces(range: Range, until_ms: UnixMs) -> Vec<Piece> {
     let days_end_ms = day_start(until_ms);
     let mut pieces = Vec::new();
@@ -165,7 +167,7 @@ fn pieces(range: Range, until_ms: UnixMs) -> Vec<Piece> {
     pieces
 }
 
-/// Reads the hours with events of the given series. The pieces must be consecutive.
+/// Reads all hours in which the given series have events. `pieces` must be consecutive.
 async fn read_pieces(
     reads: &dyn Reads,
     series: Vec<RollupSeries>,
@@ -222,7 +224,7 @@ mod tests {
     #[test]
     fn pieces_do_not_depend_on_the_range_where_they_can() {
         let month = 32 * 24;
-        // `third` is the end of the tenth day of the third piece.
+        // `third` is the end of the tenth day in the third piece, in hours.
         let third = 2 * month + 10 * 24;
         assert_eq!(
             spans(5, third + 3, third + 5),
@@ -233,14 +235,14 @@ mod tests {
                 (third, third + 5, false)
             ]
         );
-        // A range within one old piece reads only this piece.
+        // If a range lies within one old piece, the server reads only that piece.
         assert_eq!(spans(30, 40, third), [(0, month, true)]);
-        // A range within the last, incomplete day reads no day rows.
+        // If a range lies within the last, incomplete day, the server reads no rows of whole days.
         assert_eq!(
             spans(third + 1, third + 2, third + 5),
             [(third, third + 5, false)]
         );
-        // The rolled-up time ends at the end of a day.
+        // The last rolled-up hour can also be the last hour of a day.
         assert_eq!(spans(third - 1, third, third), [(2 * month, third, true)]);
         assert_eq!(spans(0, 0, 0), []);
     }

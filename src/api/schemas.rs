@@ -35,11 +35,11 @@ impl StepUnit {
     }
 }
 
-/// The state of an incident: open, or resolved if it gets no more events.
+/// The state of an incident. A resolved incident gets no more events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum IncidentState {
-    /// The incident may gather events.
+    /// The incident may get more events.
     Open,
     /// The incident has ended.
     Resolved,
@@ -71,7 +71,7 @@ pub(super) enum Level {
     Critical,
 }
 
-/// The range with which a timeline is compared.
+/// The range that a timeline shows for comparison with the requested range.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 #[allow(dead_code)] // only the schema of this type is used

@@ -1,6 +1,7 @@
 //! `GET /api/v1/silences`: the silences that have not ended, sorted by their end time.
 //!
-//! As with the list of incidents, the client gets status 404 with the code `no_incidents_table` if `notify` is not in use.
+//! If there is no incidents table, because `notify` is not in use, the client gets status 404 with the code
+//! `no_incidents_table`.
 
 use axum::extract::State;
 use axum::http::Uri;
@@ -26,18 +27,18 @@ struct Silences {
     silences: Vec<ListedSilence>,
 }
 
-/// A time in which receivers get no messages about certain incidents.
+/// A period in which receivers get no messages about certain incidents.
 #[derive(Serialize, ToSchema)]
 struct ListedSilence {
-    /// The id, with which `citystream silence end` ends the silence.
+    /// The id of the silence, which is an argument of the command `citystream silence end`.
     silence: String,
-    /// Only incidents of this rule; absent for all rules.
+    /// The rule whose incidents are silenced; absent if the silence covers all rules.
     #[serde(skip_serializing_if = "Option::is_none")]
     rule: Option<String>,
-    /// Only incidents of this city; absent for all cities.
+    /// The city whose incidents are silenced; absent if the silence covers all cities.
     #[serde(skip_serializing_if = "Option::is_none")]
     city: Option<String>,
-    /// Only incidents of this event type; absent for all types.
+    /// The event type whose incidents are silenced; absent if the silence covers all event types.
     #[serde(skip_serializing_if = "Option::is_none")]
     event_type: Option<String>,
     /// When the silence began.
@@ -46,7 +47,7 @@ struct ListedSilence {
     /// When the silence ends.
     #[schema(format = DateTime)]
     until: String,
-    /// The reason, as a person wrote it.
+    /// The reason for the silence, as given by the person who created it.
     why: String,
 }
 

@@ -1,4 +1,4 @@
-//! `GET /api/v1/stats`: the number of events of all cities, late events included.
+//! `GET /api/v1/stats`: the number of events of all cities, including late events.
 
 use axum::extract::State;
 use axum::http::Uri;
@@ -18,20 +18,20 @@ pub(super) const PATH: &str = "/api/v1/stats";
 /// The number of events, summed over all cities.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Stats {
-    /// Events of all cities and all time, late events included.
+    /// The number of events of all cities and all time, including late events.
     total_events_processed: u64,
-    /// The events of high severity, over all cities and all time.
+    /// The number of events of high severity, over all cities and all time.
     high_severity_alerts: u64,
-    /// The events of critical severity, over all cities and all time.
+    /// The number of events of critical severity, over all cities and all time.
     critical_alerts: u64,
-    /// The events that arrived too late for their window, over all cities and all time.
+    /// The number of events that arrived too late for their window, over all cities and all time.
     late_events: u64,
     /// When the server read the totals.
     #[schema(format = DateTime)]
     generated_at: String,
-    /// The value `partitions` if there are too many series to read. If the value is `partitions`, all numbers are
-    /// sums that consumers publish for each partition of the topic, at most about five minutes old. The field is
-    /// absent otherwise.
+    /// The text `partitions` if there are too many series to read all of them; absent otherwise. If `summed_over` is
+    /// `partitions`, all numbers are sums of the counts that consumers publish for each partition of the topic. The
+    /// published counts are at most about five minutes old.
     #[serde(skip_serializing_if = "Option::is_none")]
     summed_over: Option<&'static str>,
 }
@@ -50,7 +50,7 @@ impl From<&GrandTotal> for Stats {
     }
 }
 
-/// Returns the number of events of all cities, late events included
+/// Returns the number of events of all cities, including late events
 #[utoipa::path(
     get,
     path = "/api/v1/stats",

@@ -1,5 +1,5 @@
-//! `GET /api/v1/summary/{city}`: the events of a city by event type and by severity, late events
-//! included, and the times of its first and last event.
+//! `GET /api/v1/summary/{city}`: the number of events of a city by event type and by severity, and the times of the
+//! city's first and last event. All numbers include late events.
 
 use std::collections::BTreeMap;
 
@@ -24,16 +24,18 @@ pub(super) const PATH: &str = "/api/v1/summary/{city}";
 struct Summary {
     /// The requested city.
     city: String,
-    /// Events of the city of all time, late events included.
+    /// The number of all events of the city, including late events.
     total_events: u64,
-    /// The events of the city by event type.
+    /// The number of events of the city for each event type.
     event_type_breakdown: BTreeMap<String, u64>,
     by_severity: BySeverity,
-    /// Event time of the first event. If its raw row has expired, the start of its window. Absent if there is no event.
+    /// The event time of the city's first event; absent if there is no event. If the raw row of the event has expired,
+    /// the field contains the start of the event's window.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(format = DateTime)]
     first_event: Option<String>,
-    /// Event time of the last event. If its raw row has expired, the start of its window. Absent if there is no event.
+    /// The event time of the city's last event; absent if there is no event. If the raw row of the event has expired,
+    /// the field contains the start of the event's window.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(format = DateTime)]
     last_event: Option<String>,
@@ -42,16 +44,16 @@ struct Summary {
     generated_at: String,
 }
 
-/// The number of events of a city by severity, late events included.
+/// The number of events of a city by severity, including late events.
 #[derive(Serialize, ToSchema)]
 struct BySeverity {
-    /// Events of low severity.
+    /// The number of events of low severity.
     low: u64,
-    /// Events of medium severity.
+    /// The number of events of medium severity.
     medium: u64,
-    /// Events of high severity.
+    /// The number of events of high severity.
     high: u64,
-    /// Events of critical severity.
+    /// The number of events of critical severity.
     critical: u64,
 }
 

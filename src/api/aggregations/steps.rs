@@ -1,7 +1,8 @@
-//! Lists the hours or days of a series, newest first. Each hour or day is a sum of windows.
+//! Lists the hours or days of a series, newest first. The counts of an hour or a day are the sum of the counts of its
+//! windows.
 //!
-//! The counts of rolled-up hours come from rollups, and the counts of later hours come from windows. The reader goes
-//! back in time, one piece of rollups at a time, until the page is full
+//! The counts of rolled-up hours come from rollups, and the counts of later hours come from windows. Rollups are read
+//! from newest to oldest, for at most 32 days at a time, until the page is full
 //! ([`RollupCache`](crate::api::rollup_cache::RollupCache)). The cost of a page therefore depends on the length of the
 //! page and not on the length of the history.
 
@@ -22,7 +23,7 @@ pub(super) struct StepSum {
     pub(super) start_ms: UnixMs,
     pub(super) end_ms: UnixMs,
     pub(super) counts: SeverityCounts,
-    /// The time of the last update of a window in the step, or an empty string if the whole step is rolled up.
+    /// The time at which a window in the step was last updated, or an empty string if the whole step is rolled up.
     pub(super) last_updated: String,
     /// True if no more events can be counted in the step.
     pub(super) is_final: bool,
@@ -35,7 +36,7 @@ pub(super) struct Steps {
     pub(super) watermark_ms: Option<UnixMs>,
 }
 
-/// Reads a page of the hours or days that start in the range of `slice` and have events.
+/// Reads a page of hours or days. The page lists only hours or days that start in the range of `slice` and have events.
 ///
 /// # Errors
 /// Returns `bad_parameter` if the window length does not divide an hour, and otherwise the error of a failed read.
@@ -69,7 +70,7 @@ pub(super) async fn read_steps(
 /// The hours or days that were read so far for one page.
 struct StepSums {
     length_ms: i64,
-    /// The range of whole hours or days that the page may show.
+    /// The time range of whole hours or days that the page may list.
     range: Range,
     limit: usize,
     by_start: BTreeMap<UnixMs, StepSum>,
@@ -100,8 +101,8 @@ impl StepSums {
         })
     }
 
-    /// Returns true if more steps were read than the page may show. The oldest of these steps may lack events, but this
-    /// step belongs to the next page.
+    /// Returns true if more steps were read than the page may show. The oldest step that was read may be incomplete,
+    /// but the page does not show the oldest step.
     fn are_full(&self) -> bool {
         self.by_start.len() > self.limit
     }
@@ -117,7 +118,8 @@ impl StepSums {
         })
     }
 
-    /// Adds the windows of the hours that are not rolled up. Returns the watermark from the first page of windows.
+    /// Adds the counts of windows in hours that are not rolled up. Returns the watermark that was read together with
+    /// the first page of windows.
     async fn add_windows(
         &mut self,
         state: &ApiState,
@@ -143,7 +145,7 @@ impl StepSums {
                 page,
                 watermark_ms: read_ms,
             } = read.await.map_err(|error| params.read_error(error))?;
-            // The watermark of the first read is the smallest watermark, because watermarks never fall.
+            // Watermarks never decrease, so the watermark of the first read is the smallest one.
             watermark_ms = watermark_ms.or(read_ms);
             for window in page.items {
                 let Some(start_ms) = parse_timestamp(&window.window_start) else {
@@ -164,7 +166,7 @@ impl StepSums {
         Ok(watermark_ms)
     }
 
-    /// Adds rolled-up hours backwards in time until the page is full.
+    /// Adds the counts of rolled-up hours, from newest to oldest, until the page is full.
     async fn add_rollups(
         &mut self,
         state: &ApiState,

@@ -1,8 +1,8 @@
-//! Pages of cities in alphabetical order, at a bounded cost for any number of series.
+//! Reads pages of cities in alphabetical order. The cost of a page is bounded for any number of series.
 //!
 //! A shard of the totals table returns its series (`city#event_type`) in alphabetical order, so the series of one city
-//! are adjacent. The reader merges the series of all shards up to a name that it has reached in every shard. All cities
-//! before this name are complete. A cursor contains the name of the last series on its page.
+//! are adjacent. The series of all shards are merged in the order of their names. A city is complete if every shard has
+//! been read beyond the name of the city. A cursor contains the name of the last series on a page.
 
 use std::collections::BTreeMap;
 
@@ -14,10 +14,10 @@ use crate::api::state::ApiState;
 use crate::core::keys::{series, split_series, totals_shards};
 use crate::store::reads::{TotalItem, units_so_far};
 
-/// Number of read units after which the server sends no further requests for a page. Requests in flight still finish.
-/// With rows of 210 bytes, one round of requests costs at most 112 read units.
+/// Number of read units after which the server sends no further DynamoDB requests for a page. Requests in flight still
+/// finish. If a totals row has 210 bytes, one round of requests to all shards costs at most 112 read units.
 const PAGE_UNITS_MAX: f64 = 400.0;
-/// Maximum number of series that are read for one page. This maximum limits the memory that a page uses.
+/// Maximum number of series that are read for one page, which limits the memory that a page uses.
 const PAGE_SERIES_MAX: usize = 20_000;
 /// Maximum number of series that one DynamoDB Query reads.
 const QUERY_SERIES_MAX: usize = 250;
@@ -25,7 +25,7 @@ const QUERY_SERIES_MAX: usize = 250;
 /// A page of cities in alphabetical order.
 pub(super) struct CitiesByName {
     pub(super) cities: Vec<City>,
-    /// The name of the last series of this page, or `None` if no more series follow.
+    /// The name of the last series on this page, or `None` if this is the last page.
     pub(super) next: Option<String>,
 }
 
@@ -90,8 +90,9 @@ impl Merge {
         }
     }
 
-    /// Returns the indexes of the shards to read next, sorted by the last name that was read from each shard. After the
-    /// first round, the function returns only half of the shards that still have unread series.
+    /// Returns the indexes of the shards to read next, sorted by the last name that was read from each shard. In the
+    /// first round, the server reads all shards. In each later round, the server reads only half of the unfinished
+    /// shards, namely those that are furthest behind in alphabetical order.
     fn due(&self) -> Vec<usize> {
         let open = (0..self.shards.len()).filter(|n| self.shards[*n].more);
         let mut open: Vec<usize> = open.collect();
@@ -117,8 +118,8 @@ impl Merge {
         open.map(|shard| shard.reached.as_str()).min()
     }
 
-    /// Returns the cities in alphabetical order, each with its number of events and the name of its last series. Some
-    /// series of the last city may be missing.
+    /// Returns the cities in alphabetical order, each with its number of events and the name of its last series. The
+    /// last returned city may be incomplete, because some of its series may be unread.
     fn cities(&self) -> Vec<(&str, u64, &str)> {
         let end = self.reached_by_all();
         let mut cities: Vec<(&str, u64, &str)> = Vec::new();
@@ -153,8 +154,8 @@ impl Merge {
     }
 
     /// Returns a page of the cities whose series have all been read. If a city has more series than one page can read,
-    /// the page contains only this city and the sum of the series that were read. The next page then continues with the
-    /// remaining series of this city.
+    /// the page contains only that city and sums only the series that were read. After an incomplete city, the next
+    /// page continues with the unread series of the same city.
     fn into_page(self, limit: usize) -> CitiesByName {
         let mut cities = self.cities();
         let is_incomplete = cities
@@ -188,8 +189,8 @@ fn city_of(series: &str) -> &str {
 mod tests {
     use super::*;
 
-    /// Spreads series over the shards, and returns all pages of the cities, with at most `limit` cities per page. Each
-    /// request reads `query_limit` series, and each page makes at most `rounds` rounds of requests.
+    /// Distributes `series` over the shards, and returns all pages of cities. A page has at most `limit` cities. A
+    /// request reads `query_limit` series, and reading a page takes at most `rounds` rounds of requests.
     fn pages(
         series: &[(&str, u64)],
         limit: usize,

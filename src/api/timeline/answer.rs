@@ -1,5 +1,4 @@
-//! The JSON answer of the timeline. Both the handler and the code that sums the counts fill in the fields of the
-//! answer.
+//! The JSON answer of the timeline.
 
 use std::collections::BTreeSet;
 
@@ -13,17 +12,18 @@ use crate::store::reads::TotalItem;
 /// The data of a chart.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Timeline {
-    /// First instant of the range.
+    /// The start of the range.
     #[schema(format = DateTime)]
     pub(super) from: String,
-    /// First instant after the range.
+    /// The end of the range (exclusive).
     #[schema(format = DateTime)]
     pub(super) to: String,
     /// The unit of a step.
     pub(super) step: StepUnit,
-    /// Length of a step in seconds. A day on which the clocks of `tz` change is an hour shorter or longer.
+    /// Length of a step in seconds. A day on which the clocks of the time zone change is an hour shorter or longer than
+    /// `step_seconds`.
     pub(super) step_seconds: i64,
-    /// First instant of each step, if the steps are days; absent otherwise.
+    /// The start of each step if the steps are days; absent otherwise.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Vec<String>>)]
     pub(super) step_starts: Option<Vec<String>>,
@@ -40,10 +40,10 @@ pub(super) struct Timeline {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Level, required = false)]
     pub(super) severity: Option<&'static str>,
-    /// First instant of the newest window in the range that holds an event; null if no window holds an event.
+    /// The start of the newest window with an event in the range; null if the range has no events.
     #[schema(format = DateTime)]
     pub(super) newest_window_start: Option<String>,
-    /// The numbers of the steps that contain a window that may still change.
+    /// The numbers of the steps whose counts may still change, because they contain a window that is not final.
     #[schema(value_type = Vec<i64>)]
     pub(super) open: BTreeSet<usize>,
     pub(super) totals: RangeCounts,
@@ -52,36 +52,36 @@ pub(super) struct Timeline {
     pub(super) series_count: usize,
     /// The number of series that `totals` covers. They are the largest series.
     pub(super) series_read: usize,
-    /// True if the request reached its limit of read units; absent otherwise. If the client repeats the request a
-    /// second later, the answer covers more series.
+    /// True if the request reached its limit of read units; absent otherwise. If `partial` is true, the client can
+    /// repeat the request a second later to get an answer that covers more series.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) partial: Option<bool>,
     /// The number of series that match the requested city and event type.
     pub(super) series_total: usize,
-    /// The series with the most events of all time, with the largest series first.
+    /// The series with the most events of all time, sorted from most to fewest events.
     pub(super) series: Vec<Series>,
     pub(super) others: Others,
-    /// The previous range of the same length, if the request has `compare=previous`; absent otherwise.
+    /// The timeline of the previous range of the same length, if the request has `compare=previous`; absent otherwise.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(no_recursion)]
     pub(super) previous: Option<Box<Timeline>>,
 }
 
-/// The number of events of all time, for all severities.
+/// The numbers of events of all time, in total and for each severity.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, ToSchema)]
 #[schema(as = Counts)]
 pub(super) struct AllTimeCounts {
-    /// Events counted in windows.
+    /// The number of events that are counted in windows.
     pub(super) event_count: u64,
-    /// Events that arrived too late for their window.
+    /// The number of events that arrived too late for their window.
     pub(super) late_count: u64,
-    /// Events of low severity, late events included.
+    /// The number of events of low severity, including late events.
     pub(super) severity_low: u64,
-    /// Events of medium severity, late events included.
+    /// The number of events of medium severity, including late events.
     pub(super) severity_medium: u64,
-    /// Events of high severity, late events included.
+    /// The number of events of high severity, including late events.
     pub(super) severity_high: u64,
-    /// Events of critical severity, late events included.
+    /// The number of events of critical severity, including late events.
     pub(super) severity_critical: u64,
 }
 
@@ -99,22 +99,22 @@ impl From<&TotalItem> for AllTimeCounts {
     }
 }
 
-/// The number of events that the windows of the range count.
+/// The number of events that are counted in the windows of the range.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, ToSchema)]
 pub(super) struct RangeCounts {
-    /// Events counted in windows.
+    /// The number of events that are counted in windows.
     pub(super) event_count: u64,
-    /// The late events of all time, if the range holds every event that a window counts. Otherwise null: no window
-    /// holds late events, so the number of late events in a range is unknown.
+    /// The number of late events of all time if the range contains all windows; null otherwise. Late events are not
+    /// counted in windows, so the number of late events in a shorter range is unknown.
     #[schema(required = true)]
     pub(super) late_count: Option<u64>,
-    /// Events of low severity.
+    /// The number of events of low severity.
     pub(super) severity_low: u64,
-    /// Events of medium severity.
+    /// The number of events of medium severity.
     pub(super) severity_medium: u64,
-    /// Events of high severity.
+    /// The number of events of high severity.
     pub(super) severity_high: u64,
-    /// Events of critical severity.
+    /// The number of events of critical severity.
     pub(super) severity_critical: u64,
 }
 
@@ -143,19 +143,22 @@ pub(super) struct Series {
     pub(super) event_type: String,
     #[serde(flatten)]
     pub(super) counts: AllTimeCounts,
-    /// For each step with an event: the number of the step, followed by its event counts from low to critical.
+    /// One array for each step with events: the number of the step, followed by the event counts from low to critical
+    /// severity.
     #[schema(value_type = Vec<Vec<u64>>)]
     pub(super) steps: Vec<[u64; 5]>,
 }
 
-/// The sum of the series that the answer does not list. The field `steps` covers only the series that were read.
+/// The sum of all series that the answer does not list. The field `steps` does not count series that the server did not
+/// read.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Others {
     /// The number of series that the answer does not list.
     pub(super) series_count: usize,
     #[serde(flatten)]
     pub(super) counts: AllTimeCounts,
-    /// For each step with an event: the number of the step, followed by its event counts from low to critical.
+    /// One array for each step with events: the number of the step, followed by the event counts from low to critical
+    /// severity.
     #[schema(value_type = Vec<Vec<u64>>)]
     pub(super) steps: Vec<[u64; 5]>,
 }

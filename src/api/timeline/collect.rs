@@ -12,24 +12,24 @@ use crate::core::rollup::{RollupSeries, SeverityCounts, add_counts};
 use crate::store::error::StoreError;
 use crate::store::reads::{Range, RolledUp};
 
-/// The counts by severity of each step with events. The key is the number of the step.
+/// For each step with events, the number of the step and its counts by severity.
 pub(super) type StepCounts = BTreeMap<usize, SeverityCounts>;
 
 /// The counts that were collected for a range.
 #[derive(Default)]
 pub(super) struct Collected {
-    /// The sums over all matching series, by step.
+    /// The counts of each step, summed over all matching series.
     pub(super) all: StepCounts,
-    /// The counts by step of each listed series, in the order of the matching series.
+    /// The counts of each listed series by step, in the same order as `MatchingSeries::read`.
     pub(super) by_series: Vec<StepCounts>,
-    /// The steps that contain a window that may still change.
+    /// The numbers of the steps that contain a window that is not final.
     pub(super) open: BTreeSet<usize>,
     /// The start of the newest window or rolled-up hour that has an event.
     pub(super) newest_ms: Option<UnixMs>,
-    /// The number of series, counted from the first, whose counts in `by_series` are complete.
+    /// The number of series at the beginning of `by_series` whose counts are complete.
     pub(super) listed_complete: usize,
-    /// The number of series, counted from the first, that `all` covers. If all counts come from rollups of all cities,
-    /// `all` covers every matching series.
+    /// The number of series at the beginning of `MatchingSeries::read` that `all` covers. If all counts come from
+    /// rollups over all cities, `all` covers every matching series.
     pub(super) series_complete: usize,
     /// True if all counts in `all` come from rollups.
     pub(super) is_rolled_up: bool,
@@ -42,8 +42,8 @@ impl Collected {
     }
 }
 
-/// Reads the counts of a range. If the request reaches its read ceiling, the function returns only the counts of some
-/// series at the beginning of the list.
+/// Reads the counts of a range. If the request reaches its read ceiling, the result covers only some series at the
+/// beginning of `MatchingSeries::read`.
 ///
 /// # Errors
 /// Returns `TooCostly` if the read ceiling does not suffice for even one series, and otherwise the error of a failed
@@ -102,8 +102,8 @@ async fn add_rollups(
             .read(state.reads(), &all, range, rolled_up, add)
             .await?;
     }
-    // If the request names a city, the rollup rows of all cities cannot be used. The function then adds up the counts
-    // of each matching series.
+    // If the request names a city, the function adds up the rollups of each matching series, because the rollup rows
+    // over all cities include other cities.
     let own = match &matching.all_cities {
         Some(_) => &matching.read[..collected.by_series.len()],
         None => &matching.read[..],
@@ -128,8 +128,8 @@ async fn add_rollups(
     );
     let read = read.await;
     match read {
-        // The rollup rows of all cities already count every series. The answer can therefore include the unread series
-        // in `others`.
+        // The rollup rows over all cities already count every series, so the answer can count the unread series in
+        // `others`.
         Err(StoreError::TooCostly { .. }) if matching.all_cities.is_some() => {
             let complete = last.unwrap_or(0);
             collected.by_series[complete..]

@@ -9,10 +9,10 @@ use crate::api::schemas::StepUnit;
 use crate::core::clock::UnixMs;
 
 const DAY_MS: i64 = 24 * HOUR_MS;
-/// Maximum number of steps if the server chooses their length. With this maximum, a chart of a day has 144 steps, and a
-/// chart of a week has 168 steps.
+/// Maximum number of steps if the server chooses the length of a step. With a maximum of 200 steps, a chart of a day
+/// has 144 steps, and a chart of a week has 168 steps.
 const CHOSEN_STEPS_MAX: i64 = 200;
-/// Maximum number of steps if the client chooses their unit. A leap year has 8,784 hours.
+/// Maximum number of steps if the client chooses the unit of a step. A leap year has 8,784 hours.
 pub(super) const STEPS_MAX: i64 = 10_000;
 
 /// The reason why a range cannot be divided into steps.
@@ -20,8 +20,8 @@ pub(super) const STEPS_MAX: i64 = 10_000;
 pub(super) enum GridError {
     /// The range has more than [`STEPS_MAX`] steps.
     TooManySteps(i64),
-    /// A day of the time zone does not begin at the start of a UTC hour, so the counts of the day are not a sum of
-    /// hours.
+    /// A day in the time zone does not begin at the start of a UTC hour, so its counts are not a sum of the counts of
+    /// whole hours.
     SplitHour,
 }
 
@@ -30,8 +30,8 @@ pub(super) enum GridError {
 pub(super) struct StepRange {
     pub(super) from_ms: UnixMs,
     pub(super) to_ms: UnixMs,
-    /// True if the number of steps depends only on the length of the range, and the steps are counted back from its
-    /// end. False if the steps must cover the whole range, including its beginning.
+    /// True if the number of steps must depend only on the length of the range, even if the steps then miss the
+    /// beginning of the range. False if the steps must cover the whole range.
     pub(super) keeps_length: bool,
 }
 
@@ -45,8 +45,8 @@ impl StepRange {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Grid {
     pub(super) unit: StepUnit,
-    /// The length of a step in milliseconds. A day on which the clocks change is an hour shorter or longer than this
-    /// value.
+    /// The length of a step in milliseconds. A day on which the clocks change is an hour shorter or longer than
+    /// `step_ms`.
     pub(super) step_ms: i64,
     /// The start of each step, followed by the end of the last step.
     bounds: Vec<UnixMs>,
@@ -54,7 +54,7 @@ pub(super) struct Grid {
 
 impl Grid {
     /// Returns the steps for `range`. Steps of hours or windows begin at multiples of their length, and steps of days
-    /// begin at midnight of `zone`.
+    /// begin at midnight in the time zone `zone`.
     ///
     /// If `unit` is `None`, the function chooses the shortest step length for which the range has at most
     /// [`CHOSEN_STEPS_MAX`] steps.
@@ -119,7 +119,7 @@ impl Grid {
         Ok(self)
     }
 
-    /// Returns a grid that ends where this grid begins, and that has the same number of steps.
+    /// Returns the grid of the preceding range, which ends where this grid begins and has the same number of steps.
     ///
     /// # Errors
     /// Returns [`GridError::SplitHour`] if the days of the earlier range do not begin at the start of a UTC hour.
@@ -171,7 +171,7 @@ impl Grid {
         &self.bounds[..self.steps()]
     }
 
-    /// Returns the number of the step that contains an instant, or `None` if the instant is outside the grid.
+    /// Returns the number of the step that contains an instant, or `None` if the instant is outside of the grid.
     pub(super) fn step_of(&self, time_ms: UnixMs) -> Option<usize> {
         let begun = self.bounds.partition_point(|bound| *bound <= time_ms);
         (begun > 0 && begun <= self.steps()).then(|| begun - 1)
@@ -190,8 +190,8 @@ fn check_count(steps: i64) -> Result<i64, GridError> {
     Ok(steps)
 }
 
-/// Returns the shortest step length for which the time span has at most [`CHOSEN_STEPS_MAX`] steps. The result consists
-/// of a unit, and the number of units in a step.
+/// Returns the shortest step length for which the time span has at most [`CHOSEN_STEPS_MAX`] steps. The step length is
+/// returned as a unit and the number of units in a step.
 fn choose_step(window_ms: i64, span_ms: i64) -> (StepUnit, i64) {
     let least_ms = span_ms.div_euclid(CHOSEN_STEPS_MAX);
     // With windows of five minutes, the step lengths in this list are 5, 10, 15 and 30 minutes.
@@ -200,7 +200,7 @@ fn choose_step(window_ms: i64, span_ms: i64) -> (StepUnit, i64) {
         .into_iter()
         .filter(|(_, n, ms)| *n == 1 || *ms < HOUR_MS);
     let hours = [1, 2, 3, 6, 12].map(|n| (StepUnit::Hour, n, n * HOUR_MS));
-    // An hour is a sum of windows only if the window length divides an hour.
+    // An hour is a sum of windows only if an hour is a multiple of the window length.
     let hours = hours.into_iter().filter(|_| HOUR_MS % window_ms == 0);
     let days = [1, 2, 7, 14, 28, 91].map(|n| (StepUnit::Day, n, n * DAY_MS));
     let mut steps = windows.chain(hours).chain(days);
