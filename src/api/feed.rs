@@ -16,14 +16,14 @@ use crate::core::clock::UnixMs;
 use crate::core::event::Severity;
 use crate::store::reads::{AlertItem, Page};
 
-/// Maximum number of events in the buffer.
+/// Maximum number of events that the feed keeps.
 const EVENTS_MAX: usize = 4_096;
-/// Maximum number of bytes of events in the buffer.
+/// Maximum total size of the events that the feed keeps, in bytes.
 const BYTES_MAX: usize = 4 << 20;
 /// Maximum number of bytes that a listener gets in one read.
 pub(super) const BATCH_BYTES_MAX: usize = 64 << 10;
-/// Time for which one list of alerts is reused for all listeners that resume with the same filter. `RESUME_FILTERS_MAX`
-/// limits the number of these lists.
+/// Time for which a list of recent alerts is cached for all listeners that resume with the same filter.
+/// `RESUME_FILTERS_MAX` is the maximum number of cached lists.
 const RESUME_AGE_MAX: Duration = Duration::from_secs(1);
 const RESUME_FILTERS_MAX: u64 = 16;
 
@@ -32,9 +32,9 @@ const RESUME_FILTERS_MAX: u64 = 16;
 pub(super) enum Audience {
     /// All listeners receive the event.
     Everyone,
-    /// Only listeners of the given city receive the event.
+    /// Listeners whose filter matches the given city receive the event.
     OfCity(String),
-    /// Only listeners of the given city and severity receive the event.
+    /// Listeners whose filter matches the given city and severity receive the event.
     AlertOf(String, String),
 }
 
@@ -61,8 +61,8 @@ impl StreamFilter {
 /// A position in the feed. The field `id:` and the header `Last-Event-ID` contain the position as `<Unix
 /// ms>.<feed>.<number>`.
 ///
-/// Each process chooses a random feed id when it starts. If a position has the feed id of another process, this process
-/// uses the position's time to find the alerts that the listener missed.
+/// Each process chooses a random feed id when it starts. If a position comes from another process, the server uses the
+/// time in the position to find the alerts that the listener missed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct FeedPosition {
     pub(super) ms: UnixMs,
@@ -125,22 +125,22 @@ struct Memory {
 
 /// The result of one read of the feed for a listener.
 pub(super) enum FeedRead {
-    /// The matching events as bytes, and the number after which the next read continues.
+    /// The matching events as bytes, and the event number after which the next read starts.
     Events(Bytes, u64),
-    /// No event matches the filter, and the next read continues after the given number.
+    /// No event matches the filter. The next read starts after the given event number.
     Nothing(u64),
-    /// The buffer dropped events that the listener has not read, and the next read continues after the given position.
+    /// The buffer has dropped events that the listener had not read yet. The next read starts after the given position.
     Lost(FeedPosition),
 }
 
-/// A cache of the newest alerts of a city and a severity.
+/// A cache of the newest alerts by city and severity.
 type RecentAlerts = Cache<(Option<String>, Option<Severity>), Arc<Page<AlertItem>>>;
 
 /// The buffer of recent events, shared by the poller and all listeners.
 pub(crate) struct Feed {
     memory: Mutex<Memory>,
     last: watch::Sender<u64>,
-    /// A cache of the newest alerts for each filter, which resuming listeners receive.
+    /// The newest alerts for each filter, cached for listeners that reconnect.
     pub(super) recent_alerts: RecentAlerts,
 }
 
@@ -194,8 +194,8 @@ impl Feed {
 
     /// Marks the poller as stopped, unless a listener is connected. Returns true if the poller may stop.
     ///
-    /// The check for listeners and the mark happen under one lock. Without the lock, a listener could connect between
-    /// the check and the mark, and then wait for a poller that has stopped.
+    /// The function checks for listeners and marks the poller as stopped under one lock. Without the lock, a listener
+    /// could connect after the check and then wait for a poller that has already stopped.
     #[must_use]
     pub(super) fn try_stop_poller(&self) -> bool {
         let mut memory = self.memory();
@@ -250,7 +250,7 @@ impl Feed {
             && (memory.base..=memory.last.number).contains(&position.number)
     }
 
-    /// Returns the events after the number `after` that match `filter`.
+    /// Returns the events that match `filter` and whose number is higher than `after`.
     pub(super) fn read(&self, after: u64, filter: &StreamFilter) -> FeedRead {
         let memory = self.memory();
         if after < memory.base {
@@ -282,8 +282,8 @@ impl Feed {
 }
 
 impl Memory {
-    /// Drops all events from the buffer before a poller starts. No poller has read the tables for a while, so the feed
-    /// may lack events after any position that a client remembers.
+    /// Drops all events from the buffer before a poller starts. Without a running poller, the feed has received no
+    /// events, so a client can no longer resume after an old position.
     fn clear(&mut self, now_ms: UnixMs) {
         self.last.number += 1;
         self.last.ms = now_ms;

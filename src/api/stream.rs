@@ -5,10 +5,10 @@
 //! incidents.
 //!
 //! A listener that reconnects with `Last-Event-ID` continues after the event with that id. The feed may lack the events
-//! after that id, because another process served the listener or because there was a time without listeners. In this
-//! case, the stream starts with the event `reset`, which names the kinds of events that may be missing. The stream then
-//! repeats the alerts that were stored after the listener's last event, but no missed windows or incidents. The event
-//! `reset` does not name incidents separately: `windows` includes incidents.
+//! after `Last-Event-ID` if another process served the listener before, or if no listener was connected for a while. If
+//! the feed lacks events, the stream starts with the event `reset`, which names the kinds of events that may be
+//! missing. After the event `reset`, the stream repeats the alerts that were stored after the listener's last event,
+//! but no windows or incidents. In the event `reset`, the name `windows` also stands for incidents.
 
 mod changes;
 mod incidents;
@@ -44,11 +44,11 @@ use crate::store::reads::{AlertItem, Meter, Page};
 
 pub(super) const PATH: &str = "/api/v1/stream";
 
-/// Time between two heartbeats. Proxies and browsers close a connection after about a minute of silence.
+/// Time between two heartbeats. Proxies and browsers close a connection after about a minute without data.
 const HEARTBEAT: Duration = Duration::from_secs(10);
 const HEARTBEAT_LINE: Bytes = Bytes::from_static(b": heartbeat\n\n");
-/// Maximum age of the missed alerts that a resuming listener gets, in milliseconds of event time. `RESUME_ALERTS_MAX`
-/// limits the number of these alerts.
+/// A resuming listener gets only alerts whose event time is at most this many milliseconds before its resume position.
+/// `RESUME_ALERTS_MAX` is the maximum number of alerts that are read for a resuming listener.
 const RESUME_BACK_MS: i64 = 24 * 3_600_000;
 const RESUME_ALERTS_MAX: usize = 1_000;
 /// When a listener resumes, the stream also repeats alerts that were stored up to this many milliseconds before the
@@ -76,8 +76,8 @@ impl Listener {
             if self.shutdown.is_triggered() {
                 return None;
             }
-            // The receiver is marked as unchanged before the read, so that an event that is published after the read
-            // still wakes this listener.
+            // The receiver is marked as unchanged before the read, so that an event published after the read still
+            // wakes the listener.
             self.wakes.mark_unchanged();
             match self.guard.feed().read(self.after, &self.filter) {
                 FeedRead::Events(bytes, reached) => {
@@ -185,10 +185,11 @@ pub(super) async fn get(
     Ok(response)
 }
 
-/// Returns the event `reset`, followed by the alerts that were stored after the position `resumed`. The feed no longer
-/// contains the events after this position. Also returns the number of read units that the read of the alerts cost.
+/// Returns the event `reset`, followed by the alerts that were stored after the position `resumed`. The caller has
+/// checked that the feed lacks events after `resumed`. Also returns the number of read units that the read of the
+/// alerts cost.
 ///
-/// The last line carries the id `now`, so a client that reconnects later resumes after the returned alerts.
+/// The returned text ends with the id `now`, so that a client that reconnects later resumes after the returned alerts.
 async fn missed_since(
     state: &ApiState,
     filter: &StreamFilter,
@@ -229,7 +230,7 @@ async fn missed_since(
 }
 
 /// Returns the newest alerts that match a filter. All listeners with the same filter share one read per second, so that
-/// many reconnecting clients do not multiply the cost.
+/// the cost does not grow with the number of reconnecting clients.
 async fn newest_alerts(
     state: &ApiState,
     filter: &StreamFilter,

@@ -1,10 +1,12 @@
-//! Finds the alerts and windows that are new since the last poll, using only answers from DynamoDB.
+//! Finds the alerts that are new and the windows that have changed since the last poll, by comparing data that was read
+//! from DynamoDB.
 //!
-//! The totals show which series have changed. If the total of a series grew, the poller reads the windows of that
-//! series. If the high and critical counts of a city grew by n, the poller expects n new alerts of that city. The cost
-//! of a poll therefore depends on the number of changes and not on the size of the tables. Consumers write counts and
-//! alerts separately, so an expected alert may appear some polls after its count. After [`ALERT_POLLS_MAX`] polls, the
-//! poller no longer expects the alert, and asks the listeners to reload the list of alerts.
+//! The totals rows show which series have changed since the last poll. If the total of a series grew, the poller reads
+//! the windows of that series. If the high and critical counts of a city grew by n, the poller expects n new alerts of
+//! that city. The cost of a poll therefore depends on the number of changes and not on the size of the tables.
+//! Consumers write counts and alerts separately, so an alert may appear in the tables some polls after it was counted.
+//! If an expected alert has not appeared after [`ALERT_POLLS_MAX`] polls, the poller stops waiting for it and asks the
+//! listeners to reload the list of alerts.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 
@@ -17,22 +19,22 @@ use crate::store::reads::{AggregationItem, AlertItem, TotalItem};
 /// Maximum number of series whose windows one poll reads. If more series have changed, the remaining series wait for
 /// the next poll.
 pub(super) const SERIES_PER_POLL_MAX: usize = 100;
-/// Number of polls between two reads of the windows of a series. A busy series changes with every poll, and reading the
-/// windows of busy series is most of the cost of the stream.
+/// Minimum number of polls between two reads of the windows of the same series. Most of the cost of the stream is for
+/// reading the windows of busy series, which change with every poll.
 const SERIES_EVERY: u64 = 5;
 /// Maximum number of cities whose alerts one poll reads.
 pub(super) const CITIES_PER_POLL_MAX: usize = 50;
 /// Minimum and maximum number of alerts that one poll reads for a city. A poll reads more alerts than it expects,
-/// because new alerts are not always the newest by event time.
+/// because a new alert does not always have the newest event time.
 const ALERTS_PER_CITY: std::ops::RangeInclusive<u64> = 20..=500;
-/// Number of polls after which the poller no longer expects a counted alert. A counted alert may never appear if the
-/// tables store no alerts, or if two records describe the same alert.
+/// Number of polls after which the poller stops waiting for an alert that the totals count. A counted alert never
+/// appears if the tables store no alerts, or if two records describe the same alert.
 const ALERT_POLLS_MAX: u32 = 5;
-/// Number of polls after which the poller reads series with open windows again, to find the windows that have become
-/// final.
+/// Number of polls after which the poller reads all series with open windows again, to find the windows that have
+/// become final.
 const OPEN_EVERY: u64 = 10;
-/// Minimum number of polls between two events that ask the listeners to reload the list of alerts. If the number of
-/// alerts of a city keeps growing, the poller waits for missing alerts for at most this number of polls, too.
+/// Minimum number of polls between two events that ask the listeners to reload the list of alerts. The poller also
+/// waits for the missing alerts of a busy city for at most this number of polls.
 const MISSED_EVERY: u64 = 30;
 /// Maximum number of published alerts whose keys the poller remembers.
 const PUBLISHED_MAX: usize = 20_000;
@@ -51,9 +53,9 @@ struct SeenCounts {
 #[derive(Clone, Copy, Default)]
 struct ExpectedAlerts {
     count: u64,
-    /// Number of polls that have read alerts of the city after the number of expected alerts last grew.
+    /// Number of polls that have looked for alerts of the city since the number of expected alerts last grew.
     polls: u32,
-    /// The number of the poll in which the poller began to expect alerts of the city.
+    /// The number of the poll in which the poller began to wait for alerts of the city.
     since: u64,
 }
 
@@ -66,14 +68,15 @@ pub(super) struct Changes {
     dirty: BTreeSet<String>,
     /// Series with windows that are not final.
     open: BTreeSet<String>,
-    /// The number of the poll that last read the windows of each series.
+    /// For each series, the number of the poll that last read its windows.
     read_at: BTreeMap<String, u64>,
-    /// The last published windows of each series: the start, the count, and a flag that is true if the window is final.
+    /// For each series, the windows that were last published. Each window has a start, a number of events, and a flag
+    /// that is true if the window is final.
     windows: BTreeMap<String, Vec<(String, u64, bool)>>,
     expected: BTreeMap<String, ExpectedAlerts>,
     published: HashSet<String>,
     published_in_order: VecDeque<String>,
-    /// True if counted alerts were not found, and the listeners have not been notified yet.
+    /// True if some counted alerts were not found and the listeners have not been notified yet.
     has_missed: bool,
     /// The number of the poll that last notified the listeners about missed alerts.
     missed_at: Option<u64>,
@@ -89,10 +92,10 @@ impl Changes {
     }
 
     /// Compares the totals that a poll has read with the totals of the previous poll. The first call only stores the
-    /// totals as the baseline for later comparisons.
+    /// totals, so that later calls can compare them.
     ///
-    /// If the list lacks some series (`lists_all` is false), a series that appears for the first time may have old
-    /// events. The function then only stores the counts of the series as a baseline.
+    /// If `totals` lists only some series (`lists_all` is false), the first counts of a series are only stored for
+    /// later comparisons, because the events of the series may be old.
     pub(super) fn apply_totals(&mut self, totals: &[TotalItem], lists_all: bool) {
         self.polls += 1;
         if self.polls.is_multiple_of(OPEN_EVERY) {
@@ -138,8 +141,8 @@ impl Changes {
         self.totals = Some(now);
     }
 
-    /// Returns the series whose windows the poll must read. The list begins with the series whose last read is the
-    /// longest ago.
+    /// Returns the series whose windows the poll must read. The series that has not been read for the longest time
+    /// comes first.
     pub(super) fn series_to_read(&mut self) -> Vec<String> {
         let mut due: Vec<(u64, &String)> = self
             .dirty
@@ -158,8 +161,8 @@ impl Changes {
         out
     }
 
-    /// Compares the windows that a poll has read with the windows that were last published. Returns the new windows,
-    /// the windows with another count, and the windows that became final, with the oldest first.
+    /// Compares the windows that a poll has read with the windows that were last published. Returns the windows that
+    /// are new, have a different number of events, or have become final, with the oldest window first.
     pub(super) fn apply_windows(
         &mut self,
         mut windows: Vec<AggregationItem>,
@@ -187,7 +190,7 @@ impl Changes {
         windows
     }
 
-    /// Marks series as due again after a read of their windows has failed.
+    /// Marks series whose windows could not be read, so that the next poll reads their windows again.
     pub(super) fn read_again(&mut self, series: Vec<String>) {
         for name in &series {
             self.read_at.remove(name);
@@ -200,7 +203,7 @@ impl Changes {
         let wanted = self.expected.iter().take(CITIES_PER_POLL_MAX);
         wanted
             .map(|(city, expected)| {
-                // Each further poll for the same expected alerts reads twice as many alerts as the previous poll.
+                // As long as expected alerts are missing, each poll reads twice as many alerts as the previous poll.
                 let depth = (expected.count + 10) << expected.polls.min(6);
                 let depth = depth.clamp(*ALERTS_PER_CITY.start(), *ALERTS_PER_CITY.end());
                 (city.clone(), usize::try_from(depth).unwrap_or(usize::MAX))
@@ -212,7 +215,7 @@ impl Changes {
     /// consumers stored them.
     ///
     /// An alert is new if it was stored at or after `since_ms` and has not been published yet. If more alerts are new
-    /// than the poller expects, the function returns the alerts that were stored last.
+    /// than the poller expects, the function returns only the alerts that were stored last.
     pub(super) fn apply_alerts(
         &mut self,
         city: &str,
@@ -233,13 +236,13 @@ impl Changes {
         let new = new.split_off(new.len().saturating_sub(most));
         expected.count -= new.len() as u64;
         expected.polls += 1;
-        // In a busy city, every poll expects more alerts and resets `polls`, so `polls` alone would never reach its
-        // limit.
+        // If the alerts of a city are counted faster than they appear, `polls` is reset with every poll and never
+        // reaches its limit.
         let is_late =
             expected.polls >= ALERT_POLLS_MAX || self.polls >= expected.since + MISSED_EVERY;
         if expected.count == 0 || is_late {
-            // A counted alert may be missing because a consumer died before it stored the alert. Many newer alerts may
-            // also hide an older alert. If the tables keep no alerts, no alert is missed.
+            // A counted alert may be missing because a consumer died before it stored the alert, or because the poll
+            // read only newer alerts. If the tables store no alerts at all, the listeners have missed nothing.
             self.has_missed |= expected.count > 0 && keeps_alerts;
             self.expected.remove(city);
         }
@@ -372,7 +375,7 @@ mod tests {
             totals.extend((poll >= 4).then(|| total("LA", 1, 0, 0)));
             changes.apply_totals(&totals, true);
             let names = changes.series_to_read();
-            // If reading the windows of a series fails, the series is due again at once.
+            // If reading the windows of a series fails, the poller reads them again without the usual pause.
             if poll == 6 {
                 changes.read_again(names.clone());
                 assert_eq!(changes.series_to_read(), names);
@@ -415,7 +418,7 @@ mod tests {
         assert!(changes.apply_windows(rows(1, 2, false)).is_empty());
         let changed = changes.apply_windows(rows(1, 2, true));
         assert_eq!((changed.len(), changed[0].is_final), (1, true));
-        // The other window is still open, so the poller reads the series again although its total did not grow.
+        // One of the two windows is still open, so the poller reads the series again although its total did not grow.
         let mut again = Vec::new();
         for _poll in 0..OPEN_EVERY {
             changes.apply_totals(&[], true);
@@ -435,7 +438,8 @@ mod tests {
         let read: Vec<_> = stored(&[("c", 13), ("b", 12), ("old", 3)]);
         assert_eq!(ids(&changes.apply_alerts("NYC", read, SINCE_MS)), ["c"]);
         assert!(changes.alerts_to_read().is_empty());
-        // One alert is expected. Two alerts are new, so only the alert that was stored last is published.
+        // The totals count one more alert, but the poll finds two new alerts. The poll therefore publishes only the
+        // alert that was stored last.
         changes.apply_totals(&[total("NYC", 8, 0, 5)], true);
         let read: Vec<_> = stored(&[("e", 15), ("d", 14), ("c", 13), ("b", 12)]);
         assert_eq!(ids(&changes.apply_alerts("NYC", read, SINCE_MS)), ["e"]);
@@ -453,7 +457,7 @@ mod tests {
         }
         assert_eq!(depths.len(), ALERT_POLLS_MAX as usize);
         assert!(depths.is_sorted() && depths[0] < depths[4], "{depths:?}");
-        // The tables of this test keep no alerts, so the poller has missed nothing.
+        // The tables of this test store no alerts, so the listeners have missed no alert.
         assert!(!changes.take_missed());
     }
 
@@ -463,7 +467,7 @@ mod tests {
         changes.apply_totals(&[total("NYC", 0, 0, 0)], true);
         let mut told = Vec::new();
         for poll in 1..=100 {
-            // In each poll, the totals count another alert, but this alert never appears.
+            // With each poll, the totals count one more alert, but none of these alerts appears in the tables.
             changes.apply_totals(&[total("NYC", poll, 0, poll.min(40))], true);
             for (city, _) in changes.alerts_to_read() {
                 changes.apply_alerts(&city, vec![alert("old", 3)], SINCE_MS);

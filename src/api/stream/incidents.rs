@@ -12,9 +12,11 @@ use crate::store::reads::IncidentFollower;
 #[derive(Default)]
 pub(super) struct IncidentPoller {
     follower: IncidentFollower,
-    /// True if the incidents table does not exist or must not be read. Only `notify` needs this table.
+    /// True if the incidents table does not exist, or if the process is not allowed to read it. Only `notify` needs
+    /// this table.
     has_no_table: bool,
-    /// The number of calls of [`IncidentPoller::poll`]. Every second call reads the table, which halves the cost.
+    /// The number of calls of [`IncidentPoller::poll`]. Only every second call reads the incidents table, which halves
+    /// the cost.
     polls: u64,
 }
 
@@ -55,7 +57,7 @@ impl IncidentPoller {
 
 fn publish(feed: &Feed, one: StoredIncident, state: &ApiState) {
     let city = one.incident.group.city.as_deref().map(str::to_owned);
-    // An incident of a rule that does not group by city is published to the listeners of every city.
+    // If a rule does not group events by city, its incidents are published to all listeners.
     let audience = city.map_or(Audience::Everyone, Audience::OfCity);
     let data = json(&ListedIncident::from(one));
     feed.publish("incident", audience, data, state.now_ms());

@@ -21,18 +21,18 @@ use crate::store::reads::{AlertItem, PageRequest, Range};
 
 /// Time between two polls.
 const POLL_EVERY: Duration = Duration::from_secs(1);
-/// Minimum ratio of the pause after a poll to the duration of the poll. With this ratio, polling takes at most a third
-/// of the time.
+/// Minimum length of the pause after a poll, as a multiple of the duration of the poll. If the multiple is two, polling
+/// takes at most a third of the time.
 const PAUSE_PER_POLL: u32 = 2;
 /// Maximum pause between two polls while DynamoDB does not answer.
 const PAUSE_MAX: Duration = Duration::from_secs(10);
-/// Time for which polling continues after the last listener has disconnected. A browser that reloads the page
-/// reconnects within this time.
+/// Time for which polling continues after the last listener has disconnected. The time is long enough for a browser to
+/// reload the page and reconnect.
 const UNHEARD_MAX: Duration = Duration::from_secs(30);
-/// An alert may still be new if it was stored up to this many milliseconds before the last poll. The clock of the
-/// consumer may differ from the clock of this host, and a consumer stores an alert after its count.
+/// The poller also looks for new alerts that were stored up to this many milliseconds before the last poll. The clock
+/// of a consumer may differ from the clock of this host, and a consumer stores an alert only after counting it.
 const CLOCK_SLACK_MS: i64 = 60_000;
-/// Maximum number of concurrent reads of alerts.
+/// Maximum number of cities whose alerts are read concurrently.
 const CITIES_AT_A_TIME: usize = 8;
 
 /// Polls the tables until no listener has been connected for a while.
