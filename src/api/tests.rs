@@ -1,6 +1,6 @@
-//! Tests of the router without a socket. The tests in this file use a fake of the tables. The tests check the fields of
-//! answers, the errors, and the sharing of answers between requests. [`dynamo`] uses the embedded database, with
-//! handwritten items as docs/TABLES.md describes them.
+//! Tests the router without a socket. The tests in this file use a fake of the tables. The tests check the fields of
+//! answers and the errors, and that several requests share one answer. The tests in [`dynamo`] use the embedded
+//! database, with handwritten items as docs/TABLES.md describes them.
 
 #[cfg(feature = "dev")]
 mod aggregations;
@@ -382,7 +382,7 @@ async fn the_page_is_cached_until_it_changes_and_runs_nothing_foreign() {
     assert_eq!(response.status(), 200);
     let cached = response.headers()["cache-control"].to_str().unwrap();
     assert!(cached.contains("immutable"), "{cached}");
-    // During an upgrade, the page of another version requests files under another hash.
+    // During an upgrade, a page of another version requests files under a path that contains another hash.
     let response = ask("/assets/0123456789abcdef/app.js", "none").await;
     assert_eq!(response.headers()["cache-control"], "no-cache");
     assert_eq!(ask("/assets/x/nothing.js", "none").await.status(), 404);

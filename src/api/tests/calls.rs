@@ -1,5 +1,5 @@
-//! Tests the requests that the API sends to DynamoDB, which a recorder in the SDK counts. Also tests the requests that
-//! older clients send.
+//! Tests which requests the API sends to DynamoDB, and how many. An interceptor in the SDK counts the requests. Also
+//! tests that the API still answers the requests of older clients.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -115,7 +115,7 @@ async fn a_thousand_clients_cost_dynamodb_no_more_than_one() {
     }
     crowd.join_all().await;
     let reads = recorder.taken()["Query"] / 16;
-    // At most one read of the sixteen shards is allowed for each second of the test.
+    // The server may read the sixteen shards at most once in each second of the test.
     let most = 1 + usize::try_from(begun.elapsed().as_secs()).unwrap();
     assert!((1..=most).contains(&reads), "{reads} reads in {most} s");
 }
@@ -135,8 +135,8 @@ async fn resuming_listeners_share_one_read_whatever_their_last_id() {
         assert!(String::from_utf8_lossy(&first).contains("event: reset"));
         streams.push(body);
     }
-    // In each second, the poller may send 16 requests. The listeners together may send 8 requests for the newest alerts
-    // of two severities in four shards.
+    // In each second, the poller may send one Query for each of the 16 shards of the totals table. The listeners
+    // together may send 8 Queries, which read the newest alerts of two severities in four shards.
     let most = 24 * (2 + usize::try_from(begun.elapsed().as_secs()).unwrap());
     let queries = recorder.taken()["Query"];
     assert!(queries <= most, "{queries} Queries, at most {most}");
@@ -181,15 +181,15 @@ async fn answers_show_their_cost_and_are_not_sent_twice() {
             .is_empty()
     );
     assert_eq!(send(Some("\"other\""), path).await.status(), 200);
-    // The server sends the stream event by event and never collects it into one body.
+    // The server sends the events of a stream one by one, and never compresses the stream.
     let events = send(None, "/api/v1/events/NYC").await;
     assert_eq!(events.headers()["cache-control"], "no-cache");
     let stream = send(None, "/api/v1/stream").await;
     assert!(!stream.headers().contains_key("content-encoding"));
 }
 
-/// Returns true if `value` has fields with the same names and types as `shape`. Items of a list are compared with the
-/// first item of the list in `shape`.
+/// Returns true if `value` has fields with the same names and types as `shape`. Each item of a list in `value` is
+/// compared with the first item of the same list in `shape`.
 fn has_shape(value: &Value, shape: &Value) -> bool {
     match (value, shape) {
         (Value::Object(value), Value::Object(shape)) => shape

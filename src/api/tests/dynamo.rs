@@ -240,7 +240,7 @@ impl TestTables {
     fn router_on(&self, client: Client) -> Router {
         let reads = DynamoReads::new(client, self.names.clone(), self.metrics.clone());
         let state = ApiState::new(Arc::new(reads), self.metrics.clone());
-        // The deadline is long, because a busy machine may need a long time for an answer.
+        // The deadline of an answer is long enough for a busy test host.
         let state = state.with_deadline(Duration::from_secs(300));
         super::super::router(state.with_clock(|| NOW_MS))
     }
@@ -342,7 +342,7 @@ async fn paging_lists_every_event_exactly_once_even_at_one_instant() {
     let tables = TestTables::new().await;
     let mut want = BTreeSet::new();
     for n in 0..60 {
-        // The test writes twenty events at each of three instants, spread over four shards. A third of the events has
+        // The test writes twenty events at each of three instants, spread over four shards. One third of the events has
         // expired.
         let ttl = if n % 3 == 0 { -1 } else { 60 };
         let id = format!("e{n}");

@@ -59,7 +59,7 @@ async fn an_export_holds_every_page_of_events() {
     let want: Vec<String> = (0..2_345).map(|at| format!("e{at:04}")).collect();
     assert_eq!(ids, want);
 
-    // The lines of NDJSON are the same objects as the items of the JSON page.
+    // The lines of an NDJSON export are the same objects as the items of a JSON page.
     let (_, text) = export(
         &router,
         "/api/v1/events/NYC?limit=1500",

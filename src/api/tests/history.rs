@@ -36,7 +36,7 @@ impl TestTables {
         self.put_map(&self.names.totals, item).await;
     }
 
-    /// Writes a mark which says that all hours before `until_ms` are rolled up.
+    /// Writes the item that marks all hours before `until_ms` as rolled up.
     pub(super) async fn mark(&self, until_ms: UnixMs) {
         let config = [("shard", s("config")), ("series", s("tables"))];
         let config = self
@@ -85,7 +85,7 @@ fn rollup_row(
     item
 }
 
-/// The counts by series and hour, for rolled-up hours and for later hours.
+/// The counts of each series in each hour, both for rolled-up hours and for later hours.
 type History = BTreeMap<(&'static str, UnixMs), SeverityCounts>;
 
 /// Writes forty days of rollups, followed by windows after [`UNTIL`]. Returns the counts by series and hour.
@@ -168,7 +168,7 @@ fn counts(value: &Value) -> SeverityCounts {
         .map(|level| value[format!("severity_{level}")].as_u64().unwrap())
 }
 
-/// Returns the sum of all steps of `series` and `others`.
+/// Returns the sum of the counts in all steps of the fields `series` and `others`.
 fn sum_of_steps(timeline: &Value) -> SeverityCounts {
     let mut sums = SeverityCounts::default();
     let listed = timeline["series"].as_array().unwrap().iter();
@@ -406,8 +406,8 @@ async fn rolled_up_hours_are_read_once() {
     let uri = "/api/v1/timeline?from=2012-11-23&to=2013-01-01&step=hour";
     get(&router, &format!("{uri}&series_limit=10")).await;
     let first = units();
-    // The second request differs from the first request, but needs the same hours. The server reads only the mark and
-    // the totals again.
+    // The second request has different parameters, but needs the same hours as the first request. For the second
+    // request, the server reads no rollups again, but only the totals and the item that marks the end of the rollups.
     let again = get(&router, &format!("{uri}&series_limit=11&severity=high")).await;
     assert!(again["totals"]["severity_high"].as_u64().unwrap() > 0);
     assert!(units() - first <= 8.5, "{} after {first}", units() - first);

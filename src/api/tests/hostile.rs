@@ -22,7 +22,7 @@ use crate::shutdown::Shutdown;
 
 /// A server timeout that is short enough for a test to wait for.
 const SHORT: Duration = Duration::from_millis(800);
-/// A duration that exceeds every timeout of these tests, even on a busy host.
+/// A duration that is longer than every timeout in these tests, even on a busy host.
 const LONG: Duration = Duration::from_secs(30);
 /// Size in bytes of an answer that the server sends in many pieces.
 const LARGE: usize = 256 << 10;
@@ -65,7 +65,7 @@ const PING: u8 = 6;
 const GOAWAY: u8 = 7;
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Frames<S> {
-    /// Opens an HTTP/2 connection with a window of zero bytes for each answer.
+    /// Opens an HTTP/2 connection with a flow-control window of zero bytes for each stream.
     async fn begin(stream: S) -> Frames<S> {
         let mut frames = Frames(stream);
         frames
@@ -87,21 +87,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Frames<S> {
     }
 
     async fn ask(&mut self, stream: u32, path: &str) {
-        // The header block holds :method GET, :scheme https, and :path and :authority as literals without
-        // indexing.
+        // The header block contains `:method` GET, `:scheme` https, and the literals of `:path` and `:authority`
+        // without indexing.
         let mut block = vec![0x82, 0x87, 0x04, u8::try_from(path.len()).unwrap()];
         block.extend(path.bytes());
         block.extend(b"\x01\x09localhost");
         self.send(HEADERS, 0x5, stream, &block).await;
     }
 
-    /// Grants a window of `bytes` bytes to a stream.
+    /// Allows the server to send `bytes` more bytes on a stream.
     async fn grant(&mut self, stream: u32, bytes: u32) {
         self.send(8, 0, stream, &bytes.to_be_bytes()).await;
     }
 
-    /// Returns the type, the stream and the payload of the next frame that is not a ping. Answers each ping before that
-    /// frame.
+    /// Returns the type, the stream id and the payload of the next frame that is not a ping. Answers each ping that
+    /// arrives earlier.
     async fn next(&mut self) -> Option<(u8, u32, Vec<u8>)> {
         loop {
             let mut head = [0; 9];
@@ -118,7 +118,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Frames<S> {
         }
     }
 
-    /// Returns the types of all frames until the connection ends.
+    /// Reads all frames until the connection ends, and returns their types.
     async fn rest(&mut self) -> Vec<u8> {
         let mut kinds = Vec::new();
         while let Some((kind, ..)) = self.next().await {
@@ -193,7 +193,7 @@ async fn after_goaway_a_connection_ends_within_the_drain_time() {
         ..PATIENT
     };
     let mut client = http2(with_timeouts(timeouts)).await;
-    // The client opens two endless streams, and reads only the first of them.
+    // The client requests an endless answer and a large answer, and reads only the endless answer.
     client.ask(1, "/endless").await;
     client.grant(1, 1 << 20).await;
     client.ask(3, "/large").await;
@@ -221,8 +221,8 @@ async fn memory_for_unread_answers_is_bounded_and_further_requests_are_refused()
     let (mut held, mut refused) = (0, 0);
     while held + refused < asked {
         match client.next().await.expect("an answer to each") {
-            // The first byte of the header block encodes the status. The first byte is 0x88 for status 200, and begins
-            // a literal for any other status of this test.
+            // The first byte of the header block is 0x88 if the status of the answer is 200, and another byte if the
+            // request is refused.
             (HEADERS, _, block) if block[0] == 0x88 => held += 1,
             (HEADERS, ..) => refused += 1,
             _ => {}
@@ -285,8 +285,8 @@ async fn one_client_cannot_lock_out_others_or_the_probe() {
         ..with_timeouts(PATIENT)
     };
     let (address, _server) = served(options).await;
-    // Each connection sends half a request. No connection is idle, so the server closes no connection to make room for
-    // another one.
+    // Each connection sends half a request. A connection with half a request is not idle, so the server does not close
+    // it to make room for another connection.
     let mut held = Vec::new();
     for _ in 0..40 {
         let mut one = from("127.0.0.2", address).await;
@@ -295,8 +295,8 @@ async fn one_client_cannot_lock_out_others_or_the_probe() {
     }
     let mut other = from("127.0.0.3", address).await;
     assert!(ask(&mut other, CLOSE).await.ends_with("hello"));
-    // Many clients together can use all connections of the server. The full server still answers the probe, and answers
-    // all other requests with status 503.
+    // Many clients together can use up all connections of the server. A full server still answers a request for
+    // `/livez`, and answers all other requests with status 503.
     for n in 10..30 {
         let mut one = from(&format!("127.0.0.{n}"), address).await;
         one.write_all(b"GET / HT").await.unwrap();

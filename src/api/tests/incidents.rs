@@ -1,4 +1,4 @@
-//! Tests the list of incidents on the embedded database, with rows that the writer of `notify` has written.
+//! Tests the list of incidents on the embedded database, with rows that are written by the code of `notify`.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -16,7 +16,8 @@ use crate::core::incident::silence::Silence;
 use crate::core::incident::{Group, Incident, Sample, State, incident_id};
 use crate::store::incidents::IncidentTable;
 
-/// Returns an incident in `city`, which begins at the given offset. The incident is resolved if the offset is odd.
+/// Returns an incident in `city` that began with the record at `offset`. The incident is open if `offset` is even, and
+/// resolved if `offset` is odd.
 pub(super) fn incident(rule: &str, city: &str, offset: i64, opened_at_ms: UnixMs) -> Incident {
     let state = if offset % 2 == 0 {
         State::Open
@@ -62,7 +63,7 @@ fn sent(kind: Kind, outcome: Outcome) -> Sent {
     }
 }
 
-/// Returns tables with the given incidents, and the writer of the incidents table.
+/// Returns tables that contain the given incidents, and the writer of the incidents table.
 pub(super) async fn tables_with(incidents: &[Incident]) -> (TestTables, IncidentTable) {
     let tables = TestTables::new().await;
     tables.make_incidents().await;
@@ -254,7 +255,8 @@ async fn a_missing_table_of_incidents_is_not_found_and_raises_no_alert() {
         let sentence = value["error"].as_str().unwrap();
         assert!(sentence.contains("init-tables --incidents"), "{sentence}");
     }
-    // A missing table must not count as `not_found`, because operators are alerted to requests with this outcome.
+    // The metrics must not count a missing table under the outcome `not_found`, because requests with the outcome
+    // `not_found` raise an alert for the operator.
     let metrics = tables.rendered();
     assert!(metrics.contains("outcome=\"absent\""), "{metrics}");
     assert!(!metrics.contains("outcome=\"not_found\""), "{metrics}");

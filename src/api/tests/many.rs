@@ -23,7 +23,7 @@ use crate::telemetry::Metrics;
 
 /// Number of bytes of a typical totals row.
 const ROW_BYTES: usize = 210;
-/// Maximum number of read units that an answer with sums may cost, for any number of series.
+/// Maximum cost of an answer that contains sums over all series, in read units.
 const UNITS_MAX: f64 = 750.0;
 
 /// A fake table with `series` totals rows of one event each, and with three progress items.
@@ -32,7 +32,7 @@ struct Many {
     series: usize,
     /// Number of events that each progress item counts, or `None` if the progress items have no sums.
     kept: Option<usize>,
-    /// Maximum number of requests that get an answer. The fake does not answer further requests.
+    /// Number of requests that the fake answers. Later requests never get an answer.
     answers_max: usize,
     queries: AtomicUsize,
 }
@@ -102,7 +102,7 @@ impl Many {
     }
 }
 
-/// Returns the answer to a GetItem request. The fake has a config item, but no mark of rollups.
+/// Returns the answer to a GetItem request. The fake table has a config item, but no item about rollups.
 fn read_by_key(request: &Value) -> Value {
     let text = |text: &str| json!({ "S": text });
     let n = |number: usize| json!({ "N": number.to_string() });
@@ -142,8 +142,8 @@ impl HttpConnector for Connector {
     }
 }
 
-/// Returns a router on a table with many series, and the metrics of the router. The deadline of an answer is long
-/// enough for a busy test host.
+/// Returns a router that reads from the fake table `many`, and the metrics of the router. The deadline of an answer is
+/// long enough for a busy test host.
 async fn over(many: Many) -> (Router, Metrics, Arc<Many>) {
     over_within(many, Duration::from_secs(300)).await
 }
@@ -181,8 +181,8 @@ fn units(metrics: &Metrics) -> f64 {
 
 #[tokio::test]
 async fn stats_over_any_number_of_series_cost_a_bounded_number_of_read_units() {
-    // The limit of the cost is the same for all numbers of series. The server reads 20,000 series completely, but not
-    // 300,000 or a million series.
+    // The maximum cost does not depend on the number of series. The server reads all series if there are 20,000 of
+    // them, but not if there are 300,000 or a million.
     for (series, kept) in [(20_000, false), (300_000, true), (1_000_000, true)] {
         let (router, metrics, many) = over(many(series, Some(99_999))).await;
         let stats = get(&router, "/api/v1/stats").await;
@@ -195,14 +195,15 @@ async fn stats_over_any_number_of_series_cost_a_bounded_number_of_read_units() {
         let first = units(&metrics);
         assert!((400.0..=UNITS_MAX).contains(&first), "{series}: {first}");
         if kept {
-            // The cache remembers that there are too many series, so the next answer costs only one Query of the
-            // progress items.
+            // The server remembers that there are too many series to read, so the next answer costs only one Query for
+            // the progress items.
             let queries = many.queries.load(Ordering::Relaxed);
             tokio::time::sleep(Duration::from_millis(1_100)).await;
             get(&router, "/api/v1/stats").await;
             assert_eq!(units(&metrics) - first, 1.0, "{series}");
             assert_eq!(many.queries.load(Ordering::Relaxed), queries + 1);
-            // The metric shows the number of series, so that the operator's alert on this metric can fire.
+            // The metric `citystream_table_series` shows that there are many series, so that an alert on the metric can
+            // warn the operator.
             let rendered = metrics.render();
             let gauge = rendered
                 .lines()
@@ -225,7 +226,7 @@ async fn series_are_read_if_a_progress_item_does_not_know_its_sums() {
 #[tokio::test]
 async fn all_time_comes_from_progress_items_while_series_cannot_be_listed() {
     let many = Many {
-        // The sums need about a hundred requests, and the list of series needs more than 200.
+        // Reading the sums takes about a hundred requests, and reading all series would take more than 200 requests.
         answers_max: 200,
         ..many(300_000, Some(99_999))
     };
@@ -240,7 +241,7 @@ async fn cities_beyond_the_bound_are_paged_by_name_at_a_bounded_cost() {
     for series in [25_000, 210_000, 1_000_000] {
         let (router, metrics, many) = over(many(series, Some(99_999))).await;
         let first = get(&router, "/api/v1/cities").await;
-        // The answer costs one attempt to read all series, and one page of series.
+        // The answer costs as much as one attempt to read all series and one read of a page of series.
         assert!(
             units(&metrics) < UNITS_MAX + 200.0,
             "{series}: {}",

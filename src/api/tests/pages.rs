@@ -1,4 +1,4 @@
-//! Tests the size of pages, and pages that are requested with forged cursors.
+//! Tests the maximum size of a page, and requests with forged cursors.
 
 use aws_sdk_dynamodb::types::AttributeValue;
 
@@ -71,8 +71,8 @@ async fn a_forged_cursor_is_the_clients_mistake() {
             let token = cursor::encode(query, &position, range);
             let path = format!("/api/v1/events/NYC?cursor={token}");
             let (status, value, _) = ask(&router, "GET", &path).await;
-            // The server accepts forged positions that are possible, and rejects all others. No forged position causes
-            // a status 5xx.
+            // The server accepts a forged position that could exist, and rejects any other forged position with an
+            // error. A forged position never causes a server error.
             assert!(status == 400 || status == 200, "{sort_key} {lane}: {value}");
             if status == 400 {
                 assert_eq!(value["code"], "bad_cursor", "{sort_key} {lane}");

@@ -95,7 +95,7 @@ async fn served(
     )
 }
 
-/// Starts HTTP/2 on a stream. Returns the request sender and the task of the connection.
+/// Starts HTTP/2 on a TLS connection. Returns the request sender and the task that drives the connection.
 async fn http2(
     stream: TlsStream<TcpStream>,
 ) -> (SendRequest<Empty<Bytes>>, JoinHandle<hyper::Result<()>>) {
@@ -154,7 +154,8 @@ async fn both_protocols_work_and_a_renewed_certificate_is_used() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     assert!(connect(address, FIRST.certificate, "h2").await.is_err());
-    // The server rejects the key of another certificate and keeps using the previous files.
+    // The server rejects a key that does not belong to the certificate, and keeps using the previous certificate and
+    // key.
     std::fs::write(&key, FIRST.key).unwrap();
     assert!(Certificate::load(&cert, &key).is_err());
     tokio::time::sleep(Duration::from_millis(2_500)).await;
@@ -183,7 +184,7 @@ fn invalid_certificate_files_are_rejected_by_name() {
     }
 }
 
-/// A duration that is longer than any test runs.
+/// A duration that is longer than any test takes.
 const FOREVER: Duration = Duration::from_secs(3_600);
 /// A server timeout that is short enough for a test to wait for.
 const SHORT: Duration = Duration::from_millis(500);
@@ -198,7 +199,7 @@ pub(super) const PATIENT: ConnectionTimeouts = ConnectionTimeouts {
 };
 
 /// Starts a TLS server with the given timeouts, which runs until the end of the test. Returns a TLS connection to the
-/// server for HTTP/2.
+/// server that has negotiated HTTP/2.
 async fn http2_with(timeouts: ConnectionTimeouts) -> TlsStream<TcpStream> {
     let dir = tempfile::tempdir().unwrap();
     FIRST.write(dir.path());
@@ -214,7 +215,7 @@ async fn ended<T>(ending: impl Future<Output = T>) -> T {
     ended.expect("the server ends the connection")
 }
 
-/// Returns the types of all frames until the connection ends.
+/// Reads all frames until the connection ends, and returns their types.
 async fn frames(stream: &mut TlsStream<TcpStream>) -> Vec<u8> {
     let mut types = Vec::new();
     let mut head = [0; 9];
@@ -266,7 +267,7 @@ async fn an_http2_client_is_dropped_only_if_it_does_not_answer_pings() {
         let request = hyper::Request::get(format!("https://localhost{path}"));
         request.body(Empty::<Bytes>::new()).unwrap()
     };
-    // The server sends about twenty-five pings before this answer ends.
+    // The answer to `/slow` takes so long that the server sends about twenty-five pings in the meantime.
     let answer = requests.send_request(request("/slow")).await.unwrap();
     assert_eq!(answer.status(), 200);
     requests.send_request(request("/")).await.unwrap();

@@ -1,5 +1,5 @@
-//! Tests answers from tables with many series. The numbers in an answer must cover the promised series, and the cost of
-//! an answer must stay bounded.
+//! Tests the answers of the API if the tables contain many series. An answer must sum exactly the series that it claims
+//! to cover, and its cost must be bounded.
 
 use std::collections::BTreeMap;
 
@@ -43,7 +43,7 @@ fn number(value: &Value) -> u64 {
         .unwrap_or_else(|| panic!("no number: {value}"))
 }
 
-/// Sums the steps of a series or of `others` by severity.
+/// Sums the counts in all steps of a series or of `others`, separately for each severity.
 fn steps(series: &Value) -> [u64; 4] {
     let mut sums = [0; 4];
     for step in series["steps"].as_array().unwrap() {
@@ -54,7 +54,7 @@ fn steps(series: &Value) -> [u64; 4] {
     sums
 }
 
-/// Checks the sums that must be correct in every timeline.
+/// Checks that the counts of all series in a timeline add up to the totals of the timeline.
 fn adds_up(value: &Value, uri: &str) {
     let others = &value["others"];
     let all = value["series"].as_array().unwrap().iter().chain([others]);
@@ -116,7 +116,7 @@ async fn timelines_of_300_series_agree_with_stats_and_cities() {
             );
             assert_eq!(all["late_count"], stats["late_events"]);
             assert_eq!(all["severity_high"], stats["high_severity_alerts"]);
-            // Each of the tested ranges contains all windows.
+            // Every tested range contains all windows, so the totals of the range equal the totals of all time.
             assert_eq!(totals["event_count"], all["event_count"], "{uri}");
             assert_eq!(totals["late_count"], all["late_count"], "{uri}");
             assert_eq!(
@@ -207,7 +207,7 @@ async fn pages_of_cities_list_each_city_once_and_sum_the_others() {
     );
 }
 
-/// Returns the number of read units that the answer to a request reports.
+/// Requests `uri`, and returns the number of read units that the header `server-timing` of the answer reports.
 async fn units(router: &axum::Router, uri: &str) -> f64 {
     let request = Request::get(uri).body(Body::empty()).unwrap();
     let response = router.clone().oneshot(request).await.unwrap();

@@ -1,4 +1,4 @@
-//! Tests the stream on the embedded database.
+//! Tests the event stream of the API on the embedded database.
 
 use std::time::Duration;
 
@@ -50,7 +50,8 @@ impl SseClient {
         }
     }
 
-    /// Returns the next event, skipping heartbeats. An id that arrives without an event is stored in `last_id`.
+    /// Returns the next event, skipping heartbeats. If an id arrives without an event, the client only stores the id in
+    /// `last_id`.
     async fn next(&mut self) -> ReceivedEvent {
         loop {
             if let Some((block, rest)) = self.text.split_once("\n\n") {
@@ -132,8 +133,8 @@ async fn listeners_receive_new_alerts_windows_and_stats_by_their_filters() {
     );
     assert_eq!(window.data["final"], false);
 
-    // The listener `la` receives only events of its own city. The resuming listener `back` continues after the event
-    // with its last id.
+    // The listener `la` receives only events of its own city. The listener `back` resumes after the alert that the
+    // listener `all` has received.
     tables
         .alert("LA", "crash", NOW_MS, Severity::Critical)
         .await;
@@ -162,7 +163,8 @@ async fn listeners_receive_incidents_that_change_by_their_city() {
     let mut all = SseClient::open(&router, "", None).await;
     let mut la = SseClient::open(&router, "?city=LA", None).await;
     all.next_of("stats").await;
-    // A poll reads incidents after the stats. When the next stats arrive, the first read of incidents is done.
+    // A poll publishes stats before it reads incidents. When the stats of a second poll arrive, the first read of
+    // incidents has therefore finished.
     tables.total("NYC#traffic", [6, 0, 4, 0, 2, 0]).await;
     all.next_of("stats").await;
     let more = Incident {
@@ -212,7 +214,7 @@ async fn another_process_resumes_with_missed_alerts_from_the_table_and_a_reset()
     let mut client = SseClient::open(&router, "", Some(&after)).await;
     client.next_of("reset").await;
     assert!(!client.text.contains("alert"), "{}", client.text);
-    // The last line contains a position in the feed of this process.
+    // The id after the event `reset` is a position in the feed of this process.
     assert!(
         client.text.starts_with("id: ") && !client.text.contains(".00000001."),
         "{}",

@@ -13,7 +13,7 @@ async fn a_timeline_shows_every_series_and_reads_final_windows_once() {
     let ago = |minutes: i64| NOW_MS - minutes * 60_000;
     tables.total("NYC#traffic", [20, 2, 4, 0, 13, 5]).await;
     tables.total("LA#weather", [1, 0, 1, 0, 0, 0]).await;
-    // The windows belong to an old hour, to the previous hour, and to the current hour.
+    // The test writes two windows in an old hour, one window in the previous hour, and one window in the current hour.
     for minutes in [5 * 60, 5 * 60 - 5, 65, 5] {
         tables
             .window(ago(minutes), std::slice::from_ref(&log))
@@ -45,8 +45,8 @@ async fn a_timeline_shows_every_series_and_reads_final_windows_once() {
                "steps": [[11, 1, 0, 3, 1], [12, 1, 0, 3, 1], [58, 1, 0, 3, 1], [70, 1, 0, 3, 1]]})
     );
     assert_eq!(value["series"][1]["steps"], json!([]));
-    // The second query differs from the first query, so the server does not use the cached answer. Of the four window
-    // rows, the server reads only the row of the open window again.
+    // The second query differs from the first query, so the server does not use the cached answer. For the second
+    // answer, the server reads only the row of the open window, because the other three window rows are cached.
     let rows = units("BatchGetItem");
     let again = get(
         &router,
@@ -59,7 +59,7 @@ async fn a_timeline_shows_every_series_and_reads_final_windows_once() {
         (rows - 4.0).abs() < 0.01 && (more - 1.0).abs() < 0.01,
         "{more} after {rows}"
     );
-    // The open window becomes final, so the server reads the row once more and then caches it.
+    // After the open window has become final, the server reads the row of the window once more and then caches the row.
     tables.total("NYC#traffic", [25, 2, 5, 0, 16, 6]).await;
     tables.progress(&log, NOW_MS).await;
     for (limit, read) in [(52, 2.0), (53, 2.0)] {
@@ -84,7 +84,8 @@ async fn a_series_of_a_partition_that_lags_behind_shows_its_windows_at_once() {
     let router = tables.router();
     let value = get(&router, "/api/v1/timeline?hours=6").await;
     assert_eq!(value["totals"]["event_count"], 5);
-    // The lagging partition counts an event in a window three hours ago. The hour of this window had no events before.
+    // The lagging partition counts an event in a window that began three hours ago, in an hour that had no events
+    // before.
     tables.window(ago(180), &[lagging]).await;
     let value = get(&router, "/api/v1/timeline?hours=6&series_limit=51").await;
     assert_eq!(value["totals"]["event_count"], 10);
@@ -108,15 +109,16 @@ async fn a_window_that_a_new_topic_may_still_change_is_not_cached_as_final() {
         get(&router, &uri).await["open"].clone()
     };
     assert_eq!(open(1).await, json!([70]));
-    // The topic was recreated. The row has no fence of the new topic yet, so the fences do not show that the window may
-    // still change.
+    // After the topic was recreated, the window row has no fence of the new topic yet, so the answer does not list the
+    // window as open.
     tables.set_topic_id(TOPIC).await;
     assert_eq!(open(2).await, json!([]));
     tables.window(start_ms, &[old_log, log.clone()]).await;
     assert_eq!(open(3).await, json!([70]));
     tables.progress(&log, NOW_MS).await;
     assert_eq!(open(4).await, json!([]));
-    // The topic was recreated again. Records of the newest log may also be counted in the window.
+    // The topic is recreated once more, and the window row then gets a fence of the newest topic. The window is
+    // therefore open again.
     tables.set_topic_id("CCCCCCCCCCCCCCCCCCCCCC").await;
     tables
         .window(start_ms, &[log, keys::log_key("CCCCCCCCCCCCCCCCCCCCCC", 0)])
@@ -158,7 +160,8 @@ async fn a_long_range_of_many_series_is_answered_at_once_and_continues() {
                 .window_of(&series, start_ms, [1, 0, 0, 0], logs)
                 .await;
         }
-        // Cities with a lower number have larger totals, so the series are sorted by city.
+        // A city with a lower number has a larger total, so the answer lists the series in the order of the city
+        // numbers.
         let total = 1_000 - i64::try_from(city).unwrap();
         tables.total(&series, [total, 0, total, 0, 0, 0]).await;
     }
@@ -174,7 +177,7 @@ async fn a_long_range_of_many_series_is_answered_at_once_and_continues() {
         let value = get(&router, &uri).await;
         let covered = value["series_read"].as_u64().unwrap();
         read.push(covered);
-        // The answer covers the largest series, and contains all windows of these series.
+        // The answer covers only the largest series, and counts all windows of each series that it covers.
         assert_eq!(value["totals"]["event_count"], covered * 288, "{read:?}");
         assert_eq!(value["series_total"], CITIES);
         assert_eq!(value["all_time"]["event_count"], 1_000 * CITIES - 780);
@@ -184,8 +187,8 @@ async fn a_long_range_of_many_series_is_answered_at_once_and_continues() {
         }
         assert!(read.len() < 8, "{read:?}");
     }
-    // A request reads at least the seven series of one part. The read ceiling allows at most 28 series, including the
-    // reads in flight.
+    // The server reads the windows of seven series at a time, so the first answer covers at least seven series. The
+    // read ceiling of a request allows at most 28 series, including the reads in flight.
     assert!((7..=28).contains(&read[0]), "{read:?}");
     assert_eq!(*read.last().unwrap(), 40, "{read:?}");
 }
