@@ -30,11 +30,11 @@ pub(crate) fn load_certificate(
     Ok(Some(Arc::new(certificate)))
 }
 
-/// Refuses an address at which other hosts could send requests without a token, unless `--allow-anonymous` is set.
-/// `given` is the text of the option that sets the address, including the value.
+/// Rejects an address at which other hosts could send requests without a token, unless `--allow-anonymous` is set.
+/// `given` is the command-line option that sets the address, together with its value.
 ///
 /// # Errors
-/// Returns an error that names the option if the address is refused.
+/// Returns an error that names the option if the address is rejected.
 pub(crate) fn check_address(
     access: &AccessArgs,
     address: IpAddr,
@@ -48,8 +48,8 @@ pub(crate) fn check_address(
         .with_remedy("give --auth-token-file, or --allow-anonymous if you intend that"))
 }
 
-/// Returns the rules for requests to a port on `address`. The rules do not allow pages of other origins to use the
-/// port.
+/// Returns the access rules for a port on `address`. The rules do not allow web pages of other origins to send requests
+/// to the port.
 ///
 /// # Errors
 /// Returns an error if the token file cannot be read.
@@ -84,8 +84,9 @@ pub(crate) fn server_options(
     certificate: Option<Arc<Certificate>>,
 ) -> ServeOptions {
     let limit = |count| usize::try_from(count).unwrap_or(usize::MAX);
-    // A page of another site can make a browser send requests to this host under the name of that site (DNS rebinding).
-    // Tokens prevent such requests. Without tokens, the server checks the name in the header `Host` instead.
+    // With DNS rebinding, a page of another site can make a browser send requests to this host under the name of the
+    // other site. Tokens prevent such requests. If the server requires no token, it checks the name in the header
+    // `Host`.
     let checks_host = access.auth_token_file.is_none() && !access.allow_anonymous;
     ServeOptions {
         connections_max: limit(access.max_connections),

@@ -1,4 +1,4 @@
-//! Access rules: bearer tokens, a request rate per client, and foreign origins.
+//! Access rules: bearer tokens, a maximum request rate per client, and the foreign origins that may send requests.
 //!
 //! Without a token file, every client may send requests. `/livez` never needs a token and has its own rate limit, so
 //! that a load balancer can use this route. The dashboard at `/` and its files need no token, because these files
@@ -34,10 +34,10 @@ use crate::telemetry::Metrics;
 
 /// The path that a load balancer reads to check whether the role is alive.
 pub(super) const LIVEZ: &str = "/livez";
-/// Maximum number of `/livez` answers per second to one client. A burst may contain as many requests as this limit
-/// allows in one second.
+/// Maximum number of requests for `/livez` per second that one client may send. A client may send at once as many
+/// requests as the limit allows in one second.
 const LIVEZ_PER_SECOND: f64 = 50.0;
-/// Time between two clean-ups. A clean-up removes the counters of clients that have sent no request for a while.
+/// Interval at which the server removes the counters of clients that have sent no request for a while.
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
 /// Time for which a browser may cache the answer to a preflight request.
 const PREFLIGHT_AGE: Duration = Duration::from_secs(600);
@@ -53,7 +53,8 @@ type Limiter = RateLimiter<
     NoOpMiddleware<<MonotonicClock as governor::clock::Clock>::Instant>,
 >;
 
-/// Limits the request rate of each client. A burst may contain as many requests as the limit allows in one second.
+/// Limits the request rate of each client. A client may send at once as many requests as the limit allows in one
+/// second.
 pub struct ClientRate {
     limiter: Limiter,
     clock: MonotonicClock,
@@ -98,8 +99,8 @@ impl ClientRate {
     }
 }
 
-/// Returns the key that identifies a client: its IPv4 address, or the upper half of its IPv6 address. The key leaves
-/// out the lower half, because a client can choose the lower half itself.
+/// Returns the key that identifies a client: its IPv4 address, or the upper half of its IPv6 address. The lower half of
+/// an IPv6 address is not part of the key, because a client can choose the lower half itself.
 pub(super) fn client(peer: IpAddr) -> IpAddr {
     match peer.to_canonical() {
         IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64).into(),
@@ -112,14 +113,14 @@ pub(super) fn client(peer: IpAddr) -> IpAddr {
 pub struct Access {
     /// The valid tokens, or `None` if every client may send requests.
     pub tokens: Option<Tokens>,
-    /// The request rate that each client may reach, or `None` for no limit.
+    /// The maximum request rate of each client, or `None` for no limit.
     pub rate: Option<ClientRate>,
-    /// Foreign origins whose pages may send requests.
+    /// The foreign origins whose web pages may send requests.
     pub origins: Vec<HeaderValue>,
 }
 
-/// Returns `router` protected by the rules in `access`. Also spawns the background tasks of the rules, which run until
-/// `shutdown` is triggered.
+/// Returns `router` with a layer that enforces the rules in `access`. Also spawns background tasks that reload the
+/// tokens and remove old counters until `shutdown` is triggered.
 pub fn guarded(router: Router, access: Access, metrics: &Metrics, shutdown: &Shutdown) -> Router {
     if let Some(tokens) = &access.tokens {
         tokio::spawn(tokens.clone().watch(shutdown.clone()));
@@ -171,7 +172,7 @@ pub fn guarded(router: Router, access: Access, metrics: &Metrics, shutdown: &Shu
 /// A future that completes when a token is revoked.
 type Revoked = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// Makes a stream end when the token of its request is revoked.
+/// Ends an event stream when the token of its request is revoked.
 fn end_with_token(response: Response, revoked: Revoked) -> Response {
     let is_stream = |kind: &HeaderValue| kind.as_bytes().starts_with(b"text/event-stream");
     if !response.headers().get(CONTENT_TYPE).is_some_and(is_stream) {

@@ -1,9 +1,9 @@
 //! Limits the DynamoDB read units that one client may spend per minute.
 //!
-//! The server charges a client after it has computed an answer, because the read units of the answer are known only
-//! then. A client that has spent its read units gets status 429 until its current minute is over. Requests in flight
-//! are not aborted, and each of them costs at most [`super::state::READ_UNITS_MAX`]. If several clients share an
-//! answer, only the client whose request computed the answer is charged.
+//! The server charges a client after computing the answer, because the cost of an answer is unknown until then. A
+//! client that has spent its read units gets status 429 until its current minute is over. Requests in flight still
+//! finish, and each request costs at most [`super::state::READ_UNITS_MAX`]. If several clients share an answer, only
+//! the client whose request computed the answer is charged.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -20,8 +20,8 @@ use crate::api::error::ApiError;
 use crate::api::spent::Spent;
 
 const MINUTE: Duration = Duration::from_secs(60);
-/// Maximum number of clients whose spending is remembered. Each client takes about 200 bytes. Above this number, new
-/// clients replace older clients.
+/// Maximum number of clients for which the server remembers the spent read units. Each client takes about 200 bytes. If
+/// more clients send requests, the server forgets the spending of some older clients.
 const CLIENTS_MAX: u64 = 100_000;
 
 /// The read units that each client has spent. All clones share one count.
@@ -45,8 +45,8 @@ impl ClientMinute {
     }
 }
 
-/// Charges a client for read units that a request spends after its response has begun. The middleware adds this value
-/// to the extensions of each request.
+/// Charges a client for read units that are spent after the response has begun. The middleware adds a `ReadCharge` to
+/// the extensions of each request.
 #[derive(Clone)]
 pub(crate) struct ReadCharge(Arc<ClientMinute>);
 
@@ -67,7 +67,8 @@ impl ReadBudget {
         }
     }
 
-    /// Returns the client's current minute, or the number of seconds to wait if the client has spent its read units.
+    /// Returns the counter of the client's current minute, or the number of seconds to wait if the client has spent its
+    /// read units.
     fn current_minute(&self, client: IpAddr) -> Result<Arc<ClientMinute>, u64> {
         let minute = self.minutes.get_with(client, || {
             Arc::new(ClientMinute {

@@ -7,7 +7,7 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::middleware::Next;
 use axum::response::Response;
 
-/// Replaces an answer by status 304 if the request's `If-None-Match` contains the `ETag` of the answer.
+/// Replaces an answer with status 304 if the request's `If-None-Match` contains the `ETag` of the answer.
 pub(super) async fn conditional(request: Request, next: Next) -> Response {
     let known = request.headers().get(IF_NONE_MATCH).cloned();
     let mut response = next.run(request).await;

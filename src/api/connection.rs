@@ -1,4 +1,4 @@
-//! Serves one connection from the handshake to the end of the connection.
+//! Serves one client connection from its handshake to its end.
 //!
 //! A connection ends in each of the following cases:
 //! - The client is too slow with the handshake or with the head of a request.
@@ -41,41 +41,41 @@ pub(super) const DRAIN_MAX: Duration = Duration::from_secs(5);
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 /// Maximum number of concurrent requests on an HTTP/2 connection.
 pub(super) const STREAMS_MAX: u32 = 32;
-/// Size of hyper's read buffer for HTTP/1.1. The buffer is larger than this server's own limits, so an oversized
-/// request gets this server's error instead of hyper's.
+/// Size of hyper's read buffer for HTTP/1.1. The buffer is larger than any request head that the server accepts, so
+/// that the server itself, and not hyper, rejects an oversized head.
 const READ_BUFFER_BYTES: usize = 32 * 1_024;
-/// Maximum number of bytes of an HTTP/2 answer that wait for the socket.
+/// Maximum number of bytes of an answer that hyper buffers for each HTTP/2 stream.
 const SEND_BUFFER_BYTES: usize = 16 * 1_024;
-/// Maximum number of unread bytes of request bodies on an HTTP/2 connection. Most routes read no body, so
-/// the window is the smallest one that the protocol allows.
+/// Maximum number of unread bytes of request bodies on an HTTP/2 connection. Most routes read no body, so the maximum
+/// is the smallest connection window that HTTP/2 allows.
 const RECEIVE_BYTES_MAX: u32 = 65_535;
 /// Interval at which the server checks whether an old connection has become idle.
 const CHECK_EVERY: Duration = Duration::from_secs(1);
 /// Maximum time for which a spare connection waits for its only request.
 const SPARE_HEAD_MAX: Duration = Duration::from_secs(2);
-/// Maximum number of header lines. If a request exceeds the maximum, hyper itself answers with status 431.
+/// Maximum number of header lines of a request. If a request has too many header lines, hyper answers with status 431.
 const HEADERS_MAX: usize = 128;
 
 /// The time limits of a connection.
 #[derive(Clone, Copy, Debug)]
 pub struct ConnectionTimeouts {
-    /// Maximum time for the client to send the head of a request. Over HTTP/2, this timeout applies only to the first
-    /// request.
+    /// Maximum time for the client to send the head of a request. Over HTTP/2, the timeout `head` applies only to the
+    /// first request of a connection.
     pub head: Duration,
-    /// Over HTTP/2, the maximum time without a request in flight after the first request. Over HTTP/1.1, the timeout
-    /// `head` also limits the time without a request.
+    /// Maximum time for which an HTTP/2 connection may be idle after its first request. The timeout `head` limits the
+    /// time for which an HTTP/1.1 connection may be idle.
     pub idle: Duration,
-    /// Over HTTP/2, the time without received frames after which the server sends a ping.
+    /// Time without a received frame after which the server sends an HTTP/2 ping.
     pub ping: Duration,
-    /// Over HTTP/2, the maximum time for the client to answer a ping.
+    /// Maximum time for the client to answer an HTTP/2 ping.
     pub pong: Duration,
-    /// Maximum time that may pass before the client reads more bytes of a waiting answer.
+    /// Maximum time for which a client may stop reading while the server has bytes to send.
     pub write_progress: Duration,
-    /// Over HTTP/2, the maximum time for answers in flight to finish after the server has decided to end the
+    /// Maximum time for answers in flight on an HTTP/2 connection to finish after the server has begun to close the
     /// connection.
     pub drain: Duration,
-    /// Age after which the server closes a connection between two answers. Without a maximum age, a busy connection
-    /// would never close.
+    /// Age at which the server closes a connection as soon as no answer is in flight. Without a maximum age, a
+    /// connection that is always busy would never close.
     pub age: Duration,
 }
 
@@ -101,15 +101,15 @@ pub(super) struct Endpoint {
 }
 
 tokio::task_local! {
-    /// The write progress of the HTTP/2 stream that this task serves.
+    /// Records whether the client reads the answer of the HTTP/2 stream that the current task serves.
     static PROGRESS: Arc<WriteProgress>;
 }
 
 /// Runs the streams of an HTTP/2 connection. The executor resets a stream if the client stops reading the stream's
 /// answer.
 ///
-/// A write timeout on the socket does not detect a client that stops reading a single answer. Such a client may still
-/// read the other streams of the connection and answer pings.
+/// A write timeout on the socket does not detect a client that stops reading only one answer, because the client may
+/// still read other streams and answer pings.
 #[derive(Clone)]
 struct StreamExecutor {
     write_progress: Duration,
@@ -230,7 +230,7 @@ where
     drive(connection, end, &conn, true, &shutdown).await;
 }
 
-/// Answers a request, or rejects the request if the client already uses too many bytes.
+/// Answers a request, or rejects the request if the client's requests and answers already use too much memory.
 async fn answer_request(
     request: hyper::Request<Incoming>,
     conn: Arc<Connection>,
@@ -245,7 +245,8 @@ async fn answer_request(
         .flatten();
     let handler = &conn.endpoint.handler;
     let mut response = handler.answer(request, conn.peer, &mut share).await;
-    // The server closes a connection after an answer to a probe, and closes a spare connection after one request.
+    // The server closes a connection after answering a request for `/livez`, and closes a spare connection after its
+    // first answer.
     if (conn.share.is_spare || is_livez) && version < Version::HTTP_2 {
         let close = HeaderValue::from_static("close");
         response.headers_mut().insert(CONNECTION, close);
@@ -256,10 +257,11 @@ async fn answer_request(
     Ok(response.map(|body| PacedBody::new(body, progress, share, in_flight)))
 }
 
-/// Drives a connection until it ends. The closure `end` makes the connection end after its answers in flight are sent.
+/// Drives a connection until it ends. The closure `end` starts a graceful shutdown, in which answers in flight may
+/// finish.
 ///
-/// Over HTTP/1.1, hyper itself ends a connection that is idle or should end. Over HTTP/2 (`is_http2`), this function
-/// ends the connection.
+/// Over HTTP/1.1, hyper closes an idle connection, and waits for the answer in flight during a graceful shutdown. Over
+/// HTTP/2 (`is_http2`), the function `drive` detects an idle connection and enforces the drain time.
 async fn drive<C: Future<Output = hyper::Result<()>>>(
     connection: C,
     end: impl Fn(Pin<&mut C>),
@@ -280,7 +282,7 @@ async fn drive<C: Future<Output = hyper::Result<()>>>(
         let is_to_end = tokio::select! {
             ended = connection.as_mut() => {
                 if let Err(error) = ended {
-                    // A client that disconnects or never finishes a request is not an error of the server.
+                    // It is not an error of the server if a client disconnects or never finishes a request.
                     tracing::debug!(%error, "connection ended");
                 }
                 return;
@@ -296,15 +298,15 @@ async fn drive<C: Future<Output = hyper::Result<()>>>(
                 let now = Instant::now();
                 let (is_old, is_idle) = (now >= old, usage.is_idle());
                 check_at = now + if is_old { CHECK_EVERY } else { timeouts.idle };
-                // A connection that has reached its maximum age ends between two answers. Over HTTP/1.1, hyper itself
-                // waits until no answer is in flight.
+                // An HTTP/2 connection that has reached its maximum age ends when no answer is in flight. The server
+                // may end an old HTTP/1.1 connection at any time, because hyper first finishes the answer in flight.
                 (is_idle && usage.begun() == begun) || (is_old && (is_idle || !is_http2))
             }
         };
         if is_to_end {
             if usage.begun() == 0 {
-                // No request has begun on the connection. For example, a browser has opened the connection in advance,
-                // or the client has sent half a request.
+                // No request has begun on the connection. For example, a browser may have opened the connection in
+                // advance, or the client may have sent only half a request.
                 return;
             }
             end(connection.as_mut());

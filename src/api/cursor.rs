@@ -1,10 +1,10 @@
 //! Cursors: opaque tokens that mark where the next page of a list starts.
 //!
-//! A cursor is the URL-safe base64 encoding of a version byte, four bytes of CRC-32 over query and payload, and the
-//! payload. The payload is the JSON array `[sort key, lane, key, from_ms, to_ms]`. The payload contains the range,
-//! because a range such as "the last 24 hours" would otherwise move between two pages. [`decode`] rejects a cursor that
-//! was changed or that belongs to another query or version. A cursor grants no access. Even with a forged cursor, a
-//! client reads only items that its query can read.
+//! A cursor consists of a version byte, a CRC-32 of the query and the payload (four bytes), and the payload itself,
+//! encoded as URL-safe base64. The payload is a JSON array that contains the position of an item and a range of times.
+//! The range is part of the payload, because a range such as "the last 24 hours" would otherwise change between two
+//! pages. [`decode`] rejects a cursor that was changed or that belongs to another query or version. A cursor grants no
+//! access. Even with a forged cursor, a client can read only items that its query may return.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -16,11 +16,12 @@ use crate::store::reads::{Position, Range};
 
 const VERSION: u8 = 1;
 const HEAD_BYTES: usize = 5;
-/// Maximum length of a cursor in bytes. Every cursor of the API is shorter, because an event id has at most 512 bytes,
-/// and a window key has fewer bytes.
+/// Maximum length of a cursor in bytes. The API creates only shorter cursors, because an event id has at most 512
+/// bytes, and a window key is even shorter.
 const TOKEN_BYTES_MAX: usize = 4_096;
 
-/// Maximum length of a sort key in DynamoDB, in bytes. The partition keys of this program's tables are shorter.
+/// Maximum length of a sort key in DynamoDB, in bytes. All partition keys in this program's tables are shorter than
+/// 1,024 bytes.
 const KEY_BYTES_MAX: usize = 1_024;
 
 /// Returns the cursor of a position in the list that `query` identifies.

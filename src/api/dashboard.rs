@@ -1,11 +1,12 @@
-//! `GET /`: the dashboard, a page of plain HTML, CSS and JavaScript modules. The files come from `web/` and are
-//! part of the binary.
+//! `GET /`: the dashboard, a page of plain HTML, CSS and JavaScript modules. The files of the page come from `web/` and
+//! are compiled into the binary.
 //!
-//! The page loads no files from other hosts and contains no inline code. The content security policy of the page
-//! ([`POLICY`]) forbids such files and inline code. The path of each file contains a hash of all files, so browsers may
-//! cache a file forever. After an upgrade, a browser still gets the new files immediately, because it revalidates `/`
-//! each time. During an upgrade, a browser may request a path with the hash of another version. The server then answers
-//! with the current file, and tells the browser not to cache the file.
+//! The page loads no files from other hosts and contains no inline code, because its content security policy
+//! ([`POLICY`]) forbids both. The path of each file contains a hash of all files, so browsers may cache a file for a
+//! year. After an upgrade, a browser still gets the new files immediately, because the browser revalidates `/` each
+//! time. During an upgrade, a browser may request a path that contains the hash of another version. If a path contains
+//! the hash of another version, the server sends the current file and tells the browser to revalidate the file before
+//! each use.
 //!
 //! The page uses the public API. In `dev`, the page also gets a token ([`Dashboard::with_token`]) that allows it to
 //! inject faults.
@@ -24,15 +25,15 @@ use sha2::{Digest as _, Sha256};
 
 use crate::api::error::ApiError;
 
-/// The content security policy: the page may load files from this server and send requests to it. Inline code,
-/// inline styles and frames are forbidden.
+/// The content security policy of the page, which may load files only from this server and send requests only to this
+/// server. Inline code, inline styles and frames are forbidden.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; font-src 'self'; \
                       img-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; \
                       frame-ancestors 'none'";
 const INDEX: &str = include_str!("../../web/index.html");
 /// The placeholder in [`INDEX`] for the hash of the files.
 const VERSION_MARK: &str = "{version}";
-/// The placeholder in [`INDEX`] for the token of `dev`.
+/// The placeholder in [`INDEX`] for the access token that `Dashboard::with_token` sets.
 const TOKEN_MARK: &str = "<!-- token -->";
 
 macro_rules! file {
@@ -132,7 +133,7 @@ impl Default for Dashboard {
     }
 }
 
-/// Returns the first eight bytes of a hash in hexadecimal. Eight bytes are enough to distinguish versions.
+/// Returns the first eight bytes of a hash in hexadecimal, which are enough to distinguish versions of the page.
 fn hex(hash: &[u8]) -> String {
     hash.iter().take(8).map(|b| format!("{b:02x}")).collect()
 }
@@ -173,7 +174,7 @@ async fn asset(
 mod tests {
     use super::*;
 
-    /// Maximum number of bytes that a visitor downloads to see the page.
+    /// Maximum total size of the page and all its files in bytes.
     const BYTES_MAX: usize = 226_000;
 
     #[test]

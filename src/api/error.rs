@@ -1,8 +1,9 @@
 //! The body of every error: `{"error":"<sentence>","code":"<stable word>","request_id":"<hex>"}`.
 //!
-//! Every sentence that clients see comes from this program. A client never receives text from AWS, the SDK or the
-//! operating system. Internal details appear only in the log, with the same `request_id`. The header `x-request-id`
-//! repeats the request id. Clients can rely on the codes. The API uses only the codes in this table:
+//! Every error message that clients see is written in this program. A client never receives text from AWS, the SDK or
+//! the operating system. Internal details appear only in the log, together with the request id. The header
+//! `x-request-id` repeats the request id. Clients can rely on the codes, because a code never changes its meaning. The
+//! following table contains all error codes of the API:
 //!
 //! | status | code |
 //! |---|---|
@@ -38,7 +39,7 @@ tokio::task_local! {
 /// The id of a request in answers and logs.
 ///
 /// If the client's header `x-request-id` consists of letters, digits, dots, dashes and underscores, the header's value
-/// is the request id. Otherwise, the server chooses a random id.
+/// is the request id. If the client's header is absent, too long or invalid, the server chooses a random id.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct RequestId(HeaderValue);
 
@@ -58,7 +59,8 @@ impl RequestId {
         RequestId(HeaderValue::from_str(&text).expect("hex digits"))
     }
 
-    /// Runs the future that answers a request, so that every error of the request contains the request id.
+    /// Runs the future `answering`, which answers a request. Every error that the future creates contains the request
+    /// id.
     pub(super) async fn scope<T>(&self, answering: impl Future<Output = T>) -> T {
         CURRENT.scope(self.clone(), answering).await
     }
@@ -95,7 +97,8 @@ pub struct ApiError {
     milliunits: u64,
 }
 
-/// Defines constructors of errors with a fixed sentence. The name of each constructor is the error's code.
+/// Defines a constructor for each error whose message is always the same. The name of a constructor is the code of its
+/// error.
 macro_rules! fixed_errors {
     ($($(#[$doc:meta])* $code:ident = $status:literal, $public:literal;)*) => {
         impl ApiError {$(
@@ -114,13 +117,13 @@ fixed_errors! {
     bad_event_id = 400, "Last-Event-ID is not an id of this stream; reconnect without it";
     /// 400: the path is not percent-encoded UTF-8.
     bad_path = 400, "the path is not percent-encoded UTF-8";
-    /// 503: this client, or all clients together, have reached a limit of the server.
+    /// 503: this client has reached a limit of the server, or all clients together have reached one.
     busy = 503, "too many connections or unread answers; read or close some, then retry";
     /// 401: the request has no valid token.
     unauthorized = 401, "missing or unknown token; send the header Authorization: Bearer <token>";
     /// 404: no route has this path.
     not_found = 404, "there is nothing at this path";
-    /// 404: the table of incidents does not exist.
+    /// 404: the incidents table does not exist.
     no_incidents_table = 404, "there is no table of incidents; citystream init-tables --incidents makes it, and citystream notify fills it";
     /// 405: the path does not support the method of the request.
     method_not_allowed = 405, "this path does not support that method; see the header Allow";
@@ -128,9 +131,9 @@ fixed_errors! {
     deadline_exceeded = 408, "the server could not answer in time";
     /// 408: the body arrived too slowly.
     body_too_slow = 408, "the request body did not arrive in time; send smaller bodies";
-    /// 422: the body contains events, but no event obeys the rules.
+    /// 422: the body contains events, but none of the events is valid.
     no_valid_event = 422, "no event is valid; `results` says why";
-    /// 503: the role is stopping. Nothing of the request was sent to Kafka.
+    /// 503: the server is stopping, and no event of the request was sent to Kafka.
     stopping = 503, "the server is stopping; nothing of this request was sent, so send it again";
 }
 
@@ -151,7 +154,7 @@ impl ApiError {
         self
     }
 
-    /// Adds to the error the number of read units that the request spent before it failed.
+    /// Returns the error with the number of read units that the request spent before it failed.
     #[must_use]
     pub(super) fn with_units(mut self, units: f64) -> ApiError {
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // the value is clamped
@@ -160,24 +163,23 @@ impl ApiError {
         self
     }
 
-    /// 400: a parameter is unknown, repeated, malformed or out of range. The sentence `public` names the
-    /// parameter.
+    /// 400: a parameter is unknown, repeated, malformed or out of range. The message `public` names the parameter.
     pub fn bad_parameter(public: impl Into<String>) -> ApiError {
         ApiError::new(400, "bad_parameter", public)
     }
 
-    /// 400: a header of the request is missing or repeated. The sentence `public` names the header.
+    /// 400: a header of the request is missing or repeated. The message `public` names the header.
     pub fn bad_header(public: impl Into<String>) -> ApiError {
         ApiError::new(400, "bad_header", public)
     }
 
-    /// 400: the body cannot be divided into events. The sentence `public` gives the reason.
+    /// 400: the body cannot be divided into events. The message `public` gives the reason.
     pub fn bad_body(public: impl Into<String>) -> ApiError {
         ApiError::new(400, "bad_body", public)
     }
 
-    /// 415: the route cannot read bodies of this type or encoding. The sentence `public` names the types and encodings
-    /// that the route can read.
+    /// 415: the route cannot read a body of this content type or encoding. The message `public` names the content types
+    /// and encodings that the route can read.
     pub fn unsupported_media_type(public: impl Into<String>) -> ApiError {
         ApiError::new(415, "unsupported_media_type", public)
     }
@@ -188,8 +190,8 @@ impl ApiError {
         ApiError::new(413, "too_many_events", public)
     }
 
-    /// 503: Kafka does not acknowledge events. The sentence `public` says what happened to the events of the request,
-    /// and the text `detail` appears only in the log.
+    /// 503: Kafka does not acknowledge events. The message `public` says what happened to the events of the request.
+    /// The text `detail` appears only in the log.
     pub fn kafka_unavailable(public: impl Into<String>, detail: impl Into<String>) -> ApiError {
         ApiError {
             detail: Some(detail.into()),
@@ -197,7 +199,7 @@ impl ApiError {
         }
     }
 
-    /// 403: the request is not allowed. The sentence `public` gives the reason.
+    /// 403: the request is not allowed. The message `public` gives the reason.
     pub fn forbidden(public: impl Into<String>) -> ApiError {
         ApiError::new(403, "forbidden", public)
     }
@@ -237,8 +239,8 @@ impl ApiError {
         )
     }
 
-    /// 503: the tables contain too many series to sum the series of one event type. The answer has no `Retry-After`,
-    /// because totals rows are never deleted, and a repeated request would fail as well.
+    /// 503: the tables contain too many series to sum up one event type over all cities. The answer has no header
+    /// `Retry-After`. A repeated request would fail as well, because rows of the totals table are never deleted.
     pub fn too_many_series() -> ApiError {
         ApiError {
             retry_after_s: None,
@@ -281,8 +283,7 @@ impl ApiError {
         }
     }
 
-    /// 503: DynamoDB cannot answer. The sentence `public` gives the reason, and the text `detail` appears only in
-    /// the log.
+    /// 503: DynamoDB cannot answer. The message `public` gives the reason. The text `detail` appears only in the log.
     pub fn store_unavailable(public: impl Into<String>, detail: impl Into<String>) -> ApiError {
         ApiError {
             detail: Some(detail.into()),
@@ -347,8 +348,8 @@ impl IntoResponse for ApiError {
     }
 }
 
-/// Adds an error body to the router's empty answers with status 404 or 405. All headers of the answer, such as `Allow`,
-/// are kept.
+/// Adds an error body if the router's answer is empty and has status 404 or 405. The answer keeps its headers, such as
+/// `Allow`.
 pub fn with_error_body(response: Response) -> Response {
     let error = match response.status() {
         StatusCode::NOT_FOUND => ApiError::not_found(),

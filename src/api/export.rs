@@ -27,8 +27,8 @@ use crate::store::reads::{Meter, Page, PageRequest};
 
 /// Maximum number of rows of an export.
 pub(super) const ROWS_MAX: u32 = 100_000;
-/// Number of bytes that an export counts against the share of its client. The number covers one page of a list, and the
-/// text of the page.
+/// Number of bytes that an export counts against the memory limit of its client. The number is large enough for one
+/// page of a list and for the CSV or NDJSON text of the page.
 const HELD_BYTES: usize = 8 << 20;
 
 /// The format of a list: JSON, CSV or NDJSON.
@@ -58,8 +58,7 @@ impl ListFormat {
         }
     }
 
-    /// Returns the default and the maximum of the parameter `limit`. `page_default` is the default number of items of a
-    /// JSON page.
+    /// Returns the default and the maximum of the parameter `limit`. `page_default` is the default for the format JSON.
     pub(super) fn page_limit(self, page_default: u32) -> PageLimit {
         match self {
             ListFormat::Json => PageLimit {
@@ -103,7 +102,7 @@ pub(super) trait ExportRow: Serialize + Send + 'static {
     const COLUMNS: &'static [&'static str];
 }
 
-/// Marks a response whose body is sent piece by piece. `held_bytes` is the maximum number of bytes of the body that the
+/// Marks a response whose body is sent as a stream. `held_bytes` is the maximum number of bytes of the body that the
 /// server holds in memory.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct StreamedBody {
@@ -121,8 +120,8 @@ pub(super) struct Export<T> {
 }
 
 impl<T: ExportRow> Export<T> {
-    /// Returns an export that starts at `slice` and reads its pages with `read`. The limit of `slice` is the maximum
-    /// number of rows of the whole export. `list` is the name of the downloaded file.
+    /// Returns an export that starts at the position of `slice` and calls `read` for each page. The limit of `slice` is
+    /// the maximum number of rows of the whole export. `list` is the name of the downloaded file without its extension.
     pub(super) fn new<F>(
         list: &'static str,
         format: ListFormat,
@@ -198,10 +197,10 @@ enum Position {
 struct Pages<T> {
     export: Export<T>,
     state: ApiState,
-    /// Charges the client for the read units of the pages after the first page.
+    /// Charges the client for the read units of all pages after the first page.
     charge: Option<ReadCharge>,
     meter: Meter,
-    /// Read units of the pages that have been read and charged so far.
+    /// The number of read units of this export that have been charged so far.
     charged: f64,
     rows_left: usize,
     next: Position,
@@ -238,7 +237,7 @@ impl<T: ExportRow> Pages<T> {
     }
 }
 
-/// Returns all rows as one body. `list` is the name of the downloaded file.
+/// Returns all rows as one body. `list` is the name of the downloaded file without its extension.
 ///
 /// # Errors
 /// Returns `internal` if a row cannot be written.
@@ -298,8 +297,8 @@ fn csv_lines<T: ExportRow>(rows: &[T], with_header: bool) -> io::Result<Bytes> {
     Ok(lines.into())
 }
 
-/// Returns the text of a CSV cell before quoting. An absent field is an empty cell, a string is its text, and a list is
-/// its items separated by spaces. Any other value is JSON.
+/// Returns the text of a CSV cell before quoting. An absent field becomes an empty cell, a string becomes its text, and
+/// the items of a list are separated by spaces. Any other value is written as JSON.
 fn cell(value: &Value) -> String {
     match value {
         Value::Null => String::new(),

@@ -24,14 +24,15 @@ use crate::api::shares::{BASE_BYTES, ByteShare};
 const REQUEST_DEADLINE: Duration = Duration::from_secs(10);
 /// Maximum number of characters of a path in the access log.
 const LOGGED_CHARS_MAX: usize = 256;
-/// Maximum number of characters of a method in the access log. The limit exists because a client can invent a long
-/// method.
+/// Maximum number of characters of an HTTP method in the access log. Without a limit, a client could write very long
+/// lines to the log.
 const LOGGED_METHOD_CHARS_MAX: usize = 16;
-/// Parameters whose values appear in the access log. A client may put a token into any other parameter by mistake.
+/// Parameters whose values appear in the access log. The values of unknown parameters are hidden, because a client may
+/// put a token into a parameter by mistake.
 const LOGGED_PARAMETERS: &str = "city compare cursor event_type eventType format from hours limit rule series_limit severity state step to tz verbose";
 
-/// Headers that restrict browsers, with their default values. An answer may set its own values, as the dashboard does
-/// for its content security policy.
+/// Response headers that restrict what a browser may do, with their default values. A route may set a different value,
+/// as the dashboard does for its content security policy.
 const GUARDS: [(&str, &str); 5] = [
     (
         "content-security-policy",
@@ -42,16 +43,17 @@ const GUARDS: [(&str, &str); 5] = [
     ("x-content-type-options", "nosniff"),
     ("x-frame-options", "DENY"),
 ];
-/// The header that makes browsers use TLS for two years, as the browsers' preload lists require. The server sends
-/// the HSTS header only over TLS.
+/// The header that tells browsers to reach this host only over TLS during the next two years. The server sends the HSTS
+/// header only over TLS.
 const HSTS: (&str, &str) = ("strict-transport-security", "max-age=63072000");
 
-/// The path on which clients send large bodies, and the limits of requests on this path. All other paths ignore bodies.
+/// The path to which clients may send large bodies, and the limits for requests to the path. All other paths ignore
+/// request bodies.
 #[derive(Clone, Copy, Debug)]
 pub struct Uploads {
-    /// The path, which accepts only POST requests.
+    /// The path to which clients may send large bodies with POST.
     pub path: &'static str,
-    /// Maximum size of a body in bytes, before decompression.
+    /// Maximum size of a request body in bytes, before decompression.
     pub body_bytes_max: usize,
     /// Maximum duration of a request, including the time in which its body arrives.
     pub deadline: Duration,
@@ -67,7 +69,7 @@ pub(super) struct Handler {
 }
 
 impl Handler {
-    /// Answers one request. `share` counts the bytes of the request and its answer for the client.
+    /// Answers one request. `share` counts the bytes of the request and its answer against the limit of the client.
     ///
     /// If `share` is `None`, or if the answer exceeds the client's limit of bytes, the client gets status 503 with the
     /// code `busy`.
@@ -177,9 +179,9 @@ fn logged_target(uri: &Uri) -> String {
     target.chars().take(LOGGED_CHARS_MAX).collect()
 }
 
-/// Collects the body of an answer, unless the body is sent piece by piece.
+/// Collects the whole body of an answer in memory, unless the body is sent as a stream.
 ///
-/// With a collected body, a slow client occupies only memory, and no handler has to wait for the client.
+/// After the body is collected, a slow client uses only memory, and no handler has to wait for the client.
 async fn collect_body(response: Response) -> Result<Response, ApiError> {
     let is_whole = response.body().size_hint().exact().is_some();
     if is_whole || response.extensions().get::<StreamedBody>().is_some() {

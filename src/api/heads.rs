@@ -1,9 +1,9 @@
 //! Checks the head of a request: its size, its host, and the headers that must appear exactly once.
 //!
-//! Another site can make its own name resolve to the address of this host (DNS rebinding). The browser then lets the
-//! pages of the other site read the answers of this host. However, the requests of these pages carry the name of the
-//! other site in the header `Host`. On ports without a login, [`Hosts`] therefore accepts only names that no site can
-//! own (`localhost` and IP addresses), and names that the operator allows.
+//! With DNS rebinding, a malicious site makes its own name resolve to the address of this host. A browser then lets the
+//! pages of the malicious site read the answers of this host. However, the header `Host` of a request from a malicious
+//! page contains the name of the malicious site. On ports without a login, [`Hosts`] therefore accepts only names that
+//! no site can own (`localhost` and IP addresses), and names that the operator allows.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -16,8 +16,8 @@ use hyper::body::Incoming;
 
 use crate::api::error::ApiError;
 
-/// Maximum number of bytes of the path and the query. Even a request with a cursor and every parameter is many times
-/// shorter than this maximum.
+/// Maximum number of bytes of the path and the query. Valid requests are much shorter, even with a cursor and all
+/// parameters.
 pub(super) const URI_BYTES_MAX: usize = 8 * 1_024;
 /// Maximum number of bytes of all header lines.
 pub(super) const HEADERS_BYTES_MAX: usize = 16 * 1_024;

@@ -1,14 +1,15 @@
 //! The HTTP server of every role, the routes for health and metrics, and the REST API of `serve`.
 //!
 //! [`server`] accepts connections and limits the resources of each client ([`shares`], [`paced`]). [`connection`]
-//! drives each connection, over [`tls`] if the operator configures certificates. [`handler`] answers each request.
-//! [`heads`] checks the head of a request, and [`access`] checks its token and its rate. [`ops`] answers `/livez`,
-//! `/readyz` and `/metrics`. [`error`] defines the body of every error. [`observe`] counts requests.
+//! drives each connection, over [`tls`] if the operator has configured a certificate. [`handler`] answers each request.
+//! [`heads`] checks the head of each request, and [`access`] checks the token and the request rate of the client.
+//! [`ops`] answers `/livez`, `/readyz` and `/metrics`. [`error`] defines the body of every error. [`observe`] counts
+//! requests.
 //!
-//! [`router`] returns the REST API, and [`ApiState`] is the state of its handlers. Each resource has one file, and the
-//! files of all resources have the same structure. [`params`] checks the parameters strictly. [`state`] computes an
-//! answer once for all requests within a second. A [`cursor`] marks where the next page of a list starts. Handlers read
-//! the tables only through [`crate::store::reads::Reads`].
+//! [`router`] returns the REST API, and [`ApiState`] is the state of its handlers. Each resource of the REST API has
+//! its own source file, and all these files have the same structure. [`params`] checks the parameters strictly.
+//! [`state`] computes an answer once for all equal requests within a second. A [`cursor`] marks where the next page of
+//! a list starts. Handlers read the tables only through [`crate::store::reads::Reads`].
 
 pub mod access;
 mod aggregations;
@@ -62,7 +63,7 @@ pub use self::state::ApiState;
 
 /// Returns the routes of the REST API and the page at `/`.
 ///
-/// The caller merges this router with [`ops::router`], which has the operator's routes.
+/// The caller merges the returned router with [`ops::router`], which contains the routes for the operator.
 pub fn router(state: ApiState) -> Router {
     let (metrics, dashboard) = (state.metrics().clone(), state.dashboard().clone());
     let budget = state.read_budget();

@@ -1,8 +1,8 @@
 //! Counts each HTTP request and measures its duration.
 //!
-//! The label of a request in the metrics is the matched route and never the raw path, so that clients cannot create new
-//! label values. This layer also adds a body to the router's empty answers with status 404 or 405, and answers
-//! `OPTIONS` requests.
+//! The metrics contain the matched route of a request and never its raw path, so that clients cannot create new label
+//! values. The layer that counts requests also answers `OPTIONS` requests, and adds an error body to empty answers with
+//! status 404 or 405.
 
 use std::time::Instant;
 
@@ -16,14 +16,14 @@ use axum::response::Response;
 use crate::api::error::with_error_body;
 use crate::telemetry::Metrics;
 
-/// The label of requests that match no route.
+/// The metric label of requests that match no route.
 pub const UNMATCHED: &str = "unmatched";
 
 /// Updates `citystream_http_requests_total{route,status}` and `citystream_http_request_seconds{route}` for each
 /// request of `router`.
 ///
-/// The layer does not count routes that are added to the router later. A merged router therefore counts each request
-/// only once.
+/// The layer counts only requests to routes that `router` already has. If the router is merged with another router,
+/// each request is therefore counted only once.
 pub fn observed(router: Router, metrics: Metrics) -> Router {
     router.layer(from_fn(move |request: Request, next: Next| {
         let metrics = metrics.clone();
@@ -52,8 +52,8 @@ pub fn observed(router: Router, metrics: Metrics) -> Router {
     }))
 }
 
-/// Replaces the router's status 405 for `OPTIONS` on an existing path by status 200. The router adds the header `Allow`
-/// to the answer after this layer.
+/// Answers an `OPTIONS` request on an existing path with status 200 instead of the router's status 405. The router
+/// itself adds the header `Allow` to the answer afterwards.
 fn answer_options(refusal: Response) -> Response {
     if refusal.status() == StatusCode::METHOD_NOT_ALLOWED {
         Response::new(Body::empty())

@@ -1,7 +1,7 @@
 //! `GET /openapi.json`: the description of the API in OpenAPI 3.1, generated from the handlers and their answers.
 //!
 //! Each handler declares its own parameters, schemas and examples. This module adds the errors and the token scheme
-//! that all operations have in common.
+//! that all operations have in common to the document.
 
 use std::sync::LazyLock;
 
@@ -104,11 +104,10 @@ impl Modify for Common {
     }
 }
 
-/// Adds the parts that all operations of a server have in common to a document: tokens, errors and the operator's
-/// routes.
+/// Completes `document` with the token scheme, the errors that all operations can return, and the operator's routes.
 ///
-/// Each line of `errors` has a status and its description. Each line of `routes` has a path, an operation id, a
-/// content type and a summary.
+/// Each line of `errors` contains a status code and its description. Each line of `routes` contains a path, an
+/// operation id, a content type and a summary.
 pub(crate) fn complete(document: &mut utoipa::openapi::OpenApi, errors: &str, routes: &str) {
     let components = document.components.get_or_insert_default();
     let bearer = SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));

@@ -1,10 +1,10 @@
 //! The operator's routes of every role: `/livez`, `/readyz` and `/metrics`. The routes `/actuator/health` and
 //! `/actuator/info` serve probes that were made for Spring Boot.
 //!
-//! `/livez` and `/readyz` answer different questions. A role is alive if a restart would not help. A role is ready if
-//! it can do its work now. If a dependency is down, a role is alive but not ready. `/livez` and `/readyz` answer with
-//! status 200 and `ok`, or with status 503 and the reason as plain text. The routes answer at once, because a [`Probe`]
-//! answers from memory.
+//! `/livez` and `/readyz` report different things. A role is alive unless a restart would help. A role is ready if it
+//! can do its work now. If a dependency is down, a role is alive but not ready. `/livez` and `/readyz` answer with
+//! status 200 and `ok`, or with status 503 and the reason as plain text. `/livez` and `/readyz` answer immediately,
+//! because a [`Probe`] only reads memory.
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ const PROMETHEUS_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 const NO_STORE: [(HeaderName, &str); 1] = [(CACHE_CONTROL, "no-store")];
 
-/// Reports whether a role is alive and whether it is ready. The methods must return without waiting.
+/// Reports whether a role is alive and whether it is ready. Both methods must return without waiting.
 pub trait Probe: Send + Sync + 'static {
     /// Returns `Ok` if the role is alive.
     ///

@@ -1,15 +1,14 @@
-//! Sends the body of an answer in small pieces. The bytes of a piece count against the client's share until the client
-//! has taken the piece.
+//! Sends the body of an answer in small pieces. The bytes of an answer count against the memory limit of the client
+//! until the last piece is sent.
 //!
-//! hyper takes a whole frame of a body at once, even if the client reads only a few bytes of it. With small pieces,
-//! most of an answer stays in [`PacedBody`] until it is sent. Each piece that hyper takes shows that the client makes
-//! progress.
+//! A body hands each of its frames to hyper as a whole, even if the client reads only a few bytes of the frame. With
+//! small pieces, most of an answer stays in [`PacedBody`] until the client reads it. Each piece that hyper takes shows
+//! that the client is still reading.
 //!
-//! Over HTTP/2, a client grants a window of bytes, and hyper asks the body for more bytes only while the window is
-//! open. While the window is closed, hyper does not take the piece that the body offers. [`WriteProgress`] can
-//! therefore detect a closed window. hyper hands a piece to h2 as soon as one byte of the piece fits into the window.
-//! The last byte of an answer is therefore a separate piece. When hyper takes the last byte, all earlier bytes have
-//! fitted into the window as well.
+//! Over HTTP/2, the client's flow-control window limits how many bytes hyper may send. While the window is full, hyper
+//! takes no piece of the body, which [`WriteProgress`] detects. The last byte of an answer is a separate piece, because
+//! hyper takes a piece as soon as one byte of the piece fits into the window. When hyper takes the last byte, the
+//! window therefore has had room for all earlier bytes.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -25,14 +24,14 @@ use tokio::time::Instant;
 use crate::api::shares::{BASE_BYTES, ByteShare};
 use crate::api::usage::InFlight;
 
-/// Maximum number of bytes of a piece.
+/// Maximum size of a piece of a body, in bytes.
 pub(super) const PIECE_BYTES_MAX: usize = 16 * 1_024;
 
 /// Keeps track of whether the client takes the pieces of an answer.
 pub(super) struct WriteProgress {
     begun: Instant,
-    /// Zero if no piece waits for the client. Otherwise, the number of milliseconds from `begun` until the piece was
-    /// offered, plus one.
+    /// The time at which the waiting piece was offered, or zero if no piece is waiting. The time is stored as the
+    /// number of milliseconds since `begun`, plus one.
     offered: AtomicU64,
 }
 
@@ -53,7 +52,7 @@ impl WriteProgress {
         self.offered.store(0, Ordering::Relaxed);
     }
 
-    /// Returns as soon as the client has failed to take a piece within `stall_max`.
+    /// Returns when hyper has not taken an offered piece for `stall_max`.
     pub(super) async fn wait_for_stall(&self, stall_max: Duration) {
         loop {
             tokio::time::sleep(stall_max / 8).await;
@@ -128,8 +127,8 @@ impl HttpBody for PacedBody {
                 Ok(empty) => return Poll::Ready(Some(Ok(Frame::data(empty)))),
                 Err(other) => return Poll::Ready(Some(Ok(other))),
             };
-            // The handler has already counted the bytes of a body with a known length. The bytes of a stream are
-            // counted here, frame by frame.
+            // The handler has already counted the bytes of a body with a known length. A stream has no known length, so
+            // the bytes of each frame are counted when the frame arrives.
             let is_stream = self.inner.size_hint().upper().is_none();
             if let Some(share) = &self.share
                 && is_stream

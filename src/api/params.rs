@@ -1,7 +1,7 @@
 //! Reads and strictly checks the query parameters of a request.
 //!
-//! A parameter that is unknown, repeated, malformed or out of range results in status 400. The error's sentence
-//! names the parameter and the allowed values. The server never guesses or clamps a value.
+//! A parameter that is unknown, repeated, malformed or out of range results in status 400. The error message names the
+//! parameter and the allowed values. The server never guesses or clamps a parameter value.
 
 use std::collections::BTreeMap;
 
@@ -25,13 +25,13 @@ pub const LIMIT_MAX: u32 = 1_000;
 pub(super) const HOUR_MS: i64 = 3_600_000;
 /// Maximum value of `hours` for a list, equal to the default retention of raw events.
 pub const HOURS_MAX: u32 = 720;
-/// Maximum number of characters that an error message repeats from a parameter value.
+/// Maximum number of characters of a parameter value that an error message repeats.
 const ECHO_CHARS_MAX: usize = 40;
 
 /// The default and the maximum of the parameter `limit`.
 #[derive(Clone, Copy, Debug)]
 pub struct PageLimit {
-    /// The number of items if the client gives no `limit`.
+    /// The value that is used if the client gives no `limit`.
     pub default: u32,
     /// The maximum `limit` that a client may give.
     pub max: u32,
@@ -86,7 +86,7 @@ impl Params {
         format!("{:?}", (self.route, &self.city, &self.pairs))
     }
 
-    /// Returns a text that identifies the requested list. The text is the same for all pages of the list.
+    /// Returns a text that identifies the requested list. The text is the same for all pages of a list.
     fn list_key(&self) -> String {
         let pairs: Vec<_> = self
             .pairs
@@ -127,7 +127,7 @@ impl Params {
         }
     }
 
-    /// Returns the severity that the client requested. The name of the severity is not case-sensitive.
+    /// Returns the value of the parameter `severity`, which is not case-sensitive.
     ///
     /// # Errors
     /// Returns `bad_parameter` if the value is not the name of a severity.
@@ -201,8 +201,8 @@ impl Params {
 
     /// Returns the error that the client gets for a failed read of the tables.
     ///
-    /// DynamoDB rejects positions that cannot exist. Only a forged cursor contains an impossible position, so the
-    /// client gets `bad_cursor`.
+    /// DynamoDB rejects a position that cannot exist. Only a forged cursor contains an impossible position, so the
+    /// client gets the error `bad_cursor`.
     pub fn read_error(&self, error: StoreError) -> ApiError {
         if error.kind() == StoreErrorKind::Invalid && self.pairs.contains_key("cursor") {
             return ApiError::bad_cursor();
@@ -216,7 +216,7 @@ impl Params {
     }
 }
 
-/// Returns true if an event can have the city `city`. For any other city, a handler answers with an empty list without
+/// Returns true if `city` is a valid city name. For an invalid name, a handler answers with an empty list without
 /// reading the tables.
 pub fn is_possible_city(city: &str) -> bool {
     !city.is_empty()
@@ -225,7 +225,7 @@ pub fn is_possible_city(city: &str) -> bool {
         && !city.chars().any(char::is_control)
 }
 
-/// Returns true if an event can have the event type `event_type`. The caller passes the event type in lower case.
+/// Returns true if `event_type` is a valid event type in lower case.
 pub fn is_possible_type(event_type: &str) -> bool {
     let bytes = event_type.as_bytes();
     bytes.first().is_some_and(u8::is_ascii_lowercase)

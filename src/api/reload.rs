@@ -1,17 +1,17 @@
 //! Watches the files of tokens and certificates, and reads a file again when the file changes.
 //!
-//! Every few seconds, the watcher compares the contents of the files with the known contents. The watcher uses neither
-//! modification times nor kernel notifications, so that it also notices a file that is replaced through a symbolic
-//! link. The cost is low, because the files have only a few kilobytes.
+//! Every few seconds, the watcher reads the files and compares their contents with the contents in use. The watcher
+//! uses neither modification times nor kernel notifications, so that it also notices a file that is replaced through a
+//! symbolic link. Reading the files costs little, because each file has only a few kilobytes.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::shutdown::Shutdown;
 
-/// Time between two comparisons of a file with its known contents.
+/// Interval at which the watcher checks whether the files have changed.
 const CHECK_EVERY: Duration = Duration::from_secs(2);
-/// Maximum size of a file in bytes. The server rejects larger files.
+/// Maximum size of a token or certificate file in bytes. The server rejects larger files.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// The error for a file that cannot be used.
@@ -44,7 +44,7 @@ pub(super) fn read(path: &Path) -> Result<Vec<u8>, FileError> {
 }
 
 /// Calls `apply` with the contents of the files each time the files change, until `shutdown` is triggered. `known`
-/// contains the contents that are currently in use.
+/// holds the file contents that are in use at the beginning.
 ///
 /// If new contents cannot be read or applied, the watcher logs the error once, and the previous contents stay in
 /// use.

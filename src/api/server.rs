@@ -1,15 +1,15 @@
 //! The accept loop: serves a router on an open listener until the role shuts down.
 //!
 //! This loop replaces `axum::serve`, which sets no timeouts and no limits. With `axum::serve`, a client that sends half
-//! a request line keeps its connection forever. This server limits every resource that clients can use, in total and
-//! for each client. The limited resources are connections ([`CONNECTIONS_MAX`]) and the bytes of requests and answers
-//! in flight (`shares::BYTES_MAX`). [`ConnectionTimeouts`] contains the limits of a single connection.
-//! [`heads`](super::heads) and [`handler`](super::handler) contain the limits of a request. The server never guesses
-//! the protocol from the first bytes of a connection. A plain connection uses HTTP/1.1, and a TLS connection uses the
-//! protocol that its handshake negotiated.
+//! a request line keeps its connection forever. This server limits every resource that clients can use, both in total
+//! and for each client. The limited resources are connections ([`CONNECTIONS_MAX`]) and the bytes of requests and
+//! answers in flight (`shares::BYTES_MAX`). [`ConnectionTimeouts`] contains the time limits of a single connection.
+//! [`heads`](super::heads) and [`handler`](super::handler) define the limits of a single request. The server never
+//! guesses the protocol from the first bytes of a connection. A plain connection uses HTTP/1.1, and a TLS connection
+//! uses the protocol that its handshake negotiated.
 //!
-//! A shutdown closes the listener first, so that the next process can bind the port. Answers in flight may finish
-//! within [`DRAIN_MAX`]. After this time, the server closes all remaining connections.
+//! On shutdown, the server first closes the listener, so that the next process can bind the port. Answers in flight may
+//! finish within [`DRAIN_MAX`], and then the server closes all remaining connections.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -37,12 +37,13 @@ use crate::shutdown::Shutdown;
 /// `shares::BYTES_MAX` for all clients. All connections and all bytes in flight together therefore fit into 512 MiB of
 /// memory.
 pub const CONNECTIONS_MAX: usize = 4_096;
-/// Maximum number of bytes of answers that the kernel buffers for a connection. Linux doubles the value that a program
-/// sets.
+/// Maximum number of bytes of answers that the kernel buffers for a connection. Linux doubles the buffer size that a
+/// program sets.
 const SOCKET_BYTES_MAX: u32 = 128 * 1_024;
 /// Maximum length of the kernel's queue of connections that the server has not accepted yet.
 const BACKLOG: u32 = 1_024;
-/// Pause after a failed accept. Without the pause, the loop would spin while file descriptors are exhausted.
+/// Pause after a failed `accept`. Without a pause, the accept loop would use a whole CPU while no file descriptor is
+/// free.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
 
 /// The error for a port that the server cannot listen on.
@@ -99,13 +100,13 @@ pub struct ServeOptions {
     pub bytes_max: usize,
     /// The host names that clients may use. `None` allows any host name.
     pub hosts: Option<Hosts>,
-    /// The path on which clients may send large bodies.
+    /// The path to which clients may send large bodies, or `None` if there is no such path.
     pub uploads: Option<Uploads>,
 }
 
 impl ServeOptions {
-    /// Returns settings for a port without a login. A port without a login rejects host names that another site could
-    /// own.
+    /// Returns settings for a port without a login. A port without a login rejects a request whose header `Host`
+    /// contains a name that a malicious site could own.
     pub fn without_login(allowed_hosts: &[String]) -> ServeOptions {
         ServeOptions {
             hosts: Some(Hosts::new(allowed_hosts)),
@@ -197,7 +198,7 @@ mod tests {
     use tokio::net::TcpStream;
     use tokio::task::JoinHandle;
 
-    /// A timeout that is long enough for a busy test host, and short enough to notice a server that hangs.
+    /// A timeout that is long enough for a busy test host, and short enough to detect a server that hangs.
     const PATIENCE: Duration = Duration::from_secs(4);
 
     async fn started() -> (SocketAddr, Shutdown, JoinHandle<()>) {

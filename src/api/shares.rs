@@ -12,10 +12,10 @@ use tokio::sync::Notify;
 
 /// Maximum number of bytes of requests and answers in flight, over all clients.
 pub(super) const BYTES_MAX: usize = 128 << 20;
-/// The divisor that limits one client to a quarter of all connections and a quarter of all bytes.
+/// The divisor that limits one client to a quarter of all connections and a quarter of all bytes in flight.
 pub(super) const CLIENT_PART: usize = 4;
-/// Memory that a request and its answer use in addition to their text, for tasks, buffers and headers. With 3,200
-/// HTTP/2 streams and a client that reads nothing, each stream used 13 KiB.
+/// Memory in bytes that a request and its answer use for tasks, buffers and headers, in addition to their text. In a
+/// test with 3,200 HTTP/2 streams and a client that read nothing, each stream used 13 KiB.
 pub(crate) const BASE_BYTES: usize = 16 * 1_024;
 /// Number of spare connections, which are accepted above the limit and serve only `/livez`.
 pub(super) const SPARE_MAX: usize = 16;
@@ -73,8 +73,8 @@ impl Shares {
 
     /// Counts a connection of `client`. Returns `None` if the client may open neither a normal nor a spare connection.
     ///
-    /// When a client has reached its limit, the function asks the client's own idle connections to end. When the server
-    /// is full, the function asks all idle connections to end.
+    /// If the client has reached its limit of connections, the function asks all idle connections of the client to end.
+    /// If the server is full, the function asks all idle connections of all clients to end.
     pub(super) fn add_connection(&self, client: IpAddr) -> Option<ConnectionShare> {
         let mut held = self.lock();
         let limits = held.limits;
@@ -120,13 +120,14 @@ pub(super) struct ConnectionShare {
 }
 
 impl ConnectionShare {
-    /// Waits until the server, or the client of this connection, has reached its limit of connections.
+    /// Waits until a new connection arrives while the server or the client of this connection is at its limit of
+    /// connections.
     pub(super) async fn crowded(&self) {
         self.crowded.notified().await;
     }
 
-    /// Counts `bytes` bytes for the client of the connection. Returns `None` if the client, or all clients together,
-    /// would exceed their limit of bytes.
+    /// Counts `bytes` bytes for the client of the connection. Returns `None` if the bytes would exceed the limit of the
+    /// client or the limit of all clients together.
     pub(super) fn bytes(&self, bytes: usize) -> Option<ByteShare> {
         let share = ByteShare(Arc::new(ClientBytes {
             shares: self.shares.clone(),
@@ -158,27 +159,27 @@ impl Drop for ConnectionShare {
     }
 }
 
-/// Counts the bytes of one request and its answer, until the last clone is dropped. All clones share one count. A
-/// route that reads bodies finds a clone in the extensions of the request.
+/// Counts the bytes of one request and its answer until the last clone of the `ByteShare` is dropped. All clones share
+/// one count. A route that reads request bodies finds a `ByteShare` in the extensions of the request.
 #[derive(Clone)]
 pub(crate) struct ByteShare(Arc<ClientBytes>);
 
 struct ClientBytes {
     shares: Shares,
     client: IpAddr,
-    /// The number of counted bytes. The number changes only while the lock of `shares` is held.
+    /// The number of counted bytes, which changes only while `shares` is locked.
     bytes: AtomicUsize,
 }
 
 impl ByteShare {
-    /// Changes the number of counted bytes. If the new number exceeds a limit, returns false and changes nothing.
-    /// A smaller number never exceeds a limit.
+    /// Changes the number of counted bytes to `bytes`. If the additional bytes would exceed a limit, returns false and
+    /// changes nothing. Reducing the number of bytes always succeeds.
     #[must_use]
     pub(crate) fn resize(&self, bytes: usize) -> bool {
         self.0.resize(bytes)
     }
 
-    /// Returns the share of a client without other requests. The share may count at most `bytes_max` bytes.
+    /// Returns a share of at most `bytes_max` bytes, for a client that has no other requests.
     #[cfg(test)]
     pub(crate) fn alone(bytes_max: usize) -> ByteShare {
         let shares = Shares::new(Limits {

@@ -1,5 +1,5 @@
-//! The number of read units that a request has cost. Each response, including an error response, carries its cost in
-//! read units as an extension.
+//! The number of DynamoDB read units that a request has cost. Each response, including an error response, contains its
+//! cost as an extension.
 
 /// A number of DynamoDB read units.
 #[derive(Clone, Copy, Debug, PartialEq)]

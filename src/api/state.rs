@@ -44,8 +44,8 @@ const ANSWER_AGE: Duration = Duration::from_secs(1);
 const ANSWER_AGE_MAX: Duration = Duration::from_secs(30);
 /// An answer stays in the cache for one second for every 200 read units that it cost.
 const ANSWER_UNITS_PER_SECOND: f64 = 200.0;
-/// Maximum number of read units that one request may cost. When a request reaches this maximum, its reads in flight may
-/// still finish.
+/// Maximum number of read units that one request may cost. A request may exceed the maximum slightly, because its reads
+/// in flight still finish.
 pub const READ_UNITS_MAX: u64 = 5_000;
 /// Maximum number of answers that are computed at the same time. Further requests wait.
 const BUILDS_MAX: usize = 32;
@@ -108,7 +108,7 @@ impl ApiState {
         }
     }
 
-    /// Returns the state with another deadline for computing an answer.
+    /// Returns the state with `deadline` as the maximum time for reading the data of an answer.
     #[must_use]
     pub fn with_deadline(self, deadline: Duration) -> ApiState {
         ApiState { deadline, ..self }
@@ -124,7 +124,7 @@ impl ApiState {
         &self.dashboard
     }
 
-    /// Returns the state with a limit for the read units that each client may spend per minute.
+    /// Returns the state with `units_max` as the maximum number of read units that each client may spend per minute.
     #[must_use]
     pub fn with_read_budget(self, units_max: u64) -> ApiState {
         ApiState {
@@ -238,7 +238,8 @@ impl ApiState {
         slot.expect("the semaphore is never closed")
     }
 
-    /// Returns the sums over all series. The cost of the read is bounded if the progress items contain the sums.
+    /// Returns the sums over all series. If the progress items contain the sums, the cost of the read is bounded for
+    /// any number of series.
     pub(crate) async fn grand_total(&self) -> Result<GrandTotal, ApiError> {
         let grand = self.totals.grand(&self.reads, self.now_ms());
         let grand = self.within_deadline(grand).await?;
@@ -254,8 +255,7 @@ impl ApiState {
         }
     }
 
-    /// Returns the totals of all series. If there are many series, the function may return totals that were read before
-    /// the request arrived.
+    /// Returns the totals of all series. If there are many series, the returned totals may be older than the request.
     pub(crate) async fn totals(&self) -> Result<Arc<Totals>, ApiError> {
         let totals = self.totals.get(&self.reads, self.now_ms());
         let totals = self.within_deadline(totals).await?;
@@ -274,7 +274,7 @@ impl ApiState {
         Ok(totals)
     }
 
-    /// Returns the sums over all progress items, or `None` if a progress item has no valid sums.
+    /// Returns the sums of the counts in all progress items, or `None` if a progress item has no valid counts.
     pub(crate) async fn partition_sums(&self) -> Result<Option<GrandTotal>, ApiError> {
         let sums = self.totals.read_progress_sums(&self.reads, self.now_ms());
         let sums = self.within_deadline(sums).await?;
@@ -288,7 +288,8 @@ impl ApiState {
         soon.await.ok()?.ok()
     }
 
-    /// Runs a read with the deadline of an answer. Converts a failure into the error that the client gets.
+    /// Runs a read, which must finish within the deadline of an answer. Converts a failure into the error that the
+    /// client gets.
     pub(crate) async fn within_deadline<T, E: Borrow<StoreError>>(
         &self,
         reading: impl Future<Output = Result<T, E>>,
@@ -304,15 +305,15 @@ fn deadline_passed() -> ApiError {
     ApiError::store_timeout("the deadline passed")
 }
 
-/// Defines for how long a client may reuse an answer before the client must send the request again.
+/// Defines for how long a client may reuse an answer without asking the server again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Freshness {
     /// The client must revalidate the answer with its `ETag`.
     Revalidate,
-    /// The client must revalidate the answer. The cache keeps the answer only briefly, because the next request may
-    /// read more series.
+    /// The client must revalidate the answer. The server's cache keeps the answer only briefly, because the next answer
+    /// may cover more series.
     Partial,
-    /// The client may keep the answer for an hour, because nothing in the answer will change.
+    /// The client may keep the answer for an hour, because the contents of the answer will never change.
     Settled,
 }
 
@@ -346,7 +347,7 @@ struct CachedAnswer {
     age: Duration,
 }
 
-/// An expiry rule that keeps expensive answers longer than cheap answers.
+/// A cache rule that keeps expensive answers longer than cheap answers.
 struct ExpiryByCost;
 
 impl Expiry<String, CachedAnswer> for ExpiryByCost {
@@ -421,13 +422,13 @@ fn public_error(error: &StoreError) -> ApiError {
         StoreErrorKind::Unknown if error.code() == Some("Timeout") => {
             ApiError::store_timeout(error.to_string())
         }
-        // DynamoDB can never accept the request that failed, so this program has a bug.
+        // DynamoDB would reject the same request again, so a bug in this program causes the failure.
         StoreErrorKind::Invalid | StoreErrorKind::Conflict => ApiError::internal(error.to_string()),
         _ => ApiError::store_unavailable(public_reason(error), error.to_string()),
     }
 }
 
-/// Returns the reason why the tables cannot be read, in words that a client is allowed to see.
+/// Returns the reason why the tables cannot be read, without details that clients must not see.
 pub fn public_reason(error: &StoreError) -> &'static str {
     match error.kind() {
         StoreErrorKind::NotFound => {
