@@ -1,15 +1,17 @@
 //! `GET /api/v1/timeline?from=&to=&hours=6&step=&tz=&city=&event_type=&severity=&series_limit=50&compare=&format=`: the data of a chart.
 //!
-//! The answer counts events by severity in steps of windows, hours or days ([`grid`]). The answer lists the largest
-//! series, and adds up the other series in `others`. The listed series and `others` add up to `totals`.
+//! For each step of the range, the answer contains the number of events by severity. A step consists of windows, hours
+//! or days ([`grid`]). The answer lists the largest series, and adds up the other series in `others`. The listed series
+//! and `others` add up to `totals`.
 //!
-//! The handler never scans a table, because the totals name all series. The handler reads rolled-up hours from rollups.
-//! The handler reads later hours, and steps that are shorter than an hour, from windows ([`collect`]). The server
-//! caches rollups and final windows, because they do not change ([`rollup_cache`](super::rollup_cache),
-//! [`window_cache`](super::window_cache)). A page that polls therefore reads only the last hour or two from DynamoDB.
-//! If a request reaches its read ceiling, the answer contains only the series that were already read (`partial`). The
-//! next request finds these series in the cache and continues with the other series. The fields `series_read` and
-//! `series_total` show how many of the matching series `totals` covers.
+//! The handler never scans a table, because the totals rows identify all series. For hours that are already rolled up,
+//! the handler reads rollups. For later hours, and for steps that are shorter than an hour, the handler reads windows
+//! ([`collect`]). The server caches rollups and final windows, because they do not change
+//! ([`rollup_cache`](super::rollup_cache), [`window_cache`](super::window_cache)). Because of these caches, a web page
+//! that polls the timeline reads only the last hour or two from DynamoDB. If a request reaches its limit of read units,
+//! the answer contains only the series that were already read, and its field `partial` is true. The next request finds
+//! the series that were already read in the cache, and reads further series. The field `series_total` is the number of
+//! matching series. The field `series_read` is the number of matching series that `totals` counts.
 
 mod answer;
 mod collect;
@@ -111,7 +113,7 @@ pub(super) async fn get(
 }
 
 /// Builds the timeline as rows for CSV or NDJSON. CSV and NDJSON cannot mark an answer as partial, so a partial
-/// timeline is an error. The next request finds in the cache all series that this request has read.
+/// timeline is an error. The series that were already read stay in the cache for the next request.
 async fn build_rows(
     state: &ApiState,
     query: TimelineQuery,
@@ -150,8 +152,8 @@ async fn build_timeline(
     Ok((timeline, grid, freshness))
 }
 
-/// Builds the timeline of the requested range. If the request has no `to`, the range ends now. If no event has arrived
-/// for a while, the range ends with the newest window instead.
+/// Builds the timeline of the requested range. If the request has no parameter `to`, the range ends at the current
+/// time. If there is no `to` and no event has arrived for a while, the range ends with the newest window.
 async fn build_asked(
     state: &ApiState,
     query: &TimelineQuery,

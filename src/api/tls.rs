@@ -19,7 +19,7 @@ use tokio_rustls::rustls::sign::CertifiedKey;
 use crate::api::reload::{self, FileError};
 use crate::shutdown::Shutdown;
 
-/// The protocol name of HTTP/2 in the handshake.
+/// The name of HTTP/2 in the ALPN extension of the TLS handshake.
 pub(super) const H2: &[u8] = b"h2";
 
 /// The certificate that the server currently uses.

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use crate::api::reload::{self, FileError};
 use crate::shutdown::Shutdown;
 
-/// Minimum number of characters of a token. An attacker could guess a shorter token.
+/// Minimum number of characters of a token. A shorter token would be too easy to guess.
 const TOKEN_CHARS_MIN: usize = 16;
 
 /// The hashes of the valid tokens. All clones share one list.
@@ -62,7 +62,7 @@ impl Tokens {
     /// Waits until the token with the hash `given` is no longer valid.
     pub(super) async fn wait_until_revoked(self, given: [u8; 32]) {
         let mut hashes = self.hashes.subscribe();
-        // The wait fails only if the sender is dropped. `self` owns the sender, so the wait cannot fail.
+        // `wait_for` fails only if the sender is dropped. `self` owns the sender, so `wait_for` cannot fail here.
         let revoked = hashes.wait_for(|hashes| !contains(hashes, &given)).await;
         debug_assert!(revoked.is_ok(), "the sender is held here");
     }
@@ -114,7 +114,7 @@ pub(super) mod tests {
 
     pub(crate) const TOKEN: &str = "0123456789abcdef0123";
 
-    /// Returns the tokens of a file that contains `text`.
+    /// Writes `text` to a file, and loads the tokens from that file.
     pub(crate) fn tokens(text: &str) -> Result<Tokens, FileError> {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("tokens");

@@ -1,17 +1,19 @@
-//! The totals of all series, shared by all answers that need them.
+//! Caches the totals of all series for all answers that need the totals.
 //!
-//! The more a read of all series costs, the longer the cache keeps its result. The average cost therefore stays below
-//! [`UNITS_PER_SECOND_MAX`] read units per second, even if a producer invents many series. A read continues even if the
-//! request that started it gives up, so that a later request finds the result. During a long read, answers show the
-//! previous totals.
+//! The more a read of all series costs, the longer the cache keeps its result. On average, reading the totals costs
+//! less than [`UNITS_PER_SECOND_MAX`] read units per second, even if producers create very many series. If the request
+//! that started a read gives up, the read continues, so that a later request finds the result. If reading the totals
+//! takes a long time, answers show the previous totals.
 //!
-//! An answer that needs only the sums over all series has a bounded cost, and so does a page of cities. The reader
-//! stops when the read of the series has cost [`SERIES_UNITS_MAX`]. If reading all series costs more than this limit,
-//! the sums come from the progress items. Reading the progress items costs a few read units for any number of series.
-//! The cache remembers for [`TOO_MANY_AGE`] that there are too many series.
+//! The cost is bounded for an answer that needs only the sums over all series, and for a page of the list of cities. To
+//! bound the cost, reading the series stops after it has cost [`SERIES_UNITS_MAX`] read units. If reading all series
+//! costs more than [`SERIES_UNITS_MAX`] read units, the sums come from the progress items. Reading the progress items
+//! costs only a few read units, regardless of the number of series. The cache remembers for [`TOO_MANY_AGE`] that there
+//! are too many series to read.
 //!
-//! The timeline and the stream need a list of series. The read of this list stops when it has cost [`LIST_UNITS_MAX`]
-//! read units. Timeline and stream then cover only the series in the list.
+//! The handlers of `/api/v1/timeline` and `/api/v1/stream` need a list of series. Reading the list of series stops
+//! after it has cost [`LIST_UNITS_MAX`] read units. If the list is incomplete, the timeline and the stream cover only
+//! the listed series.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -24,30 +26,32 @@ use crate::core::clock::UnixMs;
 use crate::store::error::StoreError;
 use crate::store::reads::{Cost, EveryTotal, Meter, Reads, TotalItem, metered, metered_by};
 
-/// Maximum average number of read units per second for reading the totals. About 3,800 series cost 100 read units.
+/// Maximum average number of read units per second for reading the totals. Reading about 3,800 series costs 100 read
+/// units.
 const UNITS_PER_SECOND_MAX: f64 = 100.0;
-/// Time for which totals count as fresh after a cheap read.
+/// Minimum time for which totals count as fresh after they were read.
 const AGE_MIN: Duration = Duration::from_secs(1);
 /// Maximum duration of a read of totals.
 const READ_TIME_MAX: Duration = Duration::from_secs(600);
-/// Maximum number of read units that an answer with a bounded cost spends on reading all series. This limit suffices
-/// for about 23,000 series.
+/// Maximum number of read units for reading all series, if the cost of the answer must be bounded. Reading about 23,000
+/// series costs 600 read units.
 const SERIES_UNITS_MAX: u64 = 600;
-/// Maximum number of read units of one read for a list of series. This limit suffices for about 230,000 series. At
-/// [`UNITS_PER_SECOND_MAX`], such a read happens at most once a minute.
+/// Maximum number of read units for reading a list of series. Reading about 230,000 series costs 6,000 read units.
+/// Because of [`UNITS_PER_SECOND_MAX`], a read that costs 6,000 read units happens at most once a minute.
 const LIST_UNITS_MAX: u64 = 6_000;
-/// Time for which the cache remembers that there are too many series. The repeated attempts to read all series then
-/// cost about two read units per second.
+/// Time for which the cache remembers that there are too many series. An attempt to read all series every 300 seconds
+/// costs about two read units per second.
 const TOO_MANY_AGE: Duration = Duration::from_secs(300);
 /// Time for which the cache remembers that the sums of the progress items are unknown.
 const UNKNOWN_AGE: Duration = Duration::from_secs(60);
-/// Time for which a request waits for a read of many series before the request uses the previous totals.
+/// Maximum time that a request waits while many series are read. If the read takes longer, the request uses the
+/// previous totals.
 const READ_WAIT_MAX: Duration = Duration::from_secs(2);
-/// Maximum age at which answers may still show the previous totals, in milliseconds.
+/// Maximum age of previous totals that an answer may still show, in milliseconds.
 const OLD_MS_MAX: i64 = 900_000;
-/// Maximum number of series in memory. This number of series takes about 50 MB of memory. If there are more series, the
-/// memory contains only the largest series, but the sums cover all series. The memory also contains the sums of at most
-/// 200,000 event types.
+/// Maximum number of series that the cache keeps in memory. 200,000 series take about 50 MB of memory. If there are
+/// more series, the cache keeps only the largest series, but its sums cover all series. The cache also keeps the sums
+/// of at most 200,000 event types.
 const SERIES_KEPT_MAX: usize = 200_000;
 
 /// The totals of all series, and the time at which they were read.
@@ -77,12 +81,12 @@ impl Totals {
     }
 }
 
-/// The sums over all series, with their source.
+/// The sums over all series, which come either from the totals of the series or from the progress items.
 #[derive(Clone)]
 pub(crate) struct GrandTotal {
     /// The time at which the read began.
     pub(crate) read_ms: UnixMs,
-    /// The sums over all series. The city and the event type in this item are empty.
+    /// The sums over all series. In the field `all`, the city and the event type are empty strings.
     pub(crate) all: TotalItem,
     /// True if the sums come from the progress items because there are too many series to read.
     pub(crate) from_progress: bool,
@@ -107,8 +111,8 @@ pub(crate) struct TotalsCache(Mutex<CacheState>);
 struct CacheState {
     /// The last totals, and the instant until which they count as fresh.
     known: Option<(Arc<Totals>, Instant)>,
-    /// The number of series that a bounded read found before it stopped, and an instant. Until this instant, the cache
-    /// assumes that there are too many series.
+    /// The number of series that a bounded read found before it reached its limit. Until the instant in this field, the
+    /// cache assumes that there are too many series to read.
     too_many: Option<(usize, Instant)>,
     /// The sums of the progress items, and the instant until which they count as fresh. The sums are `None` if a
     /// progress item has no valid sums.
@@ -119,8 +123,9 @@ struct CacheState {
 }
 
 impl TotalsCache {
-    /// Returns the totals of all series from the cache or from a read. During a long read, returns the previous totals.
-    /// If reading all series costs more than [`LIST_UNITS_MAX`], some series are missing in the totals.
+    /// Returns the totals of all series from the cache or from the table. If reading the table takes a long time, the
+    /// function returns the previous totals. If reading all series costs more than [`LIST_UNITS_MAX`], some series are
+    /// missing from the totals.
     pub(crate) async fn get(
         self: &Arc<TotalsCache>,
         reads: &Arc<dyn Reads>,
@@ -165,7 +170,7 @@ impl TotalsCache {
     /// progress item has no valid sums, the function reads all series.
     ///
     /// # Errors
-    /// Returns `TooCostly` if all series cost more than [`LIST_UNITS_MAX`], or the error of a failed read.
+    /// Returns `TooCostly` if reading all series costs more than [`LIST_UNITS_MAX`], or the error of a failed read.
     pub(crate) async fn grand(
         self: &Arc<TotalsCache>,
         reads: &Arc<dyn Reads>,
@@ -195,15 +200,16 @@ impl TotalsCache {
         (Instant::now() < *until).then(|| Arc::clone(known))
     }
 
-    /// Returns the previous totals if they are not too old to be shown in answers. The previous totals need not be
-    /// fresh.
+    /// Returns the previous totals if they are recent enough to be shown in answers. The returned totals may no longer
+    /// count as fresh.
     fn previous(&self, now_ms: UnixMs) -> Option<Arc<Totals>> {
         let inner = self.lock();
         let (known, _) = inner.known.as_ref()?;
         (now_ms - known.read_ms < OLD_MS_MAX).then(|| Arc::clone(known))
     }
 
-    /// Returns a lower bound for the number of series if the cache knows that there are too many series.
+    /// Returns a lower bound for the number of series, or `None` if the cache does not assume that there are too many
+    /// series.
     fn too_many(&self) -> Option<usize> {
         let (series, until) = self.lock().too_many?;
         (Instant::now() < until).then_some(series)
@@ -219,8 +225,8 @@ impl TotalsCache {
         let read = async move {
             let every = limit_time(READ_TIME_MAX, reads.every_total(SERIES_KEPT_MAX));
             let (read, cost) = metered_by(&Meter::bounded(SERIES_UNITS_MAX), every).await;
-            // The task frees the slot of the read and stores the result under one lock. A request therefore always
-            // finds either the read in flight or its result.
+            // The task holds the lock while it clears the field `bounded` and stores the result. Any other request
+            // therefore finds either the read in flight or the result of the read.
             let mut inner = cache.lock();
             inner.bounded = None;
             match read {
@@ -258,7 +264,8 @@ impl TotalsCache {
             let every = read.map_err(Arc::new)?;
             #[allow(clippy::cast_precision_loss)] // the limit is a small number
             if cost.units > SERIES_UNITS_MAX as f64 {
-                // The cache remembers that there are too many series, so that no bounded read is started in vain.
+                // The cache remembers that there are too many series, so that requests do not start bounded reads that
+                // cannot succeed.
                 inner.too_many = Some((every.series_count, Instant::now() + TOO_MANY_AGE));
             }
             Ok(inner.store_totals(every, now_ms, cost))
@@ -354,7 +361,7 @@ async fn limit_time<T>(
         })
 }
 
-/// Returns the time for which totals count as fresh if reading the totals cost `units` read units.
+/// Returns the time for which totals count as fresh. `units` is the number of read units that reading the totals cost.
 fn fresh_for(units: f64) -> Duration {
     Duration::from_secs_f64((units / UNITS_PER_SECOND_MAX).clamp(0.0, 86_400.0)).max(AGE_MIN)
 }

@@ -13,9 +13,9 @@ const REQUESTS_MAX: u64 = 10_000;
 pub(super) struct Usage {
     begun: AtomicU64,
     ended: AtomicU64,
-    /// This signal makes the connection end after its answers in flight are sent.
+    /// The signal to close the connection after all answers in flight are sent.
     pub(super) worn_out: Notify,
-    /// This signal reports that the client has stopped reading an answer.
+    /// The signal that the client has stopped reading an answer.
     pub(super) stalled: Notify,
 }
 

@@ -1,4 +1,4 @@
-//! Caches windows between requests of the timeline. The cache contains only hours in which every window is final.
+//! Keeps windows in memory between timeline requests. The cache contains only hours in which every window is final.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,14 +9,14 @@ use crate::core::clock::UnixMs;
 use crate::core::time::parse_timestamp;
 use crate::store::reads::AggregationItem;
 
-/// Time for which a cached hour is used. Final windows do not change while the topic keeps its partition count. An
-/// operator may add partitions, so the cache does not keep an hour forever.
+/// Time for which the cache keeps the windows of an hour. Final windows do not change while the topic keeps its
+/// partition count. An operator may add partitions, so the cache does not keep an hour forever.
 const HOUR_AGE_MAX: Duration = Duration::from_secs(300);
 /// Maximum number of windows in the cache. Each window takes about 60 bytes.
 const WINDOWS_MAX: u64 = 600_000;
 
-/// A cache of the windows of one series in one hour. The key is the series and the number of the hour since the
-/// epoch.
+/// A cache of windows, grouped by series and hour. Each key consists of the series and the number of hours since the
+/// Unix epoch.
 pub(crate) type WindowCache = Cache<(String, i64), Arc<Vec<SeriesWindow>>>;
 
 /// Returns an empty cache.

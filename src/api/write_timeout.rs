@@ -11,16 +11,16 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
-/// Minimum number of bytes that a slow peer must take within the timeout. If fewer bytes are waiting for the peer, the
-/// peer must take all waiting bytes.
+/// Minimum number of bytes that a slow peer must take within the timeout. If fewer bytes than this minimum are waiting
+/// for the peer, the peer must take all waiting bytes.
 const PROGRESS_BYTES: usize = 16 * 1_024;
 
-/// Forwards reads and writes to the inner stream. A write fails with `TimedOut` if the peer is too slow. The peer
-/// is too slow if, within `stall_max`, it takes neither [`PROGRESS_BYTES`] nor all waiting bytes.
+/// Forwards reads and writes to the inner stream. A write fails with `TimedOut` if the peer is too slow. A peer is too
+/// slow if it takes neither [`PROGRESS_BYTES`] bytes nor all waiting bytes within `stall_max`.
 pub(crate) struct WriteTimeout<S> {
     stream: S,
     stall_max: Duration,
-    /// The timer, which runs while bytes wait for the peer.
+    /// The timer that runs while bytes are waiting for the peer.
     timer: Option<Pin<Box<Sleep>>>,
     /// The number of bytes that the peer has taken since the timer started.
     taken: usize,

@@ -1,4 +1,4 @@
-//! The parameters of a timeline request, and the series that match it.
+//! The parameters of a timeline request, and the series that match the request.
 
 use super::range::AskedRange;
 use crate::api::error::ApiError;
@@ -10,21 +10,21 @@ use crate::core::event::Severity;
 use crate::core::rollup::{DAY_MS, RollupSeries};
 use crate::store::reads::{EveryTotal, TotalItem};
 
-/// Maximum number of event types for which one answer reads the rollups of all cities. Each event type costs at least
-/// half a read unit.
+/// Maximum number of event types for which one answer reads the rollups of all cities. Reading the rollups of one event
+/// type costs at least half a read unit.
 const TYPES_READ_MAX: usize = 400;
-/// Maximum number of series that are read for one answer. Each series costs half a read unit, plus one unit for
-/// each window that is not final.
+/// Maximum number of series that are read for one answer. Reading a series costs half a read unit, plus one read unit
+/// for each window that is not final.
 pub(super) const SERIES_READ_MAX: usize = 400;
-/// Maximum number of windows that are read for one answer, as estimated from the totals. This maximum allows one day of
-/// 416 series, or one week of 59 series.
+/// Maximum number of windows that are read for one answer, as estimated from the totals. With windows of five minutes,
+/// 120,000 windows suffice for 416 series over one day, or for 59 series over one week.
 pub(super) const WINDOWS_MAX: u64 = 120_000;
 
 /// Maximum and minimum of the default number of series that an answer lists.
 const LISTED_MAX: usize = 50;
 const LISTED_MIN: usize = 5;
-/// The default number of listed series multiplied by the number of days in the range: 50 series for 36 days, or 5
-/// series for a year.
+/// By default, the number of listed series is `LISTED_DAYS` divided by the number of days in the range. For example, an
+/// answer lists 50 series for a range of 36 days, and 5 series for a range of one year.
 const LISTED_DAYS: usize = 1_825;
 
 /// The parameters of a timeline request.
@@ -36,7 +36,7 @@ pub(super) struct TimelineQuery {
     pub(super) event_type: Option<String>,
     pub(super) severity: Option<Severity>,
     pub(super) limit: Option<usize>,
-    /// True if the answer also contains the previous range of the same length.
+    /// True if the answer also contains the counts of the preceding range of the same length.
     pub(super) with_previous: bool,
 }
 
@@ -50,7 +50,7 @@ impl TimelineQuery {
         })
     }
 
-    /// Returns the text that identifies an answer in the cache.
+    /// Returns the text that identifies the answer to this query in the cache.
     pub(super) fn key(&self) -> String {
         let TimelineQuery {
             range,
@@ -73,22 +73,23 @@ impl TimelineQuery {
 
 /// The series that match a request.
 pub(super) struct MatchingSeries {
-    /// The series to read, with the largest series first.
+    /// The series that the request reads, with the largest series first.
     pub(super) read: Vec<TotalItem>,
     pub(super) series_total: usize,
-    /// The event types of the matching series, or `None` if the request names a city. If the value is a list, the
-    /// rollups of all cities for the listed event types cover all matching series.
+    /// The event types of the matching series, or `None` if the request names a city. If the field contains a list, the
+    /// rollups of all cities for the listed event types together cover all matching series.
     pub(super) all_cities: Option<Vec<String>>,
     /// The sums over all matching series.
     pub(super) all: TotalItem,
-    /// True if the sums in `all` come from the progress items, which may be newer than the totals of the series.
+    /// True if the sums in `all` come from the progress items. The progress items may be newer than the totals of the
+    /// series.
     pub(super) from_progress: bool,
     pub(super) read_ms: UnixMs,
 }
 
 impl MatchingSeries {
-    /// Returns the matching series with a shorter list `read`. The series in this list have at most [`WINDOWS_MAX`]
-    /// windows in a range of the given length.
+    /// Returns a copy of the matching series with a shorter list `read`. In a range of the given length, the series in
+    /// the shorter list together have at most [`WINDOWS_MAX`] windows.
     pub(super) fn with_windows_of(&self, range_ms: i64) -> MatchingSeries {
         // A series has at most one window per event, and at most twelve windows per hour.
         let most = u64::try_from(range_ms / HOUR_MS + 1).unwrap_or_default() * 12;
@@ -110,8 +111,8 @@ impl MatchingSeries {
         }
     }
 
-    /// Returns rollups over all cities, or `None` if the request names a city. Together, the rollups cover all matching
-    /// series.
+    /// Returns rollups that sum over all cities, or `None` if the request names a city. The returned rollups together
+    /// cover all matching series.
     pub(super) fn all_rollups(&self) -> Option<Vec<RollupSeries>> {
         let types = self.all_cities.as_ref()?.iter();
         Some(types.map(|name| RollupSeries::all_cities(name)).collect())
@@ -159,8 +160,8 @@ async fn find_all(state: &ApiState, query: &TimelineQuery) -> Result<MatchingSer
             read_ms: totals.read_ms,
         });
     }
-    // The sums are already known, so this read only finds the series to list. If there are very many series, the first
-    // read may take longer than the request. The answer then lists no series.
+    // The sums over all series are already known, so the totals are read only to find the series to list. If there are
+    // very many series, the first read of the totals may take longer than the request, and the answer lists no series.
     let totals = state.totals_soon().await.unwrap_or_default();
     Ok(MatchingSeries {
         read: choose(&totals.every.largest, query),
@@ -190,8 +191,8 @@ async fn find_type(
     })
 }
 
-/// Finds the largest series of a city. If there are too many series to read, only the series of the requested city are
-/// read.
+/// Finds the largest series of a city. If there are too many series to read all of them, the function reads only the
+/// series of the requested city.
 async fn find_city(
     state: &ApiState,
     query: &TimelineQuery,

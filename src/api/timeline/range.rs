@@ -11,10 +11,11 @@ use crate::core::time::TIME_MS_END;
 
 /// The number of hours that a timeline covers if the client names no range.
 const HOURS_DEFAULT: u32 = 6;
-/// Largest value of `hours`, which is the length of a leap year. A client requests a longer range with `from`.
+/// Maximum value of the parameter `hours`: the number of hours in a leap year. For a longer range, a client uses the
+/// parameter `from`.
 const HOURS_MAX: u32 = 8_784;
-/// The end of a range is rounded up to a multiple of this number of milliseconds. Requests that arrive shortly after
-/// each other can therefore share an answer.
+/// The end of a range is rounded up to a multiple of this number of milliseconds. Because of the rounding, requests
+/// that arrive shortly after each other have the same range and can use the same cached answer.
 const TO_MS: i64 = 300_000;
 
 /// The beginning of a range.
@@ -80,7 +81,7 @@ impl AskedRange {
     }
 
     /// Returns the range that ends at `to_ms`. `first_ms` is the start of the first rolled-up hour with an event, if
-    /// this start is known.
+    /// that hour is known.
     pub(super) fn ending_at(&self, to_ms: UnixMs, first_ms: Option<UnixMs>) -> StepRange {
         let from_ms = match self.begin {
             Begin::Before(span_ms) => to_ms - span_ms,

@@ -1,6 +1,6 @@
 //! Converts a timeline to the rows of an export: one row for each series and step with events.
 //!
-//! The event counts of all rows add up to `totals` of the timeline.
+//! The event counts of all rows add up to the event count in the timeline's field `totals`.
 
 use serde::Serialize;
 
@@ -9,17 +9,18 @@ use super::grid::Grid;
 use crate::api::export::ExportRow;
 use crate::core::time::format_seconds;
 
-/// The counts of one series in one step. A row without a city contains the counts of all series that are not listed.
+/// The counts of one series in one step. A row without a city contains the counts of all series that the timeline does
+/// not list.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub(super) struct StepRow {
     /// First instant of the step.
     step_start: String,
     /// First instant after the step.
     step_end: String,
-    /// The city; absent in rows of the series that are not listed.
+    /// The city, or `None` in a row that sums the series that the timeline does not list.
     #[serde(skip_serializing_if = "Option::is_none")]
     city: Option<String>,
-    /// The event type; absent in rows of the series that are not listed.
+    /// The event type, or `None` in a row that sums the series that the timeline does not list.
     #[serde(skip_serializing_if = "Option::is_none")]
     event_type: Option<String>,
     event_count: u64,
@@ -27,7 +28,7 @@ pub(super) struct StepRow {
     severity_medium: u64,
     severity_high: u64,
     severity_critical: u64,
-    /// False if a window of the step may still change.
+    /// False if the counts of a window in this step may still change.
     #[serde(rename = "final")]
     is_final: bool,
 }
@@ -47,8 +48,8 @@ impl ExportRow for StepRow {
     ];
 }
 
-/// Returns the rows of the listed series, with the largest series first. The rows of the series that are not listed
-/// come last. The rows of each series are sorted by time.
+/// Returns the rows of the listed series, with the largest series first. The last rows contain the sums of the series
+/// that the timeline does not list. The rows of each series are sorted by time.
 pub(super) fn rows_of(timeline: &Timeline, grid: &Grid) -> Vec<StepRow> {
     let listed = timeline.series.iter().map(|series| {
         let names = Some((&series.city, &series.event_type));

@@ -34,8 +34,8 @@ pub(super) fn make_timeline(
             steps: list_steps(steps, query.severity),
         });
     }
-    // Windows do not count late events. If the range contains all events that windows count, all late events belong to
-    // the range, too.
+    // Windows do not count late events. If the range contains every event that any window counts, the range also
+    // contains all late events.
     let is_everything = range.iter().sum::<u64>() == matching.all.event_count;
     let late_count = (is_everything && query.severity.is_none()).then_some(matching.all.late_count);
     let days = (grid.unit == StepUnit::Day).then(|| grid.starts().iter().copied());
@@ -72,22 +72,23 @@ pub(super) fn make_timeline(
 
 /// Raises the totals of all time to at least the sums of the range.
 ///
-/// The range is read after the totals, so the windows may count events that the totals do not count yet. If the totals
-/// were not raised, a range could show more events than the totals of all time.
+/// The windows of the range are read after the totals rows, so the windows may count events that the totals rows did
+/// not count yet. If the totals of all time were not raised, an answer could show more events for the range than for
+/// all time.
 fn raise_totals(matching: &mut MatchingSeries, collected: &Collected) {
     let mut all = matching.all.clone();
     for (total, steps) in matching.read.iter_mut().zip(&collected.by_series) {
         raise_total(total, &mut all, sum(steps));
     }
     raise_total(&mut all, &mut TotalItem::default(), sum(&collected.all));
-    // If the sums come from progress items, the sums may already count events that the totals rows do not count yet.
-    // Raising such sums could count events twice.
+    // Sums from progress items may already count events that the totals rows do not count yet. Raising the sums from
+    // progress items could therefore count an event twice.
     if !matching.from_progress {
         matching.all = all;
     }
 }
 
-/// Raises a total to at least `counts`, and raises the sum over all series by the same amount.
+/// Raises the total of one series to at least `counts`, and raises the sums in `all` by the same amount.
 fn raise_total(total: &mut TotalItem, all: &mut TotalItem, counts: SeverityCounts) {
     let raise = |count: &mut u64, sum: &mut u64, least: u64| {
         *sum += least.saturating_sub(*count);
@@ -109,7 +110,7 @@ fn sum(steps: &StepCounts) -> SeverityCounts {
     sums
 }
 
-/// Subtracts the counts of one series from the sums in `all`.
+/// Subtracts the counts of one series (`own`) from the sums over all series (`all`).
 fn subtract_steps(all: &mut StepCounts, own: &StepCounts) {
     for (step, counts) in own {
         let Some(left) = all.get_mut(step) else {
@@ -204,8 +205,9 @@ mod tests {
         Grid::new(range, None, 300_000, &TimeZone::UTC).unwrap()
     }
 
-    /// Returns three steps with 1, 2 and 4 events of low severity. Each step also has one event of critical severity,
-    /// and the last step is open.
+    /// Returns counts for `series` series, which all have the same counts. Each series has three steps with 1, 2 and 4
+    /// events of low severity. Each of the three steps also has one event of critical severity, and the third step may
+    /// still change.
     fn collected(series: usize) -> Collected {
         let steps = StepCounts::from([(0, [1, 0, 0, 1]), (1, [2, 0, 0, 1]), (11, [4, 0, 0, 1])]);
         let mut all = StepCounts::new();

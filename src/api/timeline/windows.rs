@@ -14,25 +14,25 @@ use crate::core::keys::series;
 use crate::store::error::StoreError;
 use crate::store::reads::Range;
 
-/// Maximum number of windows that one part of a read can return. A request reads two parts at the same time, which
-/// together cost less than its read ceiling. Each request therefore completes at least one part.
+/// Maximum number of windows that one part of a read can return. A request reads two parts at the same time. Two parts
+/// together cost less than the request's limit of read units, so each request completes at least one part.
 const PART_WINDOWS_MAX: u32 = 2_016;
 const PARTS_AT_A_TIME: usize = 2;
 
-/// The windows that were read before the request reached its read ceiling, grouped by series.
+/// The windows that were read before the request reached its limit of read units, grouped by series.
 pub(super) struct WindowsRead {
     pub(super) windows: BTreeMap<String, Vec<SeriesWindow>>,
-    /// The number of series at the beginning of the list whose windows are complete. If this number is smaller than the
-    /// number of all series, the request has reached its read ceiling.
+    /// The number of series, from the beginning of the list, whose windows were read completely. If `series_complete`
+    /// is smaller than the number of requested series, the request has reached its limit of read units.
     pub(super) series_complete: usize,
 }
 
 /// Returns the windows of each series in the hours that overlap `[to_ms - span_ms, to_ms)`. If the request reaches its
-/// read ceiling, the function returns only the windows of some series at the beginning of the list.
+/// limit of read units, the function returns only the windows of the series at the beginning of `names`.
 ///
 /// # Errors
-/// Returns `TooCostly` if the read ceiling does not suffice for even one series, and otherwise the error of a failed
-/// read.
+/// Returns `TooCostly` if the limit of read units does not suffice for even one series, and otherwise the error of a
+/// failed read.
 pub(super) async fn read_windows(
     state: &ApiState,
     names: &[String],
@@ -59,8 +59,8 @@ pub(super) async fn read_windows(
     let mut series_complete = names.len();
     while let Some((first, hours, names, answer)) = reading.next().await {
         let answer = match answer {
-            // The parts arrive in the order of their first series. All series before the first series of the failed
-            // part are therefore complete.
+            // All series before the first series of the failed part were read completely, because the parts arrive
+            // sorted by their first series.
             Err(StoreError::TooCostly { .. }) if first > 0 => {
                 series_complete = first;
                 break;
@@ -93,8 +93,9 @@ pub(super) async fn read_windows(
     })
 }
 
-/// The hours that are missing in the cache. For each range of hours, the map contains the indexes of the series for
-/// which exactly these hours are missing. One read then covers all of these series.
+/// The hours that are missing from the cache. Each key of the map is a range of hours. Each value contains the indexes
+/// of the series for which exactly the hours of the key are missing. A single read can fetch one range of hours for
+/// several series.
 type MissingHours = BTreeMap<(i64, i64), Vec<usize>>;
 
 /// Returns the cached windows, and the hours whose windows are not in the cache.
@@ -123,7 +124,8 @@ fn look_up(
     (found, missing)
 }
 
-/// Splits a read into parts of at most [`PART_WINDOWS_MAX`] windows. The parts are sorted by their first series.
+/// Splits a read into parts of at most [`PART_WINDOWS_MAX`] windows. Returns the parts sorted by the index of their
+/// first series.
 fn split_into_parts(missing: MissingHours) -> Vec<(HourRange<i64>, Vec<usize>)> {
     let mut parts = Vec::new();
     for ((from, until), ranks) in missing {
@@ -138,9 +140,9 @@ fn split_into_parts(missing: MissingHours) -> Vec<(HourRange<i64>, Vec<usize>)> 
 
 /// Caches the hours in which every window is final.
 ///
-/// The caller must leave out hours that may still change. Until the watermarks of all partitions have passed an hour, a
-/// series may get its first window in this hour. If the topic is recreated, the newest hour with a window and the hour
-/// before it may change.
+/// The caller must pass only hours whose windows can no longer change. A series may still get its first window in an
+/// hour until the watermarks of all partitions have passed that hour. If the topic is recreated, windows may change in
+/// the newest hour that has a window, and in the preceding hour.
 fn cache_final_hours(
     cache: &WindowCache,
     names: &[String],
