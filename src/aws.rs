@@ -26,7 +26,7 @@ use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use base64::Engine as _;
 
 /// Time after which the client closes an idle connection. Load balancers and NAT gateways drop idle connections after a
-/// minute or more. With a longer time, only a few more requests would reuse a connection.
+/// minute or more. If idle connections stayed open longer, only a few more requests would reuse a connection.
 const POOL_IDLE: Duration = Duration::from_secs(20);
 
 /// Returns an HTTP client for `http` and `https`.
@@ -38,8 +38,8 @@ pub fn http_client() -> SharedHttpClient {
     })
 }
 
-/// The `https` client of the whole process. All AWS clients share this client's connections, so the certificate
-/// authorities are loaded only once.
+/// The `https` client that all parts of the process share. All AWS clients share this client's connections, so the
+/// certificate authorities are loaded only once.
 static TLS: LazyLock<SharedHttpClient> = LazyLock::new(|| {
     let found = rustls_native_certs::load_native_certs().certs.len();
     let store = if found > 0 {
@@ -66,7 +66,7 @@ fn tls_client_through(store: TrustStore, proxy: ProxyConfig) -> SharedHttpClient
         .with_trust_store(store)
         .build()
         .expect("a context with only a trust store is valid");
-    // The code builds its own connector, because the client's builder has no option for a proxy.
+    // This function creates the connector itself, because the builder of the HTTP client has no option for a proxy.
     aws_smithy_http_client::Builder::new().build_with_connector_fn(move |settings, components| {
         let mut builder = Connector::builder()
             .pool_idle_timeout(POOL_IDLE)

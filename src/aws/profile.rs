@@ -2,8 +2,8 @@
 //! name for a role.
 //!
 //! The features `sso` and `credentials-login` of `aws-config` are off, for the reason given in Cargo.toml. Without
-//! `sso` and `credentials-login`, the library reports an unsupported login only when it needs credentials. Without the
-//! check in this module, a service would retry an unsupported login forever.
+//! `sso` and `credentials-login`, the library reports an unsupported login only when it needs credentials. If this
+//! module did not reject unsupported logins, a service would retry an unsupported login forever.
 
 use aws_config::profile::{Profile, ProfileSet, load};
 use aws_runtime::env_config::file::{EnvConfigFileKind, EnvConfigFiles};
@@ -44,7 +44,8 @@ pub async fn files_with_session_name() -> EnvConfigFiles {
     }
 }
 
-/// Loads the AWS profiles. Returns `None` if a file is invalid, because the AWS library reports that error itself.
+/// Loads the AWS profiles. Returns `None` if a profile file is invalid. The AWS library itself reports an error for an
+/// invalid profile file.
 async fn load_profiles() -> Option<ProfileSet> {
     load(&Fs::real(), &Env::real(), &EnvConfigFiles::default(), None)
         .await
@@ -67,8 +68,8 @@ fn credentials_profile(profiles: &ProfileSet) -> Option<&Profile> {
 fn login_refusal(profiles: &ProfileSet) -> Option<Failure> {
     let profile = credentials_profile(profiles)?;
     let has = |names: &[&str]| names.iter().any(|name| profile.get(name).is_some());
-    // If a profile has several kinds of login, the AWS library uses the kind that matches first. The `if` conditions
-    // below follow the library's order.
+    // If a profile contains several kinds of login, the AWS library tries the kinds in a fixed order and uses the first
+    // match. The `if` conditions below have the same order as in the AWS library.
     let way = if has(&["credential_source", "web_identity_token_file"]) {
         return None;
     } else if has(&["sso_session", "sso_start_url", "sso_account_id"]) {
@@ -86,8 +87,8 @@ fn login_refusal(profiles: &ProfileSet) -> Option<Failure> {
     )))
 }
 
-/// Returns the text of a config file that adds a session name. Returns `None` if the profile has no role, or already
-/// has a session name.
+/// Returns the text of an AWS config file that adds a session name to the selected profile. Returns `None` if the
+/// profile has no role, or already has a session name.
 fn session_name_file(profiles: &ProfileSet) -> Option<String> {
     let name = profiles.selected_profile();
     let profile = profiles.get_profile(name)?;
@@ -186,7 +187,7 @@ source_profile = circle
         ] {
             let addition = session_name_file(&parsed(name, CONFIG).await);
             assert_eq!(addition.as_deref(), wanted, "{name}");
-            // The AWS library merges the added text with the profile from the user's file.
+            // The AWS library merges the added config file with the profile from the user's config file.
             if let Some(addition) = addition {
                 let merged = parsed(name, &format!("{CONFIG}{addition}")).await;
                 let profile = merged.get_profile(name).unwrap();

@@ -2,8 +2,8 @@
 //! each role.
 //!
 //! The template is generated from the same table specifications that `init-tables` uses. After creating the stack, the
-//! operator still runs `init-tables` once. `init-tables` keeps the tables of the stack, writes the config item and
-//! creates the topics.
+//! operator must also run `init-tables` once. `init-tables` keeps the tables that CloudFormation has created, writes
+//! the config item, and creates the Kafka topics.
 
 use serde_json::{Map, Value, json};
 
@@ -59,7 +59,7 @@ fn parameters() -> Value {
 fn tables(names: &TableNames) -> Map<String, Value> {
     let mut resources = Map::new();
     // CloudFormation would create all tables at once, but DynamoDB allows the creation of only one table with an index
-    // at a time. Each table with an index therefore depends on the previous table with an index.
+    // at a time. The template makes each table with an index depend on the previous table with an index.
     let mut previous: Option<String> = None;
     let incidents = (incidents_spec(names), "incidents");
     for (spec, suffix) in specs(names).into_iter().zip(TABLES).chain([incidents]) {
@@ -80,7 +80,7 @@ fn tables(names: &TableNames) -> Map<String, Value> {
 }
 
 fn policy(user: TableUser, names: &TableNames) -> Value {
-    // CloudFormation replaces the placeholders in the ARN by the AWS partition, the Region and the account.
+    // CloudFormation replaces the placeholders in the ARN with the AWS partition, the Region and the account.
     let arn = "arn:${AWS::Partition}:dynamodb:${AWS::Region}:${AWS::AccountId}:table/";
     // The template creates the tables, so `init-tables` only needs the right to describe them.
     let grants = match user {
@@ -170,7 +170,7 @@ mod tests {
     use crate::store::embedded;
     use crate::store::tables::{describe_table, differences};
 
-    /// Creates the tables like CloudFormation, and compares them like `init-tables --check`.
+    /// Creates the tables from the template, and tests that `init-tables --check` would find no differences.
     #[tokio::test]
     async fn the_template_creates_the_tables_that_init_tables_expects() {
         let db = dynoxide::Database::memory().unwrap();

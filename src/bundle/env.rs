@@ -4,11 +4,11 @@ use std::fmt::Write as _;
 
 use crate::settings::{Role, command};
 
-/// Options that a service must not use. Some of these options, such as `--stop-at-end`, make the role end, and systemd
-/// would then start the role again. The remaining options in this list have an effect only with an option that makes
-/// the role end.
+/// Options that a service must not use. Some of these options, such as `--stop-at-end`, make the role exit, and systemd
+/// would then start the role again. The other options in the list only have an effect together with an option that
+/// makes the role exit.
 const NOT_FOR_SERVICES: [&str; 18] = [
-    // The unit of `produce --accept` sets the option `--accept` itself.
+    // The systemd unit of `produce --accept` already sets the option `--accept`.
     "accept",
     "stop_at_end",
     "from_dlq",
@@ -29,9 +29,9 @@ const NOT_FOR_SERVICES: [&str; 18] = [
     "skip_bad",
 ];
 
-/// The options of `produce` in the file `accept.env`, in addition to the options under the heading [`ACCESS`].
+/// The options of `produce` that the file `accept.env` contains in addition to the access options ([`ACCESS`]).
 const FOR_ACCEPT: [&str; 2] = ["heartbeat", "listen"];
-/// The environment file of the unit for `produce --accept`.
+/// The name of the environment file for the systemd unit of `produce --accept`.
 const ACCEPT: &str = "accept.env";
 /// The heading above the access options in the help text. Each service has its own access options, because clients that
 /// send events should not be able to read the API with their tokens.
@@ -79,7 +79,7 @@ pub(super) fn files() -> Vec<(String, String)> {
             let id = arg.get_id().as_str();
             let is_elsewhere = role == Role::Produce && id != "listen" && is_own(arg);
             if is_elsewhere {
-                // The setting is in the file of the unit for `produce --accept`.
+                // Only the file `accept.env` contains the access options of `produce`.
             } else if !is_common(arg) {
                 setting(&mut own, arg);
             } else if !seen.contains(&id) {

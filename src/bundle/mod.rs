@@ -1,8 +1,9 @@
 //! The files for installation and monitoring that are part of the binary. `citystream print WHAT` prints them.
 //!
-//! Units, alert rules, dashboards and the scrape configuration are copies of files in the source tree. The environment
-//! files are generated from the options. The policies and the CloudFormation template are generated from the tables and
-//! rights that `init-tables` and the roles use. All printed files therefore match the version of the binary.
+//! The systemd units, alert rules, dashboards and scrape configuration are copies of files in the source tree. The
+//! environment files are generated from the command-line options. The policies and the CloudFormation template are
+//! generated from the tables and rights that `init-tables` and the roles use. All printed files match the version of
+//! the binary.
 
 mod cloudformation;
 mod command_line;
@@ -111,7 +112,7 @@ pub(crate) fn policy(role: Role, prefix: &str) -> Result<String, SettingsError> 
 
 fn policy_text(user: TableUser, prefix: &str) -> String {
     // IAM does not allow a wildcard for the AWS partition, so the function derives the partition from the Region. The
-    // Region and the account can be wildcards, because the policy names the tables.
+    // Region and the account can be wildcards, because the policy lists the tables by name.
     let region = ["AWS_REGION", "AWS_DEFAULT_REGION"].map(std::env::var);
     let region = region
         .into_iter()

@@ -16,7 +16,7 @@ use crate::store::rights::{Grant, TableUser, try_grant};
 use crate::store::{config, tables};
 
 /// Maximum accepted difference between this host's clock and the clock of AWS, in seconds. AWS refuses requests if the
-/// difference is 300 seconds or more.
+/// clocks differ by 300 seconds or more.
 const SKEW_S_MAX: f64 = 5.0;
 
 pub(crate) async fn check(
@@ -196,11 +196,11 @@ async fn check_rights(table: &mut CheckTable, client: &Client, names: &TableName
     for grant in user.grants() {
         match try_grant(client, names, grant).await {
             Ok(()) => tried += 1,
-            // Only installations with `notify` have the table of incidents.
+            // Only installations that use `notify` have the table of incidents.
             Err(error) if is_optional(grant) && error.kind() == StoreErrorKind::NotFound => {
                 skipped += 1;
             }
-            // If the role lacks the right, the error does not show whether the table exists.
+            // If the role lacks the right to query the table, the error does not show whether the table exists.
             Err(error) if is_optional(grant) && error.kind() == StoreErrorKind::Denied => {
                 skipped += 1;
                 let found = "missing; the API cannot list incidents";

@@ -7,8 +7,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::{CheckTable, Outcome};
 
-/// The lowest acceptable limit of open files. A limit of 4,096 files suffices for the connections of a server and for
-/// the requests of a consumer.
+/// The lowest acceptable limit for the number of open files. A limit of 4,096 files suffices for the connections of a
+/// server and for the requests of a consumer.
 const OPEN_FILES_MIN: u64 = 4_096;
 /// Maximum wait for an answer from the program that already uses the role's port.
 const ANSWER_LIMIT: Duration = Duration::from_secs(2);

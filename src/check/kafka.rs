@@ -17,7 +17,8 @@ const BROKERS_REMEDY: &str = "check the state of the brokers, and try again";
 pub(crate) async fn check(table: &mut CheckTable, args: &KafkaArgs, user: KafkaUser<'_>) {
     check_names(table, args).await;
     if args.kafka_auth == KafkaAuth::MskIam && user == KafkaUser::FromDlq {
-        // Brokers do not report their version, so `check` cannot test whether the version is new enough.
+        // Brokers do not report their version, so `check` cannot test whether the brokers support transactions with
+        // IAM.
         let found = "MSK accepts them with msk-iam from Kafka 3.8 on";
         let remedy = "use a cluster with Kafka 3.8 or later";
         table.add_bad(Outcome::Note, "transactions", found, remedy);
@@ -108,8 +109,8 @@ async fn check_names(table: &mut CheckTable, args: &KafkaArgs) {
 
 /// Tests whether a topic has the expected settings, and whether the role has the rights that it needs on the topic.
 ///
-/// `spec` describes the expected topic, except for its number of partitions. The number of partitions comes from the
-/// existing topic, because the operator chooses that number.
+/// `spec` contains the expected settings of the topic. The function takes the number of partitions from the existing
+/// topic, because the operator chooses the number of partitions.
 async fn check_topic(
     table: &mut CheckTable,
     admin: &Admin,
@@ -168,8 +169,8 @@ async fn check_topic(
     add_rights(table, args, &need, Ok(rights));
 }
 
-/// Adds a row for a missing topic. If the role would create the topic, the function also tests the right to create the
-/// topic.
+/// Adds a row about a missing topic to the printed table. If the role would create the topic, the function also tests
+/// the right to create the topic.
 async fn check_missing_topic(
     table: &mut CheckTable,
     admin: &Admin,

@@ -1,7 +1,8 @@
 //! `citystream check`: tests whether a role can run on this host, before the role is started.
 //!
 //! The command parses the settings as the role would, and then tests the host, Kafka and DynamoDB with calls that
-//! change nothing. The command prints one row for each test. A row for a failed test also says what to do:
+//! change nothing. The command prints one row for each test. The row of a failed test also tells the operator what to
+//! do:
 //!
 //! ```text
 //! ok     Kafka                3 brokers answer at b-1:9092
@@ -26,8 +27,8 @@ use crate::exit::Exit;
 use crate::output::{columns, lines};
 use crate::settings::hide_login;
 
-/// Minimum terminal width for printing the name and the finding of a test side by side. On a narrower terminal, the
-/// finding is printed below the name of the test.
+/// Minimum number of terminal columns for printing the name and the result of a test side by side. On a narrower
+/// terminal, the result is printed below the name of the test.
 const WIDE_COLUMNS_MIN: usize = 80;
 
 /// The outcome of one test, ordered from best to worst.
@@ -64,9 +65,9 @@ struct CheckRow {
     outcome: Outcome,
     /// The name of the test, such as `topic city-events`.
     what: String,
-    /// The finding of the test, such as `does not exist`.
+    /// The result of the test, such as `does not exist`.
     found: String,
-    /// Advice for the operator, or `None` if the operator need not do anything.
+    /// Advice for the operator, or `None` if the operator does not need to do anything.
     remedy: Option<String>,
 }
 
@@ -91,7 +92,7 @@ impl CheckTable {
         self.add(Outcome::Ok, what, found, None);
     }
 
-    /// Adds a row for a test that found a problem. The row includes advice for the operator.
+    /// Adds a row for a test that found a problem, with advice for the operator.
     fn add_bad(&mut self, outcome: Outcome, what: &str, found: impl Into<String>, remedy: &str) {
         self.add(outcome, what, found, Some(remedy.to_owned()));
     }
@@ -120,7 +121,7 @@ impl CheckTable {
 }
 
 impl CheckRow {
-    /// Returns the row as text. On a terminal, long lines are wrapped. On a narrow terminal, the finding of the test is
+    /// Returns the row as text. On a terminal, long lines are wrapped. On a narrow terminal, the result of the test is
     /// printed below the name of the test.
     fn text(&self, columns: Option<usize>) -> String {
         let name = self.outcome.name();

@@ -1,5 +1,5 @@
-//! `citystream check`: parses the settings of a role like the role itself, and tests everything that the role needs to
-//! run.
+//! `citystream check`: parses the settings of a role as the role itself would, and tests everything that the role needs
+//! to run.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -11,12 +11,12 @@ use crate::notify::config::{NotifyConfig, SecretReading};
 use crate::settings::{Check, Command, KafkaArgs, TableArgs, parse_role};
 use crate::shutdown::Shutdown;
 
-/// The requirements of a role on the host, on Kafka and on DynamoDB.
+/// The port, the Kafka topics and the DynamoDB tables that a role needs.
 struct Needs<'a> {
     /// The name of the option that sets the role's port, and the address to listen on.
     port: Option<(&'static str, SocketAddr)>,
     kafka: Option<(&'a KafkaArgs, KafkaUser<'a>)>,
-    /// The tables that the role uses, and the topic that these tables should count.
+    /// The tables that the role uses, and the topic whose events the tables should count.
     tables: Option<(&'a TableArgs, Option<&'a str>)>,
 }
 

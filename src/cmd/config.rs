@@ -7,8 +7,8 @@ use crate::exit::{Exit, print_parser_message};
 use crate::output::{self, columns, lines};
 use crate::settings::{Config, Effective, Parsed, Role, other_variables, parse_role};
 
-/// Number of columns that the origin of a setting needs. On a narrower terminal, the value and its origin are printed
-/// below the name of the setting.
+/// Number of terminal columns that the origin of a setting needs. On a narrower terminal, the value and its origin are
+/// printed below the name of the setting.
 const ORIGIN_COLUMNS: usize = 20;
 
 /// Prints the settings of a role.

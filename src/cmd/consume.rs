@@ -30,7 +30,8 @@ pub async fn run(args: Consume, metrics: Metrics, shutdown: Shutdown) -> anyhow:
     let http_stop = Shutdown::new();
     let served = server::ServeOptions::without_login(&args.allowed_host);
     let http = tokio::spawn(server::serve(listener, router, served, http_stop.clone()));
-    // Only librdkafka can check some of the settings. The role runs this check before it reports that it is ready.
+    // Only librdkafka can check some of the Kafka settings. The role lets librdkafka check the settings before the role
+    // reports that it is ready.
     check_settings(&args)?;
     let client = connect_dynamodb(ConnectOptions {
         attempts: 1,
@@ -54,8 +55,8 @@ pub async fn run(args: Consume, metrics: Metrics, shutdown: Shutdown) -> anyhow:
         && args.log.log_format != Some(LogFormat::Json)
         && can_draw(&std::io::stderr());
     let shown = shows_progress.then(|| progress::show(shown_status));
-    // The pipeline runs in its own task. In the main task, each answer to a request would wake the thread that started
-    // the runtime. Waking that thread costs more than handling the answer.
+    // The pipeline runs in its own Tokio task. If the pipeline ran in the main task, each answer to a request would
+    // wake the main thread. Waking the main thread costs more than handling the answer.
     let result = tokio::spawn(run_with(args, client, host, shutdown))
         .await
         .context("the consumer panicked")?;

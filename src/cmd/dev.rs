@@ -82,8 +82,8 @@ pub async fn run(args: Dev, metrics: Metrics, shutdown: Shutdown) -> anyhow::Res
         shutdown: shutdown.clone(),
     };
     let panel = Panel::new(parts, token.clone());
-    // Only the HTTP server owns the `EventDoor`, because the producer in the `EventDoor` must end before the broker of
-    // the panel ends.
+    // Only the HTTP server owns the `EventDoor`, so that the producer inside the `EventDoor` ends before the embedded
+    // broker ends.
     let door = EventDoor::new(Arc::clone(&producer), TOPIC, &metrics, &shutdown);
     let door = door.with_credit(credit.clone(), PARTITIONS).router();
     let comparing = comparison::watch(panel.clone(), source, raw_ttl_ms, shutdown.clone());
@@ -107,7 +107,8 @@ pub async fn run(args: Dev, metrics: Metrics, shutdown: Shutdown) -> anyhow::Res
     comparing.await.context("the comparison panicked")?;
     telling.await.context("the role notify panicked")?;
     http.await.context("the HTTP server panicked")?;
-    // The panel owns the broker and is dropped last, because all other parts need the broker until they end.
+    // The variable `panel` owns the embedded broker and is dropped last, because all roles need the broker until they
+    // end.
     drop(panel);
     result
 }

@@ -1,7 +1,8 @@
-//! The subcommands. Each subcommand has a small file, which builds its parts from the settings and runs them.
+//! The subcommands. Each subcommand has its own file, which creates the components of the subcommand from the settings
+//! and runs them.
 //!
-//! The function `run` of each subcommand returns when its work is done. After `shutdown` is triggered, `run` returns
-//! when all requests in flight are finished.
+//! The function `run` of each subcommand returns when its work is done. After `shutdown` is triggered, the function
+//! `run` returns when all requests in flight are finished.
 
 pub mod check;
 pub mod config;

@@ -1,4 +1,4 @@
-//! `citystream notify`: finds incidents in the log by rules, and sends messages about them to receivers.
+//! `citystream notify`: finds incidents in the log according to rules, and sends messages about incidents to receivers.
 
 use std::sync::Arc;
 

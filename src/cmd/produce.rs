@@ -83,7 +83,8 @@ pub async fn run(args: Produce, metrics: Metrics, shutdown: Shutdown) -> anyhow:
 
     let plan = plan(&args);
     let (bad_lines, stop) = (Arc::clone(&report), shutdown.clone());
-    // The producer must outlive the report, because dropping the producer counts undelivered events as failed.
+    // The producer is dropped only after the summary is printed, because dropping the producer counts undelivered
+    // events as failed.
     let sender = Arc::clone(&producer);
     let work = run_blocking(move || {
         let pumped = pump::run(source, &sender, &plan, &stop, &mut |line, reject| {
@@ -178,8 +179,8 @@ impl Guard {
 
 /// Opens the port for health, metrics and events.
 ///
-/// If the default port is already in use, a run that ends by itself continues without a port, because no monitoring
-/// depends on such a run.
+/// If the default port is already in use, a run with a finite source continues without a port. A run that ends by
+/// itself does not need to be monitored.
 async fn open_port(args: &Produce, scheme: &str) -> anyhow::Result<Option<TcpListener>> {
     let bound = server::bind(args.listen, "--listen").await;
     let listener = match bound {
