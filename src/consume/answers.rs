@@ -35,11 +35,11 @@ pub(super) enum Done {
     /// the request began, on the clock of [`crate::sys::boot_ms`].
     ProgressMissing(BootMs, Publish),
     /// The random id of the tables, as read from the config item. The [`BootMs`] is the time at which the read began,
-    /// on the clock of [`crate::sys::boot_ms`].
+    /// measured with [`crate::sys::boot_ms`].
     TablesRead(String, BootMs),
     /// The random id of the tables could not be read.
     TablesUnread(Trouble),
-    /// A table does not exist, or does not contain the config item. The number is the index of this table in
+    /// A table does not exist, or the config item is missing from the table. The value is the table's index in
     /// [`crate::core::keys::TABLES`].
     TableMissing(usize),
     GapRead {
@@ -65,7 +65,7 @@ pub(super) enum Answer {
     /// No broker has returned the offset range of a log, so the read positions must be checked again.
     RangesUnknown,
     /// The number of records that the group must still commit before `consume --stop-at-end` exits. The value is `None`
-    /// if the shell did not request the number, or if Kafka did not answer.
+    /// if the shell did not request the number of records, or if Kafka did not answer.
     AtEnd(Option<u64>),
 }
 
@@ -93,7 +93,7 @@ impl Answers {
         }
     }
 
-    /// Begins a new generation of results, because the consumer uses a new Kafka client. From then on, the shell
+    /// Begins a new generation of results, because the consumer uses a new Kafka client. After this call, the shell
     /// ignores the results of all former Kafka clients.
     pub(super) fn begin_generation(&mut self) {
         self.generation += 1;
@@ -104,7 +104,7 @@ impl Answers {
         generation == self.generation
     }
 
-    /// Sends a result from the Kafka client of the current generation.
+    /// Sends a result of the current Kafka client to the shell.
     pub(super) fn kafka(&self, answer: Answer) {
         self.send(Done::Kafka(self.generation, answer));
     }
@@ -117,7 +117,7 @@ impl Answers {
     }
 }
 
-/// The topic's current id, and the end offset of each partition's log if the shell requested these offsets.
+/// The topic's current id, and the end offset of each partition's log if the shell requested the end offsets.
 pub(super) struct Looked {
     pub(super) topic: TopicNow,
     pub(super) ends: Option<Vec<(i32, Offset)>>,

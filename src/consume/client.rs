@@ -1,4 +1,4 @@
-//! The Kafka client of a consumer, and its replacement when partitions stall.
+//! Manages the Kafka client of a consumer, and replaces the client when partitions stall.
 
 use std::sync::Arc;
 

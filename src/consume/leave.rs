@@ -1,4 +1,5 @@
-//! Shuts the consumer down. Within ten seconds, the consumer stops reading, drains, commits and leaves the group.
+//! Shuts the consumer down. Within ten seconds, the consumer stops reading, drains its partitions, commits and leaves
+//! the group.
 
 use std::time::{Duration, Instant};
 
@@ -14,8 +15,8 @@ use crate::telemetry::steady_ms;
 const SHUTDOWN_DRAIN_MS: i64 = 7_000;
 /// Maximum wait for the last commit before the consumer leaves the group.
 const COMMIT_TIMEOUT: Duration = Duration::from_millis(1_200);
-/// Maximum total time for the drain, the last commit and leaving the group. The total must stay below 10 s, the limit
-/// for the whole shutdown.
+/// Maximum total time for the drain, the last commit and leaving the group. The whole shutdown may take at most 10 s,
+/// so `END_TIMEOUT` must be shorter than 10 s.
 const END_TIMEOUT: Duration = Duration::from_millis(9_400);
 
 impl Shell {
@@ -27,17 +28,17 @@ impl Shell {
         self.drain().await;
         let parts = self.revokes.take_parts();
         // The last commit is sent before the Kafka client closes, so that the next owner of each partition starts at
-        // the partition's boundary (INV-1). Without the last commit, the next owner would start at the previous commit,
-        // and would read the records after it again.
+        // the partition's boundary (INV-1). Without the last commit, the next owner would start at an older commit, and
+        // would read some records a second time.
         self.commit_last(parts).await;
         let ledger = self.pipeline.report().ledger;
-        // The number excludes records that were given up in earlier rebalances, because the new owners of these
-        // partitions read the records.
+        // `given_up` excludes records that were given up in earlier rebalances, because other members of the group read
+        // these records.
         let given_up = ledger.given_up - given_up_before;
         let metrics = &self.host.metrics;
         *metrics.ledger.lock().expect("no panic holds the ledger") = ledger;
-        // The Kafka client leaves the group when its last handle is dropped. The field `requests` holds some of these
-        // handles. The channel of events closes after the client has left the group.
+        // The Kafka client leaves the group when its last handle is dropped. The field `requests` also holds handles of
+        // the Kafka client. The channel of events closes after the client has left the group.
         drop(self.requests);
         let mut events = self.client.close();
         let left = async {
@@ -48,8 +49,8 @@ impl Shell {
             }
         };
         // During a rebalance, Kafka takes a member out of the group only after the other members have joined again. If
-        // the process exits earlier, Kafka keeps the member in the group until its session times out. Until the session
-        // times out, no other member reads the partitions of this member.
+        // the process exits while Kafka waits for other members, Kafka keeps this member in the group until the
+        // member's session times out. Until the session times out, no other member reads the partitions of this member.
         let timeout = END_TIMEOUT.saturating_sub(started.elapsed());
         if tokio::time::timeout(timeout, left).await.is_err() {
             tracing::warn!("Kafka did not confirm in time that this member left the group");

@@ -1,9 +1,10 @@
-//! Finds the facts that a partition needs to start: topic id, config item, commits, progress items, and the ends
-//! of the log.
+//! Finds the facts that the consumer needs to start reading a partition: the topic's id, the config item, the group's
+//! commit, the progress item, and the offset range of the log.
 //!
-//! If facts about one partition are missing, the other partitions start without this partition. The pipeline receives
-//! the reason, and requests the missing facts again later. The topic's id must be read before all other facts. If the
-//! topic's id were read later, facts about a former log could be mistaken for facts about the new log.
+//! If facts about one partition are missing, the consumer still starts reading the other partitions. The pipeline
+//! requests missing facts again later. The topic's id must be read before all other facts about a partition. If the
+//! topic's id were read later, facts about the log of a deleted topic could be mistaken for facts about the new topic's
+//! log.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -31,14 +32,15 @@ use crate::sys;
 /// Maximum wait for a broker's answer to one request.
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Timeout of a request to a partition leader, if requests go to several leaders at the same time. If one leader does
-/// not answer, the partitions of the other leaders start after five seconds at the latest.
+/// not answer, the consumer starts reading the partitions of the other leaders after at most five seconds.
 const LEADER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Maximum number of requests to partition leaders at the same time.
 const QUESTIONS_MAX: usize = 16;
-/// Maximum number of partitions of a topic. With more partitions, a row's fences would not fit into a DynamoDB item.
+/// Maximum number of partitions of a topic. If a topic had more than 1,000 partitions, the fences of a row would not
+/// fit into a DynamoDB item.
 const PARTITIONS_MAX: usize = 1_000;
 
-/// Requests from Kafka and DynamoDB the facts that a partition needs to start.
+/// Finds the facts that the consumer needs to start reading a partition, by sending requests to Kafka and DynamoDB.
 #[derive(Clone)]
 pub(super) struct Locator {
     inquiry: Inquiry,
@@ -47,7 +49,7 @@ pub(super) struct Locator {
     topic: String,
 }
 
-/// A partition for which all facts that it needs to start are known.
+/// A partition that the consumer can start reading, because all necessary facts are known.
 #[derive(Clone, Debug)]
 pub(super) struct Located {
     pub(super) partition: i32,
@@ -56,19 +58,20 @@ pub(super) struct Located {
     pub(super) tables: Tables,
 }
 
-/// The starting partitions, divided into partitions with complete facts and partitions with missing facts.
+/// The result of `Locator::locate`: the partitions for which all facts are known, and the partitions for which facts
+/// are missing.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Found {
     pub(super) located: Vec<Located>,
     pub(super) missing: Vec<Unlocated>,
 }
 
-/// A partition for which some facts that it needs to start are not known yet.
+/// A partition that the consumer cannot start reading yet, because necessary facts are missing.
 #[derive(Clone, Debug)]
 pub(super) struct Unlocated {
     pub(super) partition: i32,
     pub(super) assignment: u64,
-    /// A description of the condition that the partition waits for.
+    /// A description of the condition that the consumer waits for before it reads the partition.
     pub(super) why: String,
 }
 
@@ -87,7 +90,7 @@ impl Locator {
         }
     }
 
-    /// Returns a locator that sends its requests over another Kafka client.
+    /// Returns a copy of this locator that sends its requests through another Kafka client.
     pub(super) fn renewed(&self, inquiry: Inquiry) -> Locator {
         Locator {
             inquiry,
@@ -95,7 +98,8 @@ impl Locator {
         }
     }
 
-    /// Finds the facts that the given partitions need to start, as far as these facts are available now.
+    /// Finds the facts that the consumer needs to start reading the given partitions. The result also lists the
+    /// partitions for which facts are missing.
     pub(super) async fn locate(&self, wanted: Vec<(i32, u64)>) -> Result<Found, SettingsError> {
         match self.try_locate(&wanted).await {
             Ok(found) => Ok(found),
@@ -120,9 +124,9 @@ impl Locator {
         let config = self.config().await?;
         self.claim(&config, &topic_id).await?;
         let (inquiry, partitions) = (self.inquiry.clone(), wanted.iter().map(|(p, _)| *p));
-        // A partition is skipped if its number is not below the topic's partition count. If the topic no longer has
-        // this partition, the group will soon revoke the partition. If the answering broker does not know a new
-        // partition yet, a later attempt finds the partition's facts.
+        // The function skips partitions whose number is not below the topic's partition count. If the topic no longer
+        // has a partition, the group will soon revoke that partition. If the answering broker does not know a new
+        // partition yet, a later attempt finds the facts about the new partition.
         let partitions: Vec<i32> = partitions.filter(|p| *p < count).collect();
         let asked = partitions.clone();
         let commits = run_blocking(move || inquiry.commits(&asked, ANSWER_TIMEOUT))
@@ -134,9 +138,9 @@ impl Locator {
             rules: config.rules,
             keep: keep(config.raw),
         };
-        // The topic's id is read a second time. If the two reads return different ids, the topic was recreated between
-        // them, or one broker did not know the new topic yet. Facts that were requested between the two reads may then
-        // come from two different logs.
+        // The function reads the topic's id again after the requests for the other facts. A different id means that the
+        // topic was recreated in the meantime, or that one broker did not know the new topic yet. If the id is
+        // different, the facts may come from the logs of two different topics.
         if self.topic().await?.0 != topic_id {
             return Err(Trouble::Wait(
                 "the topic to settle, because it was recreated".to_owned(),
@@ -307,7 +311,7 @@ impl Locator {
         .map_err(|e| Trouble::Wait(dynamodb(&e)))
     }
 
-    /// Returns the set of tables that this locator reads.
+    /// Returns the set of DynamoDB tables that the locator reads.
     pub(super) fn tables(&self) -> TableSet {
         self.tables.clone()
     }

@@ -2,8 +2,8 @@
 //!
 //! The consumer thread (`kafka::consumer`) reports records and rebalances. The pipeline (`core::pipeline`) decides what
 //! to do. The shell (`consume::shell`) carries out the pipeline's decisions by sending requests to Kafka and DynamoDB.
-//! `consume::locate` finds the facts that a partition needs to start. If Kafka, the topic or the tables are missing at
-//! the start, the consumer waits and reports the reason.
+//! `consume::locate` finds the facts that the consumer needs to start reading a partition. If Kafka, the topic or the
+//! tables are missing at the start, the consumer waits and reports the reason.
 
 mod answers;
 mod client;
@@ -54,8 +54,8 @@ use shell::{Shell, ShellOptions, done_channel};
 pub use status::{Status, Wait};
 
 /// Maximum number of requests in flight per table. A table answers in 5 to 10 ms, so 64 requests allow about 100,000
-/// items per second. More requests in flight would not be faster: items would wait in DynamoDB instead of in this
-/// process.
+/// items per second. More requests in flight would not increase the speed, because items would only wait in DynamoDB
+/// instead of in this process.
 const REQUESTS_MAX: u32 = 64;
 /// Default session timeout, which `--kafka-property` overrides. With the default timeout, the group notices a killed
 /// member after 10 s.
@@ -64,17 +64,17 @@ const SESSION_TIMEOUT_MS: u64 = 10_000;
 /// A callback that receives a partition and its boundary, which is the offset below which all records are durable.
 pub type SettledCallback = Arc<dyn Fn(i32, i64) + Send + Sync>;
 
-/// The parts of the surrounding process that the pipeline uses, such as its metrics and its status.
+/// The parts of the surrounding process that the pipeline uses, such as the metrics and the status of the process.
 pub struct Host {
     /// The metrics that the pipeline updates.
     pub metrics: Metrics,
     /// The status that the pipeline updates.
     pub status: Arc<Status>,
-    /// A callback that slows down a producer in the same process to the speed of the pipeline. The value is `None` if
+    /// A callback that slows down a producer in the same process to the speed of the pipeline. The field is `None` if
     /// this process has no producer.
     pub settled: Option<SettledCallback>,
-    /// True if producers may set the Kafka timestamps of records. If false, the consumer logs a warning about records
-    /// with such a timestamp.
+    /// True if producers may set the Kafka timestamps of records. If the field is false, the consumer logs a warning
+    /// when a producer has set the timestamp of a record.
     pub producer_time_is_fine: bool,
     /// A partition with lag counts as stalled if it makes no progress for this time, in milliseconds. Only tests use a
     /// value other than [`PATIENCE_MS`](crate::core::stall::PATIENCE_MS).
@@ -113,8 +113,8 @@ pub async fn run_with(
         args.kafka.topic.clone(),
     )
     .context("failed to start the dead-letter producer")?;
-    // The drain after a revoke may take half of the session timeout. The group removes a member that sends nothing for
-    // the whole session timeout.
+    // After a revoke, the drain may take at most half of the session timeout. The group removes a member that sends
+    // nothing for the whole session timeout.
     let drain_max = Duration::from_millis(session_ms / 2);
     let second_reader = SecondReader::new(&config, &args.kafka.topic);
     let start_client = start_client(config, &args, drain_max);
@@ -149,8 +149,8 @@ pub async fn run_with(
 
 /// Returns a function that starts a Kafka client in the consumer group.
 fn start_client(config: ClientConfig, args: &Consume, drain_max: Duration) -> StartClient {
-    // Records in the pipeline may use half of the memory budget. The other half of the budget is for fetched data,
-    // requests in flight, and the program itself.
+    // Records in the pipeline may use half of the memory budget. The other half of the memory budget is for fetched
+    // data, requests in flight, and the program itself.
     let (topic, budget_bytes) = (args.kafka.topic.clone(), args.memory_budget / 2);
     Box::new(move || {
         let budget = Arc::new(Budget::new(budget_bytes));
@@ -177,8 +177,8 @@ pub(crate) fn check_settings(args: &Consume) -> anyhow::Result<()> {
 /// override the operator's properties.
 fn consumer_config(args: &Consume) -> anyhow::Result<ClientConfig> {
     let mut config = client_config(&args.kafka, "consume")?;
-    // Maximum size of the queue of fetched records, in KiB of values. For small records, librdkafka needs about three
-    // times as much memory as this limit.
+    // Maximum total size of the record values in librdkafka's queue of fetched records, in KiB. For small records, the
+    // queue needs about three times as much memory as the record values.
     let queued_kib = (args.memory_budget / 16 / 1024).max(1_024);
     let defaults = [
         ("fetch.queue.backoff.ms", "5".to_owned()),
@@ -189,9 +189,9 @@ fn consumer_config(args: &Consume) -> anyhow::Result<ClientConfig> {
             (args.memory_budget / 16).max(1 << 20).to_string(),
         ),
         // Maximum number of compressed bytes that one fetch response contains for one partition. With librdkafka's
-        // default limit of 1 MiB, six partitions exceeded the memory budget by 100 MiB after decompression. With a
-        // limit of 128 KiB, 24 partitions exceeded the memory budget by 50 MiB. Reading from a broker is as fast with a
-        // limit of 64 KiB as with larger limits.
+        // default of 1 MiB per partition, six partitions exceeded the memory budget by 100 MiB after decompression.
+        // With 128 KiB per partition, 24 partitions exceeded the memory budget by 50 MiB. Fetching at most 64 KiB per
+        // partition is as fast as fetching more.
         (
             "fetch.message.max.bytes",
             (args.memory_budget / 2_048)

@@ -16,7 +16,7 @@ const TICK: Duration = Duration::from_millis(200);
 /// Number of terminal columns that the whole progress line needs. On a narrower terminal, the line omits the bar.
 const COLUMNS_MIN: u16 = 80;
 
-/// A progress line on the terminal. The line is shown until this value is dropped.
+/// A progress line on the terminal. The terminal shows the progress line until the `ProgressLine` is dropped.
 pub(crate) struct ProgressLine {
     task: tokio::task::JoinHandle<()>,
     bar: ProgressBar,
@@ -86,8 +86,8 @@ fn draw(bar: &ProgressBar, (left, total): (u64, u64), progress: &mut Option<Task
     progress.look(steady_ms(), done);
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
     let rate = HumanCount(progress.per_second().round() as u64);
-    // The progress bar's message is set before its position. In the reverse order, the line could briefly show
-    // remaining time although all records are committed.
+    // The progress bar's message is set before the bar's position. If the position were set first, the progress line
+    // could briefly show a remaining time although all records are committed.
     bar.set_message(format!(
         "{rate}/s, {}",
         show_eta(progress.seconds_left(left))

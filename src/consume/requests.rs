@@ -1,5 +1,5 @@
-//! Runs the pipeline's requests to DynamoDB and Kafka. Each request runs as a separate task and sends its result as a
-//! [`Done`].
+//! Sends the pipeline's requests to DynamoDB and Kafka. Each request runs as a separate task, which sends the result to
+//! the shell as a [`Done`].
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -28,7 +28,7 @@ use crate::store::write::Writer;
 use crate::sys;
 use crate::telemetry::unix_ms;
 
-/// Maximum number of offset gaps for which a second read runs at the same time.
+/// Maximum number of offset gaps that are read a second time in parallel.
 const SECOND_READS_MAX: usize = 8;
 
 /// The clients and settings that the requests use.
@@ -40,11 +40,11 @@ pub(super) struct Requests {
     pub(super) answers: Answers,
     /// The topic id that was current when a partition last started.
     topic_id: String,
-    /// The tasks that send dead letters. Each key of the map consists of the partition and the assignment of the
-    /// rejected records.
+    /// The tasks that send dead letters. Each key of the map consists of a partition and the number of the partition's
+    /// assignment to this consumer.
     letters: BTreeMap<(i32, u64), JoinSet<()>>,
-    /// The semaphore that allows only one record to be read again at a time, because each such read opens a separate
-    /// Kafka client.
+    /// The semaphore ensures that only one record at a time is read from Kafka again. Reading a record again opens a
+    /// separate Kafka client.
     reads_again: Arc<Semaphore>,
     second_reads: Arc<Semaphore>,
 }
@@ -70,8 +70,8 @@ impl Requests {
         }
     }
 
-    /// Makes all further requests use a new Kafka client. From then on, the shell ignores results from the former Kafka
-    /// client.
+    /// Makes all further requests use a new Kafka client. After this call, the shell ignores results from the former
+    /// Kafka client.
     pub(super) fn use_client(&mut self, inquiry: Inquiry) {
         self.answers.begin_generation();
         self.locator = self.locator.renewed(inquiry);
@@ -108,8 +108,8 @@ impl Requests {
     /// Sends a row update to DynamoDB.
     ///
     /// If the outcome is unknown, the pipeline sends the same update again, and the row's fence rejects an update that
-    /// was already applied (INV-2). The SDK's own retries are not used. With these retries, all requests would share
-    /// one retry budget, and concurrent requests would exhaust it.
+    /// was already applied (INV-2). The AWS SDK is configured not to retry the update. With retries by the SDK, all
+    /// requests would share one retry budget, and concurrent requests would exhaust this budget.
     pub(super) fn update(&self, update: RowUpdate) {
         let (writer, answers) = (self.writer.clone(), self.answers());
         tokio::spawn(async move {
@@ -186,8 +186,8 @@ impl Requests {
 
     /// Requests the topic's current id before a commit.
     ///
-    /// If the topic was recreated, the pipeline drops the restart points of the former log. In the new log, the records
-    /// before these restart points are not durable (INV-1).
+    /// If the topic was recreated, the pipeline drops the restart points of the former log. A restart point of the
+    /// former log is wrong for the new log, because the new log's records below that offset are not durable (INV-1).
     pub(super) fn check_topic(&self) {
         let (inquiry, answers) = (self.locator.inquiry(), self.answers());
         tokio::spawn(async move {
@@ -199,22 +199,23 @@ impl Requests {
 
     /// Commits restart points to the consumer group. All records before a restart point are durable (INV-1).
     ///
-    /// The commit runs on a thread for blocking calls. A commit on the consumer thread was rejected, because the thread
-    /// would stop polling while the coordinator does not answer (INV-5).
+    /// The commit runs on a thread for blocking calls instead of the consumer thread. If the consumer thread waited for
+    /// the group coordinator, it would stop polling Kafka (INV-5).
     pub(super) fn commit(&self, parts: Vec<CommitPart>) {
         let (inquiry, answers) = (self.locator.inquiry(), self.answers());
         tokio::spawn(async move {
             let result = run_blocking(move || inquiry.commit(&parts)).await;
             if let Err(error) = &result {
-                // A commit usually fails because a rebalance is in progress. The next commit includes the same or later
-                // restart points.
+                // A commit usually fails because a rebalance is in progress. A failed commit is harmless, because the
+                // next commit contains the same restart points or later ones.
                 tracing::debug!(%error, "failed to commit, trying again");
             }
             answers.kafka(Answer::Committed(result.is_ok()));
         });
     }
 
-    /// Waits for the duration `wait`, and then finds the facts that the given partitions need to start.
+    /// Waits for the duration `wait`, and then finds the facts that the consumer needs to start reading the given
+    /// partitions.
     pub(super) fn locate(&self, wanted: Vec<(i32, u64)>, wait: Duration) {
         let (locator, answers) = (self.locator.clone(), self.answers());
         tokio::spawn(async move {
@@ -224,10 +225,10 @@ impl Requests {
         });
     }
 
-    /// Waits for the duration `wait`, and then reads the offsets of a gap a second time.
+    /// Waits for the duration `wait`, and then reads the missing offsets of `gap` a second time.
     ///
-    /// The second read uses a separate Kafka client, because the consumer's client may have skipped records. Committing
-    /// an offset after skipped records would lose these records (INV-6).
+    /// A separate Kafka client reads the missing offsets, because the consumer's client may have skipped records.
+    /// Committing an offset after skipped records would lose these records (INV-6).
     pub(super) fn read_gap(&self, partition: i32, assignment: u64, gap: Gap, wait: Duration) {
         let (reader, answers) = (Arc::clone(&self.second_reader), self.answers());
         let turn = Arc::clone(&self.second_reads);
@@ -294,15 +295,15 @@ impl Requests {
         });
     }
 
-    /// Runs a task that sends a dead letter. The task is aborted when the assignment of the record ends. Without the
-    /// abort, the task would keep the record in memory for as long as Kafka refuses the dead letter. The next owner of
-    /// the partition reads the record again and sends its dead letter.
+    /// Runs a task that sends a dead letter. The task is aborted when the assignment of the record's partition ends. If
+    /// the task were not aborted, it would keep the record in memory for as long as Kafka refuses the dead letter. The
+    /// next owner of the partition reads the rejected record again and sends the dead letter.
     fn spawn_letter(&mut self, ticket: Ticket, sending: impl Future<Output = ()> + Send + 'static) {
         let letters = self.letters.entry((ticket.partition, ticket.assignment));
         letters.or_default().spawn(sending);
     }
 
-    /// Aborts the tasks that send dead letters for records of former assignments.
+    /// Aborts the tasks that send dead letters for partitions whose assignment has ended.
     pub(super) fn end_former_letters(&mut self, pipeline: &Pipeline) {
         self.letters.retain(|(partition, assignment), letters| {
             while letters.try_join_next().is_some() {}
@@ -322,7 +323,7 @@ impl Answers {
     }
 }
 
-/// The reason why each waiting partition cannot start yet.
+/// The reasons why the consumer cannot start reading some partitions yet.
 #[derive(Default)]
 pub(super) struct WaitingStarts {
     why: BTreeMap<i32, String>,
@@ -333,7 +334,7 @@ impl WaitingStarts {
         self.why.insert(partition, why);
     }
 
-    /// Removes a partition from the waiting partitions. Returns true if the partition was waiting.
+    /// Removes a partition from the list of waiting partitions. Returns true if the partition was waiting.
     pub(super) fn end(&mut self, partition: i32) -> bool {
         self.why.remove(&partition).is_some()
     }

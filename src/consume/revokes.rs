@@ -15,13 +15,13 @@ struct Revoke {
     partitions: BTreeSet<i32>,
     parts: Vec<CommitPart>,
     /// The channel that carries the restart points to the consumer thread, which waits inside librdkafka's rebalance
-    /// callback. The value is `None` for the drain during shutdown.
+    /// callback. The field is `None` for the drain during shutdown, because no callback waits for the restart points.
     answer: Option<Sender<Vec<CommitPart>>>,
 }
 
 impl Revokes {
-    /// Adds a revoke of `partitions`. After the drain, the restart points are sent to the channel `answer`. Without a
-    /// channel, the restart points are kept for [`Revokes::take_parts`].
+    /// Adds a revoke of `partitions`. After the partitions have drained, their restart points are sent to the channel
+    /// `answer`. If `answer` is `None`, the restart points are kept for [`Revokes::take_parts`].
     pub(super) fn add(&mut self, partitions: &[i32], answer: Option<Sender<Vec<CommitPart>>>) {
         self.waiting.push(Revoke {
             partitions: partitions.iter().copied().collect(),
@@ -30,12 +30,13 @@ impl Revokes {
         });
     }
 
-    /// Removes a released partition from all revokes. Adds the partition's restart point to the points that are
-    /// committed.
+    /// Removes a released partition from all revokes. Adds the partition's restart point to each revoke that contained
+    /// the partition.
     ///
-    /// The pipeline releases a partition only once, even if several revokes wait for this partition. Every waiting
-    /// revoke therefore gets the restart point. Several revokes wait for a partition if a rebalance happens while the
-    /// consumer drains before its exit. Committing the same restart point twice changes nothing.
+    /// The pipeline releases a partition only once, even if several revokes wait for this partition. Every revoke that
+    /// waits for the partition therefore gets the partition's restart point. Several revokes wait for a partition if a
+    /// rebalance happens while the consumer drains before its exit. Committing the same restart point twice changes
+    /// nothing.
     pub(super) fn release(&mut self, partition: i32, commit: Option<&CommitPart>) {
         for revoke in &mut self.waiting {
             if revoke.partitions.remove(&partition) {

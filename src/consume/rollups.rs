@@ -1,5 +1,5 @@
-//! Runs the rollup task, which rolls up hours. The consumer that owns partition 0 runs this task, so Kafka's partition
-//! assignment selects the consumer.
+//! Runs the rollup task, which sums windows into hour rows and day rows. The consumer that owns partition 0 runs the
+//! rollup task, so Kafka's partition assignment selects the consumer.
 //!
 //! The rollup task is not part of the commit path. The rollup task shares no lock with the pipeline and sends its own
 //! requests. When partition 0 is revoked, the consumer aborts the rollup task immediately. An abort is safe at any
@@ -28,21 +28,21 @@ use crate::telemetry::Metrics;
 pub struct RollupPace {
     /// Time between two checks for hours that are due for rollup.
     pub interval: Duration,
-    /// Time that the rollup task waits until the index contains every window of its table.
+    /// Time that the rollup task waits for the index to contain every window of its table.
     pub settle: Duration,
     /// The speed at which the rollup task reads windows.
     pub speed: Speed,
 }
 
 impl RollupPace {
-    /// The pace of rollups for DynamoDB, which charges for reads.
+    /// The pace of rollups if the tables are in Amazon DynamoDB, where every read costs money.
     pub const PACED: RollupPace = RollupPace {
         interval: Duration::from_millis(LOOK_INTERVAL_MS),
         settle: Duration::from_millis(SETTLE_MS),
         speed: Speed::Paced,
     };
-    /// The pace of rollups for the embedded database. Reads from this database are free, and its indexes do not lag
-    /// behind their tables.
+    /// The pace of rollups if the tables are in the embedded database. Reads from the embedded database are free, and
+    /// its indexes do not lag behind their tables.
     pub const EMBEDDED: RollupPace = RollupPace {
         interval: Duration::from_secs(5),
         settle: Duration::ZERO,
@@ -55,7 +55,7 @@ pub(super) struct Rollups {
     writer: RollupWriter,
     metrics: Metrics,
     pace: RollupPace,
-    /// The assignment of partition 0 for which the task was started.
+    /// The assignment of partition 0 for which the rollup task was started.
     assignment: Option<u64>,
     task: Option<JoinHandle<()>>,
 }
@@ -71,9 +71,9 @@ impl Rollups {
         }
     }
 
-    /// Starts the rollup task for a new assignment of partition 0. Ends the task if this consumer no longer owns
-    /// partition 0. The function does not restart a stopped task for the same assignment, because partition 0 may still
-    /// be draining.
+    /// Starts the rollup task for a new assignment of partition 0. Ends the rollup task if this consumer no longer owns
+    /// partition 0. A stopped rollup task does not start again during the same assignment, because partition 0 may
+    /// still be draining.
     pub(super) fn look(&mut self, assignment: Option<u64>, locator: &Locator) {
         if assignment == self.assignment {
             return;
@@ -118,12 +118,12 @@ struct RollupWork {
     waiting: Option<Waiting>,
 }
 
-/// The reason why a check did not roll up all hours that are due.
+/// The reason why the rollup task did not roll up all hours that were due.
 enum Missed {
-    /// The rollup task could not find out which hours are due, or is not allowed to write. Such a check does not count
-    /// as a failed rollup.
+    /// The rollup task could not find out which hours are due, or is not allowed to write. An attempt that ends with
+    /// `Unasked` does not count as a failed rollup.
     Unasked(String),
-    /// A request to DynamoDB for a read or a write failed.
+    /// A read request or write request to DynamoDB failed.
     Failed(String),
 }
 
@@ -139,8 +139,8 @@ impl RollupWork {
                 Ok(()) => failures = 0,
                 Err(Missed::Unasked(why)) => tracing::debug!(why, "no rollups now"),
                 Err(Missed::Failed(why)) => {
-                    // The pause grows only if no rows were written, so that occasional errors do not slow down the work
-                    // on a long backlog.
+                    // The pause before the next attempt grows only if the failed attempt wrote no rows. Occasional
+                    // errors therefore do not slow down the rollup of many hours.
                     let is_stuck = self.metrics.rollup_rows.get() == rows_before;
                     failures = if is_stuck { failures + 1 } else { 1 };
                     self.metrics.rollup_failures.inc();
@@ -186,7 +186,7 @@ impl RollupWork {
         }
     }
 
-    /// Requests from Kafka the commits and log ends of the partitions that have no published watermark.
+    /// Requests the commits and log ends of all partitions without a published watermark from Kafka.
     async fn find_ends(&self, facts: &mut RollupFacts) -> Result<(), Missed> {
         let unclear = facts.unclear();
         if unclear.is_empty() {

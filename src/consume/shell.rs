@@ -1,8 +1,8 @@
 //! The loop that carries out the pipeline's decisions.
 //!
-//! One task owns the pipeline. The task gives the pipeline three inputs: events from the consumer thread, results of
-//! requests, and the current time. Then the task carries out the pipeline's decisions. The pipeline decides what the
-//! consumer reads, writes and commits. The shell's only decision is when the consumer stops.
+//! One task owns the pipeline. The task passes three inputs to the pipeline: events from the consumer thread, results
+//! of requests, and the current time. After each input, the task carries out the pipeline's decisions. The pipeline
+//! decides what the consumer reads, writes and commits. The shell itself decides only when the consumer stops.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -129,8 +129,8 @@ impl Shell {
             let ends = StopEnds::find(self.requests.locator(), &self.client, &self.host.status);
             tokio::select! {
                 ends = ends => self.topic.stop_at(ends?),
-                // A script may wait for `consume --stop-at-end` to exit. The consumer therefore exits after a permanent
-                // refusal instead of retrying.
+                // If Kafka permanently refuses the consumer, the consumer exits instead of retrying, because a script
+                // may wait for `consume --stop-at-end` to exit.
                 refusal = refused(errors) => return Err(SettingsError((&refusal).into()).into()),
                 () = shutdown.wait() => {}
             }
@@ -148,9 +148,9 @@ impl Shell {
                 _ = look.tick() => self.look(),
                 () = tokio::time::sleep(wake) => {}
             }
-            // The yield lets all ready tasks run first, so that one iteration of the loop handles all their results. If
-            // each result were handled in its own iteration, every iteration would start one request and wake a thread
-            // for this request.
+            // `yield_now` lets all other ready tasks run first, so that one iteration of the loop handles all their
+            // results. If each iteration handled only one result, each iteration would start one request and wake a
+            // thread for that request.
             tokio::task::yield_now().await;
             self.take_arrived();
             self.act();
@@ -233,8 +233,9 @@ impl Shell {
                 });
                 self.end = Some(Err(error.into()));
             }
-            // The consumer must not restart after this error. A restart would fence off the other consumer that has the
-            // same `group.instance.id`. The two consumers would then restart and fence each other off endlessly.
+            // After another consumer has fenced this consumer off, this consumer must not restart. A restart would
+            // fence off the other consumer, which has the same `group.instance.id`. If both consumers restarted, they
+            // would fence each other off endlessly.
             ConsumerEvent::Fatal { fenced: true, .. } => {
                 let text =
                     "another consumer of the group has joined with the same --group-instance-id";
@@ -368,7 +369,7 @@ impl Shell {
         self.pipeline.not_located(now_ms, partition, assignment);
     }
 
-    /// Reports in the status why some partitions cannot start yet.
+    /// Updates the consumer's status with the reason why the consumer cannot start reading some partitions yet.
     fn show_waiting_starts(&mut self) {
         let waiting = self.starts.first().map(|why| format!("waiting for {why}"));
         if let Some(waiting) = &waiting
@@ -461,8 +462,8 @@ impl Shell {
     pub(super) fn act(&mut self) {
         let now_ms = steady_ms();
         self.pipeline.pump(now_ms, sys::boot_ms());
-        // The facts for several starting partitions are requested together, so that one request to Kafka covers all
-        // these partitions.
+        // The facts about all partitions with the same start time are requested together, so that one request to Kafka
+        // covers several partitions.
         let mut starts: BTreeMap<SteadyMs, Vec<(i32, u64)>> = BTreeMap::new();
         while let Some(output) = self.pipeline.poll_output() {
             match output {
@@ -559,19 +560,19 @@ impl Shell {
             "partitions have records to read but make no progress, creating a new Kafka client"
         );
         self.host.metrics.stalls.inc();
-        // The pipeline has already given up all partitions. The memory of these partitions' records must be returned to
-        // the budget of the old Kafka client before the shell replaces that client.
+        // The pipeline has already given up all partitions. Before the shell replaces the Kafka client, the memory of
+        // all given-up records must be returned to the budget of that client.
         report_counts(&mut self.pipeline, &self.host, self.client.budget());
         if let Err(error) = self.client.replace() {
             return self.fail(&format!("failed to create a new Kafka client: {error}"));
         }
-        // The rollup task holds a handle of the old Kafka client, so the task must end too.
+        // The rollup task must end, because it holds a handle of the old Kafka client.
         self.stop_rollups();
         self.requests.use_client(self.client.inquiry());
         self.topic.look_ended();
     }
 
-    /// Ends the rollup task. The task starts again with the next assignment of partition 0.
+    /// Ends the rollup task. A new rollup task starts with the next assignment of partition 0.
     pub(super) fn stop_rollups(&mut self) {
         if let Some(rollups) = &mut self.rollups {
             rollups.stop();
@@ -597,7 +598,7 @@ impl Shell {
         self.revokes.release(partition, commit);
     }
 
-    /// Removes the metrics of a partition, and the reason why the partition waits to start.
+    /// Removes the metrics of a partition, and the reason why the consumer cannot start reading the partition.
     fn forget(&mut self, partition: i32) {
         if self.starts.end(partition) {
             self.show_waiting_starts();

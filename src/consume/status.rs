@@ -19,7 +19,8 @@ const BEAT_MS_MAX: i64 = 60_000;
 /// while other waits continue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wait {
-    /// The consumer waits for the group to assign partitions, or for the facts that partitions need to start.
+    /// The consumer waits for the group to assign partitions, or for facts that the consumer needs to start reading
+    /// them.
     Start,
     /// The consumer waits until the topic exists.
     Topic,
@@ -52,13 +53,14 @@ impl Status {
         }
     }
 
-    /// Sets the reason why the consumer waits for the condition `wait`. `None` means that this wait is over.
+    /// Sets the reason why the consumer waits for the condition `wait`. If `what` is `None`, the consumer no longer
+    /// waits for the condition.
     pub fn set_waiting(&self, wait: Wait, what: Option<String>) {
         self.waiting_for.lock().expect("no panic holds the lock")[wait as usize] = what;
     }
 
-    /// Replaces the reason why the consumer waits to start. The call changes nothing if the consumer has already
-    /// started.
+    /// Replaces the reason why the consumer waits to start. If the consumer has already started, the function changes
+    /// nothing.
     pub fn still_waiting(&self, why: String) {
         let mut waiting = self.waiting_for.lock().expect("no panic holds the lock");
         let start = &mut waiting[Wait::Start as usize];

@@ -14,7 +14,8 @@ use crate::consume::trouble::{Trouble, kafka};
 use crate::core::event::Offset;
 use crate::kafka::consumer::Inquiry;
 
-/// The partitions that contained records at the start, each with its first offset and the offset after its last record.
+/// The partitions that contained records when the consumer started, each with its first offset and the offset after its
+/// last record.
 #[derive(Clone)]
 pub(super) struct StopEnds(Vec<(i32, Offset, Offset)>);
 
@@ -70,9 +71,9 @@ impl StopEnds {
         StopEnds(ranges.into_iter().filter_map(some).collect())
     }
 
-    /// Returns the number of records between the group's current commits and the log ends at the start. The number
-    /// covers all partitions, regardless of which member owns a partition. Returns `None` if Kafka does not answer. The
-    /// call blocks the current thread.
+    /// Returns the number of records between the group's current commits and the ends that the logs had when the
+    /// consumer started. The number includes the records of all partitions, even if other members of the group own some
+    /// of the partitions. Returns `None` if Kafka does not answer. The call blocks the current thread.
     pub(super) fn left(&self, inquiry: &Inquiry) -> Option<u64> {
         let partitions: Vec<i32> = self.0.iter().map(|(p, _, _)| *p).collect();
         let commits = inquiry.commits(&partitions, ANSWER_TIMEOUT).ok()?;

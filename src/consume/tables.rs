@@ -68,7 +68,7 @@ impl TableSet {
         }
     }
 
-    /// Decides whether the consumer waits or stops because of an error from a table.
+    /// Decides whether the consumer waits or stops after an error from a table.
     fn trouble(&self, table: usize, error: &StoreError) -> Trouble {
         let name = self.names.all()[table];
         match error.kind() {

@@ -16,8 +16,8 @@ use crate::core::event::Offset;
 pub(super) const TOPIC_INTERVAL: Duration = Duration::from_millis(300);
 /// Time between two requests for the ends of the logs and the group's commits.
 const ENDS_INTERVAL: Duration = Duration::from_millis(1_000);
-/// Maximum wait for a partition leader to report the end of its log. The results of all partitions are delayed until
-/// the slowest leader has answered.
+/// Maximum wait for a partition leader to report the end of its log. The consumer gets the end offsets of all
+/// partitions only after the slowest leader has answered.
 const END_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Periodically requests the state of the topic, with at most one request in flight.
@@ -41,14 +41,15 @@ impl TopicWatch {
         self.stop_ends = Some(ends);
     }
 
-    /// Marks the request in flight as ended. The shell calls this function when the request has ended or its Kafka
-    /// client was replaced.
+    /// Marks the request in flight as ended. The shell calls this function when the request has ended, or when the
+    /// shell has replaced the Kafka client.
     pub(super) fn look_ended(&mut self) {
         self.looking = false;
     }
 
-    /// Requests the topic's id. The function also requests the log ends of `partitions`, if the last such request was
-    /// at least [`ENDS_INTERVAL`] ago. The results arrive first as [`Answer::Looked`] and then as [`Answer::AtEnd`].
+    /// Requests the topic's id. If the last request for log ends was at least [`ENDS_INTERVAL`] ago, the function also
+    /// requests the log ends of `partitions`. The function sends two results to the shell: first [`Answer::Looked`],
+    /// and then [`Answer::AtEnd`].
     pub(super) fn look(&mut self, locator: &Locator, answers: Answers, partitions: Vec<i32>) {
         if self.looking {
             return;
@@ -69,8 +70,8 @@ impl TopicWatch {
                 Err(_) => TopicNow::Unknown,
             };
             let ends = if !matches!(topic, TopicNow::Is(_)) {
-                // Kafka would not answer a request about a missing topic. The log ends are therefore requested only if
-                // the topic exists.
+                // The log ends are requested only if the topic exists, because Kafka would not answer a request about a
+                // missing topic.
                 Some(Vec::new())
             } else if asks_ends {
                 let ranges = locator.ranges(partitions, END_TIMEOUT).await;

@@ -5,12 +5,13 @@ use crate::kafka::REACH_REMEDY;
 use crate::remedy::of_store;
 use crate::store::error::StoreError;
 
-/// The reason why some facts that a partition needs to start are not known.
+/// The reason why the consumer lacks facts that it needs to start reading a partition.
 #[derive(Debug)]
 pub(super) enum Trouble {
-    /// The missing facts may become available later. The text describes the condition that the consumer waits for.
+    /// The missing facts may become available later, so the consumer waits for them. The text describes the condition
+    /// that the consumer waits for.
     Wait(String),
-    /// Only an operator can fix the problem, so the consumer stops.
+    /// The consumer stops, because it cannot continue until an operator fixes the problem.
     Settings(SettingsError),
 }
 

@@ -37,7 +37,7 @@ impl WriteErrors {
         }
     }
 
-    /// Removes all recorded errors. The shell calls this function when no request is in flight.
+    /// Removes all recorded errors. The shell removes the recorded errors when no request is in flight.
     pub(super) fn clear(&mut self, status: &Status, limit: &mut LogLimits) {
         if !self.failing.is_empty() {
             self.failing.clear();
