@@ -5,14 +5,16 @@
 //! has its own code for watermarks, rows, keys and sums, so that it can find errors in the consumer's code.
 //!
 //! A [`Slice`] holds a range of rows, sorted by city and time ([`RowPlace`]). The caller first adds the rows of the
-//! tables to the slice ([`Slice::add_row`], [`Slice::add_put`]). Next, the caller passes every record of the log to the
-//! slice in offset order ([`Slice::take`]). Finally, [`Slice::outcome`] returns the result of the comparison. If not
-//! all rows fit into memory, the slice drops the rows at its upper end, and the next slice contains the dropped rows.
+//! tables to the slice ([`Slice::add_row`], [`Slice::add_put`]). After adding the rows, the caller passes every record
+//! of the log to the slice in offset order ([`Slice::take`]). Finally, [`Slice::outcome`] returns the result of the
+//! comparison. If not all rows fit into memory, the slice drops its last rows, and the next slice processes the dropped
+//! rows.
 //!
-//! Two facts make the comparison exact while consumers run. First, the fence of a row says which records of a partition
-//! the row counts, so the row must count exactly these records. Second, each partition has a *claim*: an offset below
-//! which a consumer has reported all records as stored. The claim is read before the rows, so the tables must contain
-//! all records below the claim. A record above both the fence and the claim need not be counted in the row yet.
+//! The comparison is exact even while consumers write to the tables, because it uses fences and claims. The fence of a
+//! row says which records of a partition the row counts, so the row must count exactly these records. The *claim* of a
+//! partition is an offset below which a consumer has reported all records as stored. The comparison reads the claim
+//! before the rows, so the rows must count all records below the claim. If a record is above both the fence and the
+//! claim, the row does not have to count the record yet.
 
 mod judge;
 mod key;
@@ -59,7 +61,7 @@ impl Counts {
     }
 }
 
-/// The fence of one partition in a row.
+/// The fence of a row for one partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fence {
     /// The number of the Kafka partition.
@@ -70,13 +72,13 @@ pub struct Fence {
     pub next: Offset,
 }
 
-/// A row of counts as the tables contain it.
+/// A row of counts, as read from the tables.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FoundRow {
     /// The counts in the row.
     pub counts: Counts,
-    /// Flags that say which severities are in the row's set of severities, indexed by [`Severity::index`]. The value is
-    /// `None` if the row has no such set.
+    /// Flags that say which severities the row's attribute `severities` contains, indexed by [`Severity::index`]. The
+    /// field is `None` if the row lacks the attribute `severities`.
     pub distinct: Option<[bool; 4]>,
     /// The counts by hour if this is a day row, or `None` for other rows.
     pub hours: Option<Box<HourCounts>>,
@@ -88,15 +90,15 @@ pub struct FoundRow {
     pub odd: Option<String>,
 }
 
-/// A raw event or an alert as the tables contain it.
+/// A raw event or an alert, as read from the tables.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FoundPut {
     /// A fingerprint of the item's content, as [`content`] computes it.
     pub content: u64,
     /// The value of the item's attribute `late`.
     pub late: bool,
-    /// The partition and the offset that a raw event contains. The value is `None` for an alert, because alerts contain
-    /// neither.
+    /// The partition and the offset that a raw event contains. The field is `None` for an alert, because alerts contain
+    /// no partition and no offset.
     pub source: Option<(i32, Offset)>,
     /// True if the item has a different city than the key with which the item was requested.
     pub elsewhere: bool,
@@ -104,8 +106,8 @@ pub struct FoundPut {
     pub expired: bool,
 }
 
-/// Returns a fingerprint of the content of a raw event or an alert. For a raw event, the fingerprint includes
-/// `future` and `extra`.
+/// Returns a fingerprint of the content of a raw event or an alert. The fingerprint of a raw event includes the
+/// arguments `future` and `extra`.
 pub fn content(
     city: &str,
     event_type: &str,
@@ -135,7 +137,7 @@ pub enum Stored {
 pub struct Log {
     /// The offset of the oldest record in the log.
     pub start: Offset,
-    /// The claim: all records below the claim were reported as stored.
+    /// The claim: a consumer has reported all records below this offset as stored.
     pub claim: Offset,
     /// An upper bound for the event times of records below the log's start, or `None` if no bound is known.
     pub before_max_ms: Option<UnixMs>,
@@ -150,20 +152,20 @@ pub struct Scope {
     pub topic: String,
     /// The rules for windows, lateness and future events.
     pub rules: Rules,
-    /// The events that have raw rows and alerts.
+    /// The setting that decides which events have raw rows and alerts.
     pub stored: Stored,
     /// The range `[from, until)` of event times and window starts to compare.
     pub range: (UnixMs, UnixMs),
     /// True if the tables also count events of an earlier topic with the same name.
     pub remade: bool,
-    /// The time up to which hours and days have rollup rows. The value 0 means that there are no rollup rows.
+    /// The time up to which hours and days have rollup rows, or 0 if there are no rollup rows.
     pub rolled_until_ms: UnixMs,
     /// Minimum time for which the table keeps a raw event after the timestamp of the event's record, in milliseconds.
     pub raw_ttl_ms: i64,
     /// Minimum time for which the table keeps an alert, in milliseconds, or `None` if alerts never expire.
     pub alert_ttl_ms: Option<i64>,
-    /// The time at which the tables were created, or 0 if the time is unknown. For records that are older than the
-    /// tables, the minimum times start when the tables were created.
+    /// The time at which the tables were created, or 0 if the time is unknown. For a record that is older than the
+    /// tables, the minimum storage time begins when the tables were created.
     pub made_ms: UnixMs,
     /// The current time.
     pub now_ms: UnixMs,
@@ -171,7 +173,8 @@ pub struct Scope {
     pub bytes_max: usize,
 }
 
-/// The numbers of records and events in one pass over the log. The numbers do not depend on the slice.
+/// The numbers of records and events in one pass over the log. All slices count the same records, because every slice
+/// processes the whole log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LogCounts {
     /// Number of records.
@@ -182,7 +185,7 @@ pub struct LogCounts {
     pub late: u64,
     /// Number of rejected records.
     pub rejected: u64,
-    /// Number of valid events at or above the claims, which no consumer has reported as stored yet.
+    /// Number of valid events that no consumer has reported as stored yet.
     pub unclaimed: u64,
 }
 
@@ -190,12 +193,13 @@ pub struct LogCounts {
 struct AuditRow {
     found: Option<FoundRow>,
     counts: Counts,
-    /// Number of records below the claim that the row should count but that its fence excludes. `lacking_at` is the
-    /// position of the first such record.
+    /// Number of records below the claim that the row should count, although the fence of the row excludes them.
+    /// `lacking_at` is the position of the first excluded record below the claim.
     lacking: u64,
     lacking_at: Option<(i32, Offset)>,
-    /// Three flags for each fence. The flags say whether the log has a record of the row at three positions: at the
-    /// fence's first offset, directly before its next offset, and anywhere before its first offset.
+    /// Three flags for each fence, which say where the log contains records of the row. The first flag is true if a
+    /// record is at the first offset of the fence. The second flag is true if a record is directly before the end of
+    /// the fence. The third flag is true if any record is before the first offset of the fence.
     ends: Vec<(bool, bool, bool)>,
     /// True if an event may or may not belong to this row, depending on records that are no longer in the log.
     unsure: bool,
@@ -208,19 +212,19 @@ struct AuditRow {
 #[derive(Clone, Debug)]
 struct AuditPut {
     found: Option<FoundPut>,
-    /// `seen` is true if a record of the log has the item's key. `matched` is true if a record of the log also has
-    /// the item's content.
+    /// `seen` is true if a record of the log has the item's key. `matched` is true if a record of the log has both the
+    /// key and the content of the item.
     seen: bool,
     matched: bool,
     want: Option<Want>,
 }
 
-/// The first record below the claim that requires a raw event or an alert.
+/// The first record below the claim for which the tables must contain a raw event or an alert.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Want {
     /// The fingerprint of the content that the item should have.
     pub content: u64,
-    /// The expected lateness of the event in the log.
+    /// The expected lateness of the event, according to the log.
     pub late: Lateness,
     /// The partition of the record.
     pub partition: i32,
@@ -247,13 +251,13 @@ enum SliceEntry {
 #[derive(Debug)]
 pub struct Slice {
     scope: Scope,
-    /// The first place of the slice, or `None` if the slice begins with the first row. `hi` is the first place after
-    /// the slice, or `None` if the slice ends with the last row.
+    /// The city and time at which the slice begins, or `None` if the slice begins with the first row of the tables.
+    /// `hi` is the city and time at which the next slice begins, or `None` if the slice ends with the last row.
     lo: Option<RowPlace>,
     hi: Option<RowPlace>,
     logs: BTreeMap<i32, (Log, Watermark)>,
     whole_logs: bool,
-    /// The counts of the records below `next` of each partition's progress item, according to the log.
+    /// For each partition, the log's counts of all records below the offset in the progress item.
     published: BTreeMap<i32, Counts>,
     entries: BTreeMap<Key, SliceEntry>,
     bytes: usize,
@@ -279,12 +283,12 @@ impl Slice {
         }
     }
 
-    /// Returns the place at which the next slice begins, or `None` after the last slice.
+    /// Returns the city and time at which the next slice begins, or `None` if this slice is the last one.
     pub fn hi(&self) -> Option<&RowPlace> {
         self.hi.as_ref()
     }
 
-    /// Ends the slice before `hi`, and drops the rows at or after `hi`.
+    /// Makes the slice end directly before `hi`, and drops all rows at or after `hi`.
     pub fn end_at(&mut self, hi: RowPlace) {
         if self.hi.as_ref().is_none_or(|old| hi < *old) {
             let cut = Key {
@@ -297,8 +301,8 @@ impl Slice {
         }
     }
 
-    /// Returns true if the rows from the tables fill three quarters of the slice's memory. The last quarter is reserved
-    /// for rows that occur only in the log.
+    /// Returns true if the rows from the tables fill three quarters of the slice's memory. The last quarter of the
+    /// memory is reserved for rows that the log requires but the tables lack.
     pub fn is_full(&self) -> bool {
         self.bytes > self.scope.bytes_max / 4 * 3
     }
@@ -357,7 +361,7 @@ impl Slice {
         self.seen.records += 1;
         let rules = self.scope.rules;
         let Some((log, watermark)) = self.logs.get_mut(&partition) else {
-            // The partition was added to the topic after the comparison began, so the partition has no claim.
+            // The slice ignores partitions that were added to the topic after the comparison began.
             return;
         };
         let event = match body {
@@ -541,8 +545,8 @@ impl Slice {
         }
     }
 
-    /// Leaves the upper half of the rows to the next slice. All rows of one place (one city at one millisecond) stay in
-    /// the same slice.
+    /// Drops the upper half of the rows, so that the next slice processes these rows. All rows with the same city and
+    /// time stay in the same slice.
     fn cut(&mut self) {
         let first = self.entries.keys().next().map(|key| key.place.clone());
         let middle = self.entries.keys().nth(self.entries.len() / 2);
@@ -558,7 +562,7 @@ impl Slice {
     }
 }
 
-/// The position of a record, and the known facts about the record.
+/// The position and the timestamp of a record, whether the record is claimed, and whether its event is late.
 #[derive(Clone, Copy, Debug)]
 struct At {
     partition: i32,
@@ -568,8 +572,8 @@ struct At {
     late: Lateness,
 }
 
-/// Returns the number of bytes that an entry of the map uses, including a share of the map's nodes and the data that
-/// the entry points to.
+/// Returns the number of bytes that an entry of the slice's map uses. The number includes a share of the map's nodes,
+/// and the data that the entry points to.
 fn bytes(key: &Key, entry: &SliceEntry) -> usize {
     let rest = match entry {
         SliceEntry::Row(row) => {
@@ -586,7 +590,8 @@ fn bytes(key: &Key, entry: &SliceEntry) -> usize {
         }
         SliceEntry::Put(_) => 0,
     };
-    // A key has two texts, each with its own allocation. On average, the nodes of the map are two thirds full.
+    // A key contains two strings, each with its own heap allocation. On average, the nodes of a `BTreeMap` are two
+    // thirds full.
     (size_of::<Key>() + size_of::<SliceEntry>()) * 3 / 2 + key.bytes() + 32 + rest
 }
 

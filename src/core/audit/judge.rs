@@ -1,4 +1,4 @@
-//! Decides the outcome of a slice: each row agrees with the log, differs from the log, or cannot be compared.
+//! Decides for each row of a slice whether the row agrees with the log, differs from the log, or cannot be compared.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
@@ -15,7 +15,7 @@ use crate::event::{Offset, Severity};
 pub enum Kind {
     /// The row is missing from the tables, although the log has records for it.
     Missing,
-    /// The content of the row in the tables differs from the expected content according to the log.
+    /// The content of the row in the tables differs from the content that the log requires.
     Wrong,
     /// The tables contain the row, although the log has no records for it.
     Extra,
@@ -25,7 +25,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// Returns the word for this kind of difference in reports.
+    /// Returns the word that reports use for this kind of difference.
     pub const fn name(self) -> &'static str {
         match self {
             Kind::Missing => "missing",
@@ -41,7 +41,7 @@ impl Kind {
 pub struct Difference {
     /// The key of the row.
     pub key: Key,
-    /// The way in which the row differs.
+    /// The way in which the row differs from the log.
     pub kind: Kind,
     /// A description of the actual and the expected content of the row.
     pub detail: String,
@@ -50,13 +50,13 @@ pub struct Difference {
 /// The reason why a row cannot be compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Incomparable {
-    /// The row counts records of a former topic, which was deleted and created again.
+    /// The row counts records of a deleted topic that had the same name as the current topic.
     Remade,
     /// The row counts records that are no longer in the log.
     Older,
-    /// It is unknown whether events of the row are late, because this depends on records that are no longer in the log.
+    /// Whether events of the row are late depends on records that are no longer in the log.
     Unclear,
-    /// The row is missing, but DynamoDB may have deleted it because it expired.
+    /// The row is missing, but DynamoDB may have deleted the row because the row has expired.
     Expired,
     /// The row is a progress item whose sums are unknown.
     NoSums,
@@ -72,7 +72,7 @@ impl Incomparable {
         Incomparable::NoSums,
     ];
 
-    /// Returns the reason as text. Reports print this text after "not comparable: 12 rows".
+    /// Returns the reason as text. Reports print the reason after words such as "not comparable: 12 rows".
     pub const fn reason(self) -> &'static str {
         match self {
             Incomparable::Remade => "from a topic that was recreated since",
@@ -115,7 +115,7 @@ pub struct AuditOutcome {
     pub wrong_sums: Vec<WrongSums>,
     /// Number of rows and progress items that differ from the log.
     pub difference_count: u64,
-    /// Number of differences by the kind of row and the kind of difference. The kind of row is the result of
+    /// Number of differences, by the kind of row and the kind of difference. The kind of row is either a result of
     /// [`Key::kind`] or [`super::PROGRESS_ITEM`].
     pub differing: BTreeMap<(&'static str, Kind), u64>,
     /// Number of rows that could not be compared, by reason.
@@ -159,7 +159,7 @@ impl AuditOutcome {
 }
 
 pub(super) enum RowVerdict {
-    /// The row is not judged, because no claim covers the row or because the row has expired.
+    /// The row is not compared, because no record below the claim belongs to the row, or because the row has expired.
     Nothing,
     Agrees,
     Differs(Kind, String),
@@ -167,9 +167,9 @@ pub(super) enum RowVerdict {
 }
 
 impl Slice {
-    /// Returns the keys of rows of counts that the log requires, but that the caller did not add. At most `max` keys
-    /// are returned, in order, beginning after the key `after`. An index may lag behind its table, so the caller reads
-    /// the missing rows by key, and repeats the comparison if these rows exist.
+    /// Returns the keys of rows of counts that the log requires, but that the caller did not add to the slice. Returns
+    /// at most `max` keys in ascending order, beginning after the key `after`. Because an index may lag behind its
+    /// table, the caller reads the missing rows by key. If a missing row exists, the caller repeats the comparison.
     pub fn missing_rows(&self, after: Option<&Key>, max: usize) -> Vec<Key> {
         self.keys(after, max, |key, entry| match entry {
             SliceEntry::Row(row) => {
@@ -179,9 +179,9 @@ impl Slice {
         })
     }
 
-    /// Returns the keys of raw events and alerts that seem to differ from the log. At most `max` keys are returned, in
-    /// order, beginning after the key `after`. An index may lag behind its table, so the caller reads these items by
-    /// key, and passes the answers to [`Slice::look_again`].
+    /// Returns the keys of raw events and alerts that seem to differ from the log. Returns at most `max` keys in
+    /// ascending order, beginning after the key `after`. Because an index may lag behind its table, the caller reads
+    /// the returned keys again, and passes the items to [`Slice::look_again`].
     pub fn suspects(&self, after: Option<&Key>, max: usize) -> Vec<Key> {
         self.keys(after, max, |_, entry| match entry {
             SliceEntry::Row(_) => false,
@@ -192,8 +192,9 @@ impl Slice {
         })
     }
 
-    /// Returns the keys of alerts for which no record is known. At most `max` keys are returned, in order, beginning
-    /// after the key `after`. The caller finds the record of such an alert through its raw event.
+    /// Returns the keys of alerts for which no record is known. Returns at most `max` keys in ascending order,
+    /// beginning after the key `after`. The caller finds the record of each returned alert through the raw event of the
+    /// alert.
     pub fn unknown_alerts(&self, after: Option<&Key>, max: usize) -> Vec<Key> {
         self.keys(after, max, |key, entry| match entry {
             SliceEntry::Row(_) => false,
@@ -252,8 +253,8 @@ impl Slice {
         })
     }
 
-    /// Excludes missing items that DynamoDB refused to store. The dead-letter topic contains the records of these
-    /// items.
+    /// Removes missing items from the comparison if DynamoDB refused to store them. The records of refused items are in
+    /// the dead-letter topic.
     pub fn excuse(&mut self, refused: &BTreeSet<(i32, Offset)>) {
         self.entries.retain(|_, entry| match entry {
             SliceEntry::Row(_) => true,
@@ -428,7 +429,8 @@ impl Slice {
             return RowVerdict::Nothing;
         }
         if put.seen {
-            // If no record below the claim requires this item, a newer record may be about to replace the item.
+            // If no record below the claim requires the item, a consumer may soon replace the item with the content of
+            // a newer record.
             let wrong = !put.matched && put.want.is_some();
             return if wrong {
                 let detail = format!("it says something else; {}", at(put.want));

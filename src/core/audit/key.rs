@@ -7,7 +7,7 @@ use std::fmt;
 use crate::clock::UnixMs;
 use crate::time::{format_millis, format_seconds};
 
-/// The time that stands for totals rows, so that they sort before every window and every event of the same city.
+/// The time in the keys of totals rows, which makes totals rows sort before all other rows of the same city.
 pub const TOTALS_TIME_MS: UnixMs = UnixMs::MIN;
 
 /// The place of a row, which consists of a city and a time. The comparison sorts rows by place.
@@ -15,12 +15,13 @@ pub const TOTALS_TIME_MS: UnixMs = UnixMs::MIN;
 pub struct RowPlace {
     /// The city followed by `#`, so that cities sort in the same order as their series.
     city: Box<str>,
-    /// The event time, the start of the window, hour or day, or [`TOTALS_TIME_MS`].
+    /// The event time of a raw event or alert, the start of a window, hour or day, or [`TOTALS_TIME_MS`] for a totals
+    /// row.
     pub time_ms: UnixMs,
 }
 
 impl RowPlace {
-    /// Returns the place with the city `city` and the time `time_ms`.
+    /// Returns the place that consists of `city` and `time_ms`.
     pub fn new(city: &str, time_ms: UnixMs) -> RowPlace {
         RowPlace {
             city: format!("{city}#").into(),
@@ -34,20 +35,20 @@ impl RowPlace {
     }
 }
 
-/// The kind of a row, and its name among all rows of the same place.
+/// The kind of a row, and the event type or event id of the row.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Name {
-    /// The totals row of the given event type.
+    /// A totals row, which counts the events of the given event type over all time.
     Totals(Box<str>),
-    /// The window row of the given event type.
+    /// A window row, which counts the events of the given event type in one window.
     Window(Box<str>),
     /// The raw event with this id.
     Raw(Box<str>),
     /// The alert with this event id.
     Alert(Box<str>),
-    /// The hour row of the given event type.
+    /// An hour row, which counts the events of the given event type in one hour.
     Hour(Box<str>),
-    /// The day row of the given event type.
+    /// A day row, which counts the events of the given event type in one day.
     Day(Box<str>),
 }
 
@@ -56,7 +57,7 @@ pub enum Name {
 pub struct Key {
     /// The city and the time of the row.
     pub place: RowPlace,
-    /// The kind and the name of the row.
+    /// The kind of the row, and its event type or event id.
     pub name: Name,
 }
 
@@ -135,7 +136,7 @@ impl Key {
     }
 
     /// Returns the city in the form that the keys of hour rows and day rows use, where `*` stands for all cities. A
-    /// city name that consists only of asterisks therefore gets one more asterisk.
+    /// city name that consists only of asterisks gets one more asterisk, so that it differs from `*`.
     fn in_shard(&self) -> String {
         let city = self.place.city();
         let more = if city.trim_start_matches('*').is_empty() {
@@ -146,7 +147,7 @@ impl Key {
         format!("{city}{more}")
     }
 
-    /// Returns the total length of the texts in the key, in bytes.
+    /// Returns the total length of the strings in the key, in bytes.
     pub(super) fn bytes(&self) -> usize {
         let name = match &self.name {
             Name::Totals(text)

@@ -1,4 +1,4 @@
-//! Compares the sums of each progress item with the counts of the log below the item's `next`.
+//! Compares the sums in each progress item with the counts of all log records below the offset in the progress item.
 
 use super::judge::Incomparable;
 use super::{AuditOutcome, Counts, Kind, Log, Slice};
@@ -7,22 +7,23 @@ use crate::event::Offset;
 /// The content of a partition's progress item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Published {
-    /// The item's offset, below which all records are durable.
+    /// The offset below which all records are durable, according to the progress item.
     pub next: Offset,
-    /// The counts of the records below `next`, or `None` if the item does not contain these counts.
+    /// The counts of the records below the offset `next`, or `None` if the progress item contains no counts.
     pub sums: Option<Counts>,
-    /// True if the log extends at least to `next`, so that no record below `next` was truncated.
+    /// True if the log extends at least to the offset `next`. If the log ends earlier, records below `next` were
+    /// truncated.
     pub whole: bool,
 }
 
 impl Log {
-    /// Returns true if the progress item covers the record at `offset`.
+    /// Returns true if `offset` is below the offset in the progress item.
     pub(super) fn is_published(&self, offset: Offset) -> bool {
         self.published.is_some_and(|item| offset < item.next)
     }
 }
 
-/// A progress item whose sums differ from the log.
+/// A progress item whose sums differ from the counts of the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WrongSums {
     /// The number of the Kafka partition.
@@ -31,12 +32,12 @@ pub struct WrongSums {
     pub detail: String,
 }
 
-/// The name that reports use for progress items, next to the names of the kinds of rows.
+/// The name that reports use for progress items. For other rows, reports use the name of the row's kind.
 pub const PROGRESS_ITEM: &str = "progress item";
 
 impl Slice {
-    /// Compares the progress items with the log. Every slice processes the whole log, so only the first slice compares
-    /// the progress items.
+    /// Compares the progress items with the log. Only the first slice compares the progress items, because every slice
+    /// processes the whole log.
     pub(super) fn judge_progress(&self, out: &mut AuditOutcome) {
         if self.lo.is_some() {
             return;

@@ -1,10 +1,11 @@
 //! Compares hour rows and day rows with the counts of the log.
 //!
 //! Only hours and days that end at or before [`Scope::rolled_until_ms`](super::Scope) are compared, because their
-//! windows were final when the comparison began. Hour rows and day rows have no fences, so these rows must count every
-//! claimed event. A row that seems to differ is checked again before it is reported. If one of the row's windows counts
-//! records that are no longer in the log, the row cannot be compared. A row for all cities must always equal the sum
-//! over the rows of the series.
+//! windows were final when the comparison began. Hour rows and day rows have no fences, so each row must count every
+//! event that a consumer has reported as stored. If a row seems to differ from the log, the row is checked a second
+//! time before the difference is reported. An hour row or day row cannot be compared if one of its windows counts
+//! records that are no longer in the log. A row that counts all cities must always equal the sum of the rows of the
+//! individual cities.
 
 use super::judge::{Incomparable, Kind, RowVerdict};
 use super::{At, AuditRow, Counts, FoundRow, Key, Lateness, Name, Slice, SliceEntry};
@@ -53,7 +54,7 @@ impl Key {
 pub(super) enum Excuse {
     /// The row cannot be compared for the given reason.
     Cannot(Incomparable),
-    /// The row of all cities equals the sum over the rows of the series.
+    /// The row counts all cities, and equals the sum of the rows of the individual cities.
     IsSum,
 }
 
@@ -86,7 +87,8 @@ impl Slice {
         }
     }
 
-    /// If a window row cannot be compared, excludes the rows of its hour and its day from the comparison as well.
+    /// If a window row cannot be compared, the function also excludes the rows of its hour and its day from the
+    /// comparison.
     pub(super) fn excuse_rollups_of(&mut self, window: &Key, found: &FoundRow) {
         let Name::Window(kind) = &window.name else {
             return;
@@ -108,17 +110,17 @@ impl Slice {
         }
     }
 
-    /// Returns the keys of hour rows and day rows that seem to differ from the log, which are called suspects. At most
-    /// `max` keys are returned, in order, beginning after the key `after`. First, the caller reads each suspect again
-    /// by key ([`Slice::look_at_rollup`]). Then the caller checks the rows that the suspect sums
-    /// ([`Slice::look_at_windows`], [`Slice::look_at_series`]).
+    /// Returns the keys of *suspects*: hour rows and day rows that seem to differ from the log. Returns at most `max`
+    /// keys in ascending order, beginning after the key `after`. The caller first reads each suspect row again by key
+    /// ([`Slice::look_at_rollup`]). If the row still seems to differ from the log, the caller reads the rows that
+    /// should add up to the suspect row ([`Slice::look_at_windows`], [`Slice::look_at_series`]).
     pub fn suspect_rollups(&self, after: Option<&Key>, max: usize) -> Vec<Key> {
         self.keys(after, max, is_suspect)
     }
 
-    /// Replaces the content of a suspect row with the row that the table contains at the same key, if that row exists.
-    /// The caller's list may lack this row, because the caller finds rows through the totals rows of their series.
-    /// Returns true if the row still seems to differ from the log.
+    /// Replaces the content of an hour row or day row with `found`, which is the current content of the row in the
+    /// table. The slice may lack a row that exists, because the caller finds hour rows and day rows through the totals
+    /// rows of their series. Returns true if the row still seems to differ from the log.
     pub fn look_at_rollup(&mut self, key: &Key, found: Option<FoundRow>) -> bool {
         let Some(entry) = self.entries.get_mut(key) else {
             return false;
@@ -129,8 +131,8 @@ impl Slice {
         is_suspect(key, entry)
     }
 
-    /// Checks the window rows in the hour or day of a suspect row. If a window row cannot be compared, the suspect row
-    /// cannot be compared either.
+    /// Checks the window rows that an hour row or day row sums. If one of the window rows cannot be compared with the
+    /// log, the hour row or day row cannot be compared either.
     pub fn look_at_windows<'a>(&mut self, key: &Key, windows: impl Iterator<Item = &'a FoundRow>) {
         let mut reasons = windows.filter_map(|found| self.cannot_compare(found));
         if let Some(reason) = reasons.next() {
@@ -138,7 +140,7 @@ impl Slice {
         }
     }
 
-    /// Compares a suspect row of all cities with the sum over the rows of all series in the same hour or day.
+    /// Compares a row that counts all cities with the sum of the rows of the individual cities in the same hour or day.
     pub fn look_at_series<'a>(&mut self, key: &Key, series: impl Iterator<Item = &'a FoundRow>) {
         let (mut counts, mut hours) = (Counts::default(), HourCounts::default());
         for row in series {
@@ -162,8 +164,8 @@ impl Slice {
         }
     }
 
-    /// Drops all hour rows and day rows from the comparison. The caller does this if the mark of the rollups has moved
-    /// back during the comparison.
+    /// Drops all hour rows and day rows from the comparison. Hour rows and day rows cannot be compared if the rollup
+    /// mark has moved back during the comparison.
     pub fn forget_rollups(&mut self) {
         self.entries.retain(|key, _| key.grain().is_none());
     }

@@ -1,4 +1,4 @@
-//! Tests slices on complete logs, and on logs that have lost their beginning.
+//! Tests the comparison with complete logs, and with logs whose oldest records have been deleted.
 
 use std::collections::BTreeMap;
 
@@ -71,7 +71,7 @@ fn nyc() -> Key {
     Key::window("NYC", "traffic", UnixMs(T0))
 }
 
-/// Returns how the window row of NYC differs from the log, or `None` if they agree.
+/// Returns how the window row of NYC differs from the log, or `None` if the row agrees with the log.
 fn kind(slice: &Slice) -> Option<Kind> {
     let outcome = slice.outcome();
     let mut found = outcome.differences.iter().filter(|d| d.key == nyc());
@@ -80,8 +80,8 @@ fn kind(slice: &Slice) -> Option<Kind> {
 
 #[test]
 fn a_row_holds_what_its_fence_says_and_at_least_what_is_claimed() {
-    // Each case lists the claim, the found row, and the expected difference. The found row has a count, and a fence
-    // with its first and next offsets. The log has the offsets 0, 1 and 2.
+    // Each case lists the claim, the row in the table, and the expected difference. For the row, each case gives the
+    // count and the first and next offsets of the fence. The log contains three records, at the offsets 0, 1 and 2.
     for (claim, found, want) in [
         (0, None, None),
         (0, Some((2, 0, 2)), None),
@@ -114,7 +114,7 @@ fn sums_of_a_progress_item_are_those_of_the_log_below_its_next() {
         late_count,
         severities: [event_count + late_count, 0, 0, 0],
     };
-    // The log has the offsets 0 to 3, and the record at offset 2 is late.
+    // The log contains four records at the offsets 0 to 3, and the record at offset 2 is late.
     for (next, found, start, whole, want) in [
         (0, Some(sums(0, 0)), 0, true, Ok(true)),
         (2, Some(sums(2, 0)), 0, true, Ok(true)),
@@ -152,7 +152,7 @@ fn sums_of_a_progress_item_are_those_of_the_log_below_its_next() {
                 assert!(outcome.incomparable[&reason] > 0, "{case}");
             }
         }
-        // Only the first slice compares progress items, so the second slice reports nothing about them.
+        // The second slice reports nothing about progress items, because only the first slice compares progress items.
         let lo = Some(RowPlace::new("ZZZ", UnixMs(0)));
         let rest = Slice::new(scope(1 << 20), lo, &logs).outcome();
         assert!(!rest.compared.contains_key(PROGRESS_ITEM), "{rest:?}");
@@ -162,7 +162,9 @@ fn sums_of_a_progress_item_are_those_of_the_log_below_its_next() {
 
 #[test]
 fn a_row_counted_from_lost_records_is_not_compared() {
-    // Each case lists where the log begins, the row's first record, and the known bound of the lost event times.
+    // Each case lists the first offset of the log, the first offset of the row's fence, and the upper bound for the
+    // event times of lost records. The last two values are the expected number of compared windows, and the expected
+    // reason.
     for (start, first, before_max_ms, compared, reason) in [
         (5, 5, Some(T0), 1, None),
         (5, 4, Some(T0), 0, Some(Incomparable::Older)),
@@ -193,7 +195,7 @@ fn retention_that_moves_on_while_the_log_is_read_makes_rows_incomparable() {
     slice.begin_at(&BTreeMap::from([(0, Offset(4))]));
     let outcome = slice.outcome();
     assert_eq!(outcome.difference_count, 0, "{outcome:?}");
-    // The two incomparable rows are the window row, and the totals row that the log requires.
+    // The two incomparable rows are the window row that the test added, and the totals row that the log requires.
     assert_eq!(outcome.incomparable[&Incomparable::Older], 2);
 }
 
@@ -264,14 +266,14 @@ fn alerts_that_may_have_expired_are_not_missing_and_those_kept_for_ever_are() {
         let mut missing = outcome.differences.iter();
         let found = missing.any(|d| d.key == alert && d.kind == Kind::Missing);
         assert_eq!(found, is_missing, "{alert_ttl_ms:?}: {outcome:?}");
-        // In both cases, the raw event has expired.
+        // The raw event has always expired. The alert counts as expired only if it is not reported as missing.
         let expired = outcome.incomparable[&Incomparable::Expired];
         assert_eq!(expired, if is_missing { 1 } else { 2 });
     }
 }
 
-/// Returns a day row with `events` events of low severity in the hour `day_hour`. If `day_hour` is `None`, returns an
-/// hour row.
+/// Returns a day row with `events` events of low severity in the hour `day_hour`. If `day_hour` is `None`, the function
+/// returns an hour row.
 fn rollup(events: i64, day_hour: Option<usize>) -> FoundRow {
     let mut hours = Box::<HourCounts>::default();
     if let Some(hour) = day_hour {
@@ -285,10 +287,10 @@ fn rollup(events: i64, day_hour: Option<usize>) -> FoundRow {
     }
 }
 
-/// Compares hour rows and day rows with a log. Between 6:00 and 7:00, the log has three claimed events of NYC, one
-/// claimed event of LA, and one event that is not claimed. `found` contains the numbers of events in four rows: the
-/// hour row and the day row of NYC, and the hour row and the day row of all cities. Returns the kind of difference of
-/// each row.
+/// Compares hour rows and day rows with a log. Between 6:00 and 7:00, the log has four events of NYC and one event of
+/// LA. All events except the last event of NYC are below the claim. `found` contains the numbers of events in four
+/// rows: the hour row and the day row of NYC, and the hour row and the day row of all cities. For each of the four
+/// rows, returns how the row differs from the log.
 fn compare_rollups(until_ms: i64, found: [Option<i64>; 4]) -> [Option<Kind>; 4] {
     const HOUR: i64 = 3_600_000;
     let scope = Scope {
@@ -380,11 +382,11 @@ fn an_hour_with_a_window_that_cannot_be_compared_is_left_out() {
         foreign: true,
         ..row(5, 0, 1)
     };
-    // The log has one event. The row counts five more events, whose records are no longer in the log.
+    // The log has one event. The hour row counts five more events, whose records are no longer in the log.
     for (start, older) in [(3, row(6, 1, 4)), (0, remade)] {
         let logs = logs(start, 4, Some(T0));
-        // Either the window row is in the same slice as the hour row, or the window row is read only when the suspect
-        // is checked again.
+        // Either the window row is in the same slice as the hour row, or the window row is read only when the hour row
+        // is checked a second time.
         for early in [true, false] {
             let mut slice = Slice::new(rolled(), None, &logs);
             slice.add_row(hour("NYC"), rollup(6, None));
@@ -406,7 +408,8 @@ fn an_hour_with_a_window_that_cannot_be_compared_is_left_out() {
             );
         }
     }
-    // The row of all cities equals the sum over the series in the first case, but not in the second case.
+    // The rows of the individual cities add up to six events. The row of all cities is correct only if it also counts
+    // six events.
     for (events, want) in [(6, None), (7, Some(Kind::Wrong))] {
         let mut slice = Slice::new(rolled(), None, &logs(0, 4, None));
         slice.add_row(hour(""), rollup(events, None));

@@ -1,12 +1,12 @@
-//! Computes the watermark of the comparison, independently of the consumer's code. Also tracks whether event times are
-//! unknown because records were lost.
+//! Computes the watermark of the comparison, independently of the consumer's code. Also tracks whether the watermark is
+//! uncertain because records of the log are lost.
 //!
-//! If the log still begins at 0, the watermark is exact. If retention removed the beginning of the log, the largest
-//! lost event time is unknown. There are two upper bounds for the largest lost event time. The first bound is the
-//! largest event time in a published restart point. The second bound is the timestamp of the first remaining record
-//! plus the allowed skew. The second bound applies only if the broker sets the timestamps. The lateness of some events
-//! is unknown until the log itself contains an event time as large as the bound. In a stream of current events, only
-//! the lateness of events near the log's beginning is unknown.
+//! If the log still begins at offset 0, the watermark is exact. If retention removed the beginning of the log, the
+//! largest lost event time is unknown. The largest event time in a published restart point is an upper bound for the
+//! event times of lost records. If the broker sets the timestamps, the timestamp of the oldest remaining record plus
+//! the allowed skew is another upper bound. Until an event time in the log reaches the upper bound, it may be unknown
+//! whether an event is late. If producers send current events, the lateness is unknown only for events near the
+//! beginning of the log.
 
 use crate::clock::UnixMs;
 use crate::window::Rules;
@@ -18,12 +18,12 @@ pub enum Lateness {
     InTime,
     /// The event arrived after its window was final.
     Late,
-    /// The lateness is unknown, because it depends on records that are no longer in the log.
+    /// Whether the event is late depends on records that are no longer in the log.
     Unknown,
 }
 
 impl Lateness {
-    /// Returns true if an item with this value of the flag `late` can be correct.
+    /// Returns true if the given value of the flag `late` can be correct for the event.
     pub const fn may_be(self, late: bool) -> bool {
         match self {
             Lateness::InTime => !late,
@@ -36,7 +36,7 @@ impl Lateness {
 /// The Kafka timestamp of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stamp {
-    /// The timestamp, if the record has one.
+    /// The Kafka timestamp, or `None` if the record has no timestamp.
     pub ms: Option<UnixMs>,
     /// True if the broker set the timestamp when it received the record, and false if the producer set it.
     pub by_broker: bool,
@@ -47,17 +47,17 @@ pub struct Stamp {
 pub struct Watermark {
     /// The largest event time among the records that were seen.
     seen_ms: Option<UnixMs>,
-    /// True if earlier records of the log are lost.
+    /// True if lost records may have a larger event time than all records that were seen.
     lost: bool,
     /// An upper bound for the event times of lost records, or `None` if no bound is known.
     lost_max_ms: Option<UnixMs>,
-    /// True if no record was passed to the watermark yet.
+    /// True until the first record is passed to the watermark.
     fresh: bool,
 }
 
 impl Watermark {
-    /// Returns the watermark at the start of a log. `lost` is true if records before the start are missing.
-    /// `lost_max_ms` is an upper bound for the event times of the missing records, if a bound is known.
+    /// Returns the watermark at the start of a log. `lost` is true if the log has lost the records before its current
+    /// start. `lost_max_ms` is an upper bound for the event times of the missing records, if a bound is known.
     pub const fn new(lost: bool, lost_max_ms: Option<UnixMs>) -> Watermark {
         Watermark {
             seen_ms: None,
@@ -76,8 +76,9 @@ impl Watermark {
     /// far ahead of its record's timestamp does not move the watermark.
     pub fn pass(&mut self, time_ms: UnixMs, stamp: Stamp, rules: &Rules) -> Lateness {
         if let (true, true, Some(ms)) = (self.fresh, stamp.by_broker, stamp.ms) {
-            // Earlier records do not have later timestamps than this record. An event time that moves the watermark is
-            // ahead of its record's timestamp by at most the skew.
+            // All earlier records have the same timestamp or an earlier timestamp, because the broker sets the
+            // timestamps. An event time moves the watermark only if it is ahead of its record's timestamp by at most
+            // the skew.
             let bound = ms.saturating_add(rules.skew_ms);
             self.lost_max_ms = Some(self.lost_max_ms.map_or(bound, |known| known.min(bound)));
         }
@@ -123,8 +124,8 @@ mod tests {
             ms: Some(UnixMs(ms)),
             by_broker: true,
         };
-        // The first remaining record was received at 1,000,000. Therefore, the watermark before this record was at most
-        // 1,000,000 + 300,000 (skew) - 600,000 (lateness).
+        // The broker received the first remaining record at 1,000,000 ms. Before the first remaining record, the
+        // watermark was at most 1,000,000 ms + 300,000 ms (skew) - 600,000 ms (lateness).
         let mut watermark = Watermark::new(true, Some(UnixMs(i64::MAX)));
         assert_eq!(
             watermark.pass(UnixMs(600_000), stamp(1_000_000), &rules),
@@ -138,7 +139,7 @@ mod tests {
             watermark.lateness_of(UnixMs(400_000), &rules),
             Lateness::Unknown
         );
-        // The timestamps of later records do not reduce the bound.
+        // The timestamps of later records do not change the upper bound for lost event times.
         watermark.pass(UnixMs(600_000), stamp(2_000_000), &rules);
         assert_eq!(
             watermark.lateness_of(UnixMs(600_000), &rules),
@@ -191,13 +192,14 @@ mod tests {
     fn after_a_lost_beginning_it_says_what_it_cannot_know() {
         let rules = Rules::default();
         let pass = |w: &mut Watermark, t: i64| w.pass(UnixMs(t), by_producer(t), &rules);
-        // Nothing is known about the lost records. Therefore, every event that is not certainly late is unclear.
+        // No upper bound is known for the event times of the lost records. Without an upper bound, every event is
+        // either `Late` or `Unknown`.
         let mut watermark = Watermark::new(true, None);
         assert_eq!(pass(&mut watermark, 900_000), Lateness::Unknown);
         assert_eq!(pass(&mut watermark, 0), Lateness::Late);
         assert_eq!(pass(&mut watermark, 300_000), Lateness::Unknown);
-        // No lost record has an event time after 900,000. Until the log contains the time 900,000, an event is unclear
-        // if the time 900,000 would make its window final.
+        // No lost record has an event time after 900,000 ms. Until the log contains an event at 900,000 ms, an event is
+        // `Unknown` if a lost event at 900,000 ms would make it late.
         let mut watermark = Watermark::new(true, Some(UnixMs(900_000)));
         assert_eq!(pass(&mut watermark, 300_000), Lateness::InTime);
         assert_eq!(pass(&mut watermark, 0), Lateness::Unknown);
