@@ -57,7 +57,7 @@ const SERIES_KEPT_MAX: usize = 200_000;
 /// The totals of all series, and the time at which they were read.
 #[derive(Default)]
 pub(crate) struct Totals {
-    /// The time at which the read began.
+    /// The time at which the server began to read the totals.
     pub(crate) read_ms: UnixMs,
     /// The sums over all series, and the counts of each of the largest series.
     pub(crate) every: EveryTotal,
@@ -84,7 +84,7 @@ impl Totals {
 /// The sums over all series, which come either from the totals of the series or from the progress items.
 #[derive(Clone)]
 pub(crate) struct GrandTotal {
-    /// The time at which the read began.
+    /// The time at which the server began to read the sums.
     pub(crate) read_ms: UnixMs,
     /// The sums over all series. In the field `all`, the city and the event type are empty strings.
     pub(crate) all: TotalItem,

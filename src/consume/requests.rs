@@ -38,7 +38,7 @@ pub(super) struct Requests {
     dead_letters: DeadLetters,
     second_reader: Arc<SecondReader>,
     pub(super) answers: Answers,
-    /// The topic id that was current when a partition last started.
+    /// The topic id that was current when the consumer last started reading a partition.
     topic_id: String,
     /// The tasks that send dead letters. Each key of the map consists of a partition and the number of the partition's
     /// assignment to this consumer.
@@ -82,7 +82,7 @@ impl Requests {
         topic_id.clone_into(&mut self.topic_id);
     }
 
-    /// Returns the topic id that was current when a partition last started.
+    /// Returns the topic id that was current when the consumer last started reading a partition.
     pub(super) fn topic_id(&self) -> &str {
         &self.topic_id
     }

@@ -553,7 +553,8 @@ impl Shell {
         }
     }
 
-    /// Replaces the Kafka client. The old client leaves the group in the background, without delaying the shell.
+    /// Replaces the Kafka client. The old Kafka client leaves the group in the background, so the shell does not wait
+    /// for it.
     fn replace_client(&mut self, stalled: &[i32]) {
         tracing::warn!(
             partitions = join_list(stalled),

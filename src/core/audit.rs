@@ -6,9 +6,9 @@
 //!
 //! A [`Slice`] holds a range of rows, sorted by city and time ([`RowPlace`]). The caller first adds the rows of the
 //! tables to the slice ([`Slice::add_row`], [`Slice::add_put`]). After adding the rows, the caller passes every record
-//! of the log to the slice in offset order ([`Slice::take`]). Finally, [`Slice::outcome`] returns the result of the
-//! comparison. If not all rows fit into memory, the slice drops its last rows, and the next slice processes the dropped
-//! rows.
+//! of the log to the slice in offset order ([`Slice::take`]). After the last record, [`Slice::outcome`] returns the
+//! result of the comparison. If not all rows fit into memory, the slice drops its last rows, and the next slice
+//! processes the dropped rows.
 //!
 //! The comparison is exact even while consumers write to the tables, because it uses fences and claims. The fence of a
 //! row says which records of a partition the row counts, so the row must count exactly these records. The *claim* of a
@@ -266,7 +266,7 @@ pub struct Slice {
 }
 
 impl Slice {
-    /// Returns an empty slice that starts at `lo`, or at the first row if `lo` is `None`.
+    /// Returns an empty slice that starts at the place `lo`, or at the first row if `lo` is `None`.
     pub fn new(scope: Scope, lo: Option<RowPlace>, logs: &BTreeMap<i32, Log>) -> Slice {
         let watermark = |log: &Log| Watermark::new(log.start.0 > 0, log.before_max_ms);
         Slice {
