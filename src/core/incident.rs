@@ -3,7 +3,7 @@
 //! An incident begins when the condition of a rule is met, and collects the events that match the rule. Most incidents
 //! end after a quiet period. The incident of a silence rule ends at the next event of its group. The rules, the log and
 //! the start offset fully determine all incidents. The id of an incident comes from the position of a record in the
-//! log. All readers of a log therefore give an incident the same id.
+//! log. Therefore, every fold of the same log gives an incident the same id.
 //!
 //! - [`rule`]: the rules and their conditions
 //! - [`fold`]: turns the records of one partition into incidents
@@ -37,8 +37,8 @@ pub const SAMPLES_MAX: usize = 5;
 /// Maximum length of the description in a sample, in characters.
 pub const SAMPLE_CHARS_MAX: usize = 200;
 
-/// The city and the event type that all events of an incident share. A field is `None` if the rule does not group by
-/// this field.
+/// The city and the event type that all events of an incident share. A field is `None` if the rule does not group
+/// events by this field.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Group {
     /// The city that all events of the incident share.
@@ -105,33 +105,34 @@ pub struct Incident {
     /// The highest severity among the incident's events. An incident of a silence rule has no events, so its severity
     /// is `None`.
     pub severity: Option<Severity>,
-    /// The number of events that belong to the incident. The number is 0 for an incident of a silence rule.
+    /// The number of events that belong to the incident. An incident of a silence rule has 0 events.
     pub event_count: u64,
-    /// The earliest event time of the incident. Under a silence rule, this is the time of the last event before the
-    /// silence.
+    /// The earliest event time of the incident. For an incident of a silence rule, the value is the time of the last
+    /// event before the silence.
     pub first_event_ms: UnixMs,
-    /// The latest event time of the incident. Under a silence rule, this is the time of the last event before the
-    /// silence.
+    /// The latest event time of the incident. For an incident of a silence rule, the value is the time of the last
+    /// event before the silence.
     pub last_event_ms: UnixMs,
-    /// The timestamp of the record that opened the incident. If the record has no timestamp, this is the event time or,
-    /// under a silence rule, the watermark.
+    /// The timestamp of the record that opened the incident. If the record has no timestamp, the value is the event
+    /// time, or the watermark for a silence rule.
     pub opened_at_ms: UnixMs,
     /// The first events of the incident, at most [`SAMPLES_MAX`].
     pub samples: Vec<Arc<Sample>>,
-    /// The incident ends when the watermark reaches this time, unless the incident gets more events. The value is
-    /// `None` under a silence rule, because the incident then ends at the next event of its group.
+    /// The watermark at which the incident ends if the incident gets no further event. The value is `None` for an
+    /// incident of a silence rule, which ends at the next event of its group.
     pub quiet_at_ms: Option<UnixMs>,
     /// The offset of the record that opened the incident.
     pub opened: Offset,
-    /// The offset after the last record that changed the incident. This offset is the fence of the incident's row.
+    /// The offset after the last record that changed the incident. The value of `next` is also the fence of the
+    /// incident's row.
     pub next: Offset,
 }
 
-/// Returns the id of an incident: `<topic id>#<partition>#<offset>`, with 15 digits for the offset. The ids of one
-/// partition therefore sort in log order.
+/// Returns the id of an incident, which has the form `<topic id>#<partition>#<offset>`. The offset has 15 digits, so
+/// the ids of one partition sort in log order.
 ///
-/// Under a silence rule, `offset` belongs to the record of the last event before the silence. For any other incident,
-/// `offset` belongs to the record that opened the incident.
+/// For a silence rule, `offset` is the offset of the last event before the silence. For any other rule, `offset` is the
+/// offset of the record that opened the incident.
 pub fn incident_id(topic_id: &str, partition: i32, offset: Offset) -> String {
     format!("{topic_id}#{partition}#{:015}", offset.0)
 }

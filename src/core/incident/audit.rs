@@ -1,12 +1,13 @@
 //! Compares the rows of a partition's incidents with a second fold of the log.
 //!
-//! The second fold begins at an old checkpoint, which is called the [`Base`]. Incidents that were open at the base are
-//! loaded from their rows, so the comparison checks only their later changes. Every other incident must be equal to its
-//! row.
+//! The second fold begins at an old checkpoint, which is called the [`Base`]. The second fold loads incidents that were
+//! open at the base from their rows. For an incident that was open at the base, the comparison checks only whether the
+//! row contains the changes after the base. An incident that opened after the base must agree with its row in every
+//! field.
 //!
-//! The comparison is exact even while `notify` runs, if the caller reads the data in a certain order. First, the caller
-//! reads the newest checkpoint, whose offset is the claim. Next, the caller reads the rows, which contain all changes
-//! below the claim. Last, the caller reads the end of the log.
+//! The comparison is exact even while `notify` runs, if the caller reads the newest checkpoint first and the rows
+//! second. The rows contain all changes by records below the offset of the newest checkpoint, which is called the
+//! claim. The caller looks up the end of the log last, so the log contains all records that changed the rows.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,13 +19,13 @@ use crate::clock::UnixMs;
 use crate::event::Offset;
 use crate::parse::Body;
 
-/// Maximum number of differences that an outcome describes. Further differences are only counted.
+/// Maximum number of differences that an `Outcome` describes. Further differences are only counted.
 pub const DESCRIBED_MAX: usize = 100;
 
-/// A checkpoint without its open incidents, from which the log can be folded again.
+/// A checkpoint without its list of open incidents, at which a second fold of the log can begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Base {
-    /// The position at which reading begins. Records between this position and `next` change no incident.
+    /// The position at which reading begins. The records from `start` up to `next` do not change any incident.
     pub start: Start,
     /// The first offset whose record may change an incident.
     pub next: Offset,
@@ -61,7 +62,7 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// Adds the outcome of another partition to this outcome.
+    /// Adds the outcome `other` of another partition to `self`.
     pub fn merge(&mut self, other: Outcome) {
         self.compared += other.compared;
         self.difference_count += other.difference_count;
@@ -78,7 +79,7 @@ impl Outcome {
     }
 }
 
-/// A row of an incident, and the progress of its comparison.
+/// The row of an incident, with the result of its comparison so far.
 struct Row {
     incident: Incident,
     /// True if the second fold produced the incident with the same fence and the same fields as the row.
@@ -106,7 +107,7 @@ impl Audit {
         base.next <= incident.opened || is_open_at(base, incident)
     }
 
-    /// Returns a new comparison. The rows must contain all changes by records below the offset `claim`.
+    /// Returns a new comparison. The given rows must contain every change by a record below the offset `claim`.
     pub fn new(
         source: Source,
         rules: &[Rule],
@@ -173,7 +174,7 @@ impl Audit {
         }
     }
 
-    /// Returns the outcome of the comparison. The caller must first pass all records of the log.
+    /// Returns the outcome of the comparison. The caller must first pass every record of the log to `Audit::take`.
     pub fn outcome(self) -> Outcome {
         let mut out = Outcome::default();
         for (name, row) in self.rows {
@@ -197,7 +198,7 @@ impl Audit {
     }
 }
 
-/// Returns true if the incident of a row was open at the checkpoint where the second fold begins.
+/// Returns true if `incident`, which comes from a row, was open at the checkpoint of `base`.
 fn is_open_at(base: &Base, incident: &Incident) -> bool {
     incident.opened < base.next && (incident.is_open() || base.next <= incident.last_change())
 }

@@ -1,4 +1,4 @@
-//! Defines the changes of incidents, and the source and the start position of a fold.
+//! Defines the changes that a fold makes to incidents, and the log and the position from which the fold reads.
 
 use std::sync::Arc;
 
@@ -40,7 +40,7 @@ pub struct Start {
 pub enum What {
     /// The incident was opened.
     Opened,
-    /// The incident has at least one more event.
+    /// At least one event was added to the incident.
     Updated,
     /// The incident has ended.
     Resolved,

@@ -1,9 +1,10 @@
 //! Folds the records of one partition into incidents.
 //!
 //! The incidents depend only on the rules, the log and the first offset. A new fold can continue at a [`Checkpoint`] of
-//! an earlier fold. To do this, the new fold loads the open incidents from their rows. Each row contains the offset up
-//! to which the row is current. Rows do not contain the counts of open windows or the last event of each group. To
-//! restore these values, the fold first rereads some records before the checkpoint, without changing any incident.
+//! an earlier fold. The new fold loads the open incidents from their rows. Each row contains the offset up to which the
+//! row is current. Rows contain neither the counts of open windows nor the last event of each group. The new fold
+//! restores the window counts and the last events by rereading some records before the checkpoint. Rereading a record
+//! does not change any incident.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -19,14 +20,14 @@ use crate::window::Rules;
 
 pub use super::change::{Change, Source, Start, What};
 
-/// Maximum number of groups of one rule in one partition. Events of further groups are ignored and only counted in
-/// [`LeftOut`].
+/// Maximum number of groups of one rule in one partition. If a rule has reached the maximum, the fold ignores events of
+/// new groups and counts them in [`LeftOut`].
 pub const GROUPS_MAX: usize = 100_000;
 
 /// A position of a fold, with the data that another fold needs to continue at this position.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Checkpoint {
-    /// The position at which reading begins. Records between this position and `next` change no incident.
+    /// The position at which reading begins. The records from `start` up to `next` do not change any incident.
     pub start: Start,
     /// The first offset whose record may change an incident.
     pub next: Offset,
@@ -48,7 +49,7 @@ impl Checkpoint {
     }
 }
 
-/// The numbers of incidents that a fold did not open, and of events that it ignored, because of a limit.
+/// The numbers of incidents and events that a fold left out because of a limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LeftOut {
     /// Number of incidents that were not opened because their rule had its maximum number of open incidents.
@@ -75,8 +76,8 @@ pub struct Fold {
 impl Fold {
     /// Returns a fold that continues at a checkpoint.
     ///
-    /// `stored` contains the rows of the checkpoint's incidents, which may be newer than the checkpoint. Incidents of
-    /// rules that are not among `rules` are ignored.
+    /// The rows in `stored` belong to the incidents of the checkpoint, and may be newer than the checkpoint. Incidents
+    /// of rules that are not among `rules` are ignored.
     pub fn new(
         source: Source,
         rules: &[Rule],
@@ -168,7 +169,7 @@ impl Fold {
         self.source.times.is_future(time_ms, record_ms)
     }
 
-    /// Moves the position to `end`, past a range of offsets without records.
+    /// Moves the read position to `end`, past a range of offsets without records.
     pub fn skip_gap(&mut self, end: Offset) {
         self.next = self.next.max(end);
     }
@@ -195,7 +196,7 @@ impl Fold {
     }
 
     /// Returns the checkpoint at the current position. The checkpoint may be published once the rows contain all
-    /// changes so far.
+    /// changes by records before the checkpoint.
     pub fn checkpoint(&self) -> Checkpoint {
         let next = self.next.max(self.warm_until);
         let ending = self.watches.iter().flat_map(|watch| &watch.ending);
@@ -208,7 +209,7 @@ impl Fold {
         }
     }
 
-    /// Returns true while the fold rereads records before the checkpoint, which change no incident.
+    /// Returns true while the fold rereads records before the checkpoint without changing any incident.
     fn is_warming(&self, at: At) -> bool {
         at.offset() < self.warm_until
     }
@@ -250,7 +251,7 @@ impl Fold {
             return;
         };
         // A deadline that is too early causes only one unnecessary check. Moving the deadline at every event would cost
-        // more.
+        // more than an unnecessary check.
         if followed.due_ms.is_none_or(|due_ms| deadline_ms < due_ms) {
             if let Some(due_ms) = followed.due_ms.replace(deadline_ms) {
                 self.due.remove(&(due_ms, index, group.clone()));
@@ -275,16 +276,16 @@ impl Fold {
         {
             due.extend(self.due.pop_first());
         }
-        // All ends of incidents come before all beginnings of silences. Otherwise, the order of changes would depend on
-        // deadlines that were too early.
+        // The fold first ends incidents, and then opens incidents of silence rules. If the fold mixed both steps,
+        // deadlines that are too early would affect the order of the changes.
         let mut silences = Vec::new();
         for (_, index, group) in &due {
             let watch = &mut self.watches[*index];
             let silence = watch.end_group(*index, group, at, watermark_ms, changes);
             silences.extend(silence.map(|seen| (seen.time_ms, *index, group.clone(), seen)));
         }
-        // A silence that began before the checkpoint needs no new incident. Either the silence already has an incident,
-        // or its rule had too many open incidents.
+        // A silence that began before the checkpoint needs no new incident. The earlier fold has already opened an
+        // incident for the silence, or had too many open incidents.
         if self.is_warming(at) {
             silences.clear();
         }
@@ -388,7 +389,8 @@ impl Fold {
         changes: &mut Vec<Change>,
     ) {
         // A late event is treated as if it happened at the watermark, so that its incident does not end at once. A
-        // future event is treated the same way, so that its incident does not stay open until the future event time.
+        // future event is treated as if it happened at the watermark, because its incident would otherwise stay open
+        // until the future event time.
         let watermark_ms = self.watermark_ms();
         let now_ms = if at.is_future {
             watermark_ms.or(at.record_ms).unwrap_or(event.time_ms)
@@ -407,7 +409,7 @@ impl Fold {
         }
     }
 
-    /// Processes an event of a group that a silence rule watches. Such an event may end the group's silence.
+    /// Processes an event of a group that a silence rule watches. The event may end a silence of the group.
     fn take_sign_of_life(
         &mut self,
         at: At,
@@ -425,7 +427,7 @@ impl Fold {
             return;
         }
         if followed.open.is_some() {
-            // The incident's row may already contain the change by this record.
+            // The stored row may already contain the change that this record makes to the incident.
             if at.offset() < self.warm_until || followed.is_stored(at.offset()) {
                 return;
             }

@@ -1,14 +1,15 @@
 //! Finds the incidents that changed between two reads of their table.
 //!
 //! A reader repeatedly lists the newest open incidents and the newest resolved incidents. An incident may disappear
-//! from the open list without appearing in the resolved list, if many newer incidents exist. The reader then reads the
-//! incident by its name.
+//! from the open list without appearing in the resolved list, if many newer incidents exist. If an open incident
+//! disappears from both lists, the reader reads it by its name.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::owner::Name;
 
-/// The incidents that a reader found in its last read. `T` is the type in which the reader shows an incident.
+/// The incidents that a reader found in its last read. The type parameter `T` is the reader's representation of an
+/// incident.
 #[derive(Clone, Debug)]
 pub struct Follower<T> {
     open: BTreeMap<Name, T>,
@@ -60,9 +61,10 @@ impl<T: Clone + PartialEq> Follower<T> {
         Missing { asked, later }
     }
 
-    /// Compares a read with the previous read. The parameters are the newest open incidents and the newest resolved
-    /// incidents. Returns the incidents that are new or have changed, with resolved incidents before open incidents. The
-    /// first call does not return resolved incidents, because these incidents ended before the reader began.
+    /// Compares the current read of the table with the previous read. The parameters `open` and `resolved` contain the
+    /// newest open incidents and the newest resolved incidents. Returns the incidents that are new or have changed,
+    /// with resolved incidents before open incidents. The first call does not return resolved incidents, because these
+    /// incidents ended before the reader began.
     pub fn take(&mut self, open: Vec<(Name, T)>, resolved: Vec<(Name, T)>) -> Vec<T> {
         let open: BTreeMap<Name, T> = open.into_iter().collect();
         let resolved: BTreeMap<Name, T> = resolved.into_iter().collect();
@@ -75,13 +77,13 @@ impl<T: Clone + PartialEq> Follower<T> {
         changed
     }
 
-    /// Returns true if nothing was read from the table yet.
+    /// Returns true if the reader has not read the table yet.
     pub fn is_new(&self) -> bool {
         self.is_new
     }
 }
 
-/// Returns the incidents of a list that the previous list does not contain in the same state.
+/// Returns the incidents in `now` that are new or whose state differs from the state in `before`.
 fn differing<T: Clone + PartialEq>(
     now: &BTreeMap<Name, T>,
     before: &BTreeMap<Name, T>,
@@ -118,7 +120,7 @@ mod tests {
         assert_eq!(grown, [2]);
         let ended = follower.take(rows(&[("b", 4)]), rows(&[("a", 3)]));
         assert_eq!(ended, [3, 4]);
-        // The delivery of a message also changes a resolved incident.
+        // The row of a resolved incident also changes when a message about the incident is delivered.
         let delivered = follower.take(rows(&[("b", 4)]), rows(&[("a", 5)]));
         assert_eq!(delivered, [5]);
     }

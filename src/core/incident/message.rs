@@ -39,7 +39,7 @@ impl Message<'_> {
         Value::Object(body)
     }
 
-    /// Returns the title of the message, which is one line of text for people.
+    /// Returns the title of the message, which is one line of human-readable text.
     pub fn title(&self) -> String {
         let incident = self.incident;
         let group = incident.group_text();
@@ -67,8 +67,8 @@ impl Incident {
         format!("{}#{}", self.rule, self.id)
     }
 
-    /// Returns the group as text for people, such as `NYC, traffic`. The text is empty if the rule does not group
-    /// events.
+    /// Returns the group as human-readable text, such as `NYC, traffic`. Returns an empty text if the rule of the
+    /// incident does not group events.
     pub fn group_text(&self) -> String {
         let names = [&self.group.city, &self.group.event_type];
         let names: Vec<&str> = names.into_iter().flatten().map(AsRef::as_ref).collect();

@@ -2,10 +2,10 @@
 //!
 //! The messages to one receiver about one incident are numbered from 1. Message 1 says that the incident was opened,
 //! and the last message says that the incident was resolved. Until the outcome of a message is known, the message is
-//! sent again with the same number, so the receiver can recognize a repeated message. Message 1 depends only on the
-//! incident. The number and the kind of every later message are stored *before* the message is sent. A process that
-//! replaces the sender therefore repeats the message that may be under way, and never gives its number to another
-//! message.
+//! sent again with the same number. The receiver recognizes a repeated message by its number. Message 1 is not stored
+//! before it is sent, because it can be built again from the incident alone. The number and the kind of every later
+//! message are stored *before* the message is sent. If a new process replaces the sender, the new process repeats the
+//! last message whose outcome is unknown. The new process never uses the number of one message for a different message.
 
 use super::{Incident, State};
 use crate::clock::UnixMs;
@@ -15,7 +15,7 @@ use crate::clock::UnixMs;
 pub enum Kind {
     /// The incident was opened.
     Opened,
-    /// The incident has more events, or is still open.
+    /// The incident has new events, or the message is a reminder that the incident is still open.
     Updated,
     /// The incident has ended.
     Resolved,
@@ -40,7 +40,7 @@ impl Kind {
     }
 }
 
-/// The last message that one receiver gets about one incident so far.
+/// The latest message to one receiver about one incident.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sent {
     /// The number of the message, counted from 1.
@@ -62,7 +62,8 @@ pub enum Outcome {
     Unknown,
     /// The receiver accepted the message.
     Taken,
-    /// The receiver refused the message, so the message is not sent again. The field is the reason for the refusal.
+    /// The receiver refused the message, so the message is not sent again. The field contains the reason why the
+    /// receiver refused the message.
     Refused(Box<str>),
     /// The message was never sent, because a silence covered the incident until the incident ended.
     Silenced,
@@ -92,11 +93,12 @@ pub struct Timing {
 /// The next step in the delivery of messages to one receiver about one incident.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Send this message. If the message has a new number and is not message 1, store the message first.
+    /// Send this message. Before the first attempt to send a message other than message 1, store the message.
     Send(Sent),
-    /// Send nothing, but store that the message was silenced. A silence covered the incident until the incident ended.
+    /// Send nothing, and store a message with the outcome `Silenced`. A silence covered the incident until the incident
+    /// ended.
     Skip(Sent),
-    /// Wait, and check again when the incident changes or, if a time is given, at this time.
+    /// Wait until the incident changes, or until the given time if there is one. Then call `next` again.
     Wait(Option<UnixMs>),
     /// The receiver needs no more messages about the incident.
     Done,

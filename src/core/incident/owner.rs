@@ -1,10 +1,10 @@
-//! Decides which rows a process of `notify` writes for its partition, and when it may publish a checkpoint.
+//! Decides which incident rows a `notify` process writes, and when the process may publish a checkpoint.
 //!
 //! An owner folds the records of a partition, and keeps the latest state of each incident whose row is out of date. The
-//! owner may write the rows in any order, because a row never returns to an older state and every owner writes the same
-//! rows. A checkpoint is published only after the rows contain all changes below the checkpoint. Therefore, an owner
-//! does no harm if it crashes, or if it continues after another owner has replaced it. The next owner finds the same
-//! incidents again, with the same ids.
+//! owner may write the rows in any order, because a row never returns to an older state, and all owners write the same
+//! states. A checkpoint is published only after the rows contain all changes below the checkpoint. An owner can safely
+//! crash, or continue to run after another owner has replaced it. The next owner finds the same incidents again, with
+//! the same ids.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -29,11 +29,11 @@ struct Unwritten {
     incident: Arc<Incident>,
     /// The offset of the first record whose change is not in the row.
     since: Offset,
-    /// The fence that the current write of the row sets, or `None` if no write is under way.
+    /// The fence that the pending write stores in the row, or `None` if no write is pending.
     writing: Option<Offset>,
 }
 
-/// One assignment of one partition to a process of `notify`.
+/// One assignment of one partition to a `notify` process.
 #[derive(Clone, Debug)]
 pub struct Owner {
     fold: Fold,
@@ -59,7 +59,7 @@ impl Owner {
         &self.fold
     }
 
-    /// Moves the position to `end`, past a range of offsets without records.
+    /// Moves the read position to `end`, past a range of offsets without records.
     pub fn skip_gap(&mut self, end: Offset) {
         self.fold.skip_gap(end);
     }
@@ -103,7 +103,8 @@ impl Owner {
         incidents.collect()
     }
 
-    /// Notes that a write of an incident's row is done: the stored row is at least as new as the written row.
+    /// Notes that a write of an incident's row has completed. The stored row is now at least as new as the state that
+    /// the owner wrote.
     pub fn written(&mut self, name: &Name) {
         let Some(unwritten) = self.unwritten.get_mut(name) else {
             return;

@@ -41,8 +41,8 @@ impl Filter {
 pub enum Condition {
     /// An incident begins with the first event that the filter admits.
     Event {
-        /// The quiet period, in milliseconds. The incident ends once the watermark is this far past the incident's last
-        /// event.
+        /// The quiet period, in milliseconds. The incident ends once the watermark is `quiet_ms` past the incident's
+        /// last event.
         quiet_ms: i64,
     },
     /// An incident begins when a window reaches `count` events.
@@ -51,12 +51,12 @@ pub enum Condition {
         count: u64,
         /// Length of a window, in milliseconds.
         window_ms: i64,
-        /// The quiet period, in milliseconds. The incident ends once the watermark is this far past the last event in a
-        /// window with at least `count` events.
+        /// The quiet period, in milliseconds. The incident ends once the watermark is `quiet_ms` past the last event in
+        /// a window with at least `count` events.
         quiet_ms: i64,
     },
     /// An incident begins when the watermark is `silence_ms` past the last event of a group. The incident ends at the
-    /// group's next event.
+    /// next event of the same group.
     Silence {
         /// The length of the silence, in milliseconds.
         silence_ms: i64,
@@ -76,8 +76,8 @@ pub struct Rule {
     pub by_event_type: bool,
     /// The condition that opens and ends incidents.
     pub condition: Condition,
-    /// Maximum number of open incidents of the rule in one partition. While this number is reached, the rule opens no
-    /// further incidents.
+    /// Maximum number of open incidents of the rule in one partition. A rule that already has the maximum number of
+    /// open incidents does not open further incidents.
     pub open_max: u32,
 }
 

@@ -119,7 +119,8 @@ fn an_event_rule_has_one_incident_while_events_keep_coming() {
         event("NYC", Low, 1),
         event("LA", Critical, 2),
         event("NYC", Critical, 14),
-        // The watermark lags by ten minutes, so the 15 quiet minutes in NYC after minute 14 end at minute 14 + 15 + 10.
+        // The last event in NYC is at minute 14, and its incident ends after 15 quiet minutes. The watermark lags by 10
+        // minutes, so the incident ends at minute 39.
         event("SF", Low, 38),
         event("SF", Low, 39),
         event("NYC", Critical, 40),
@@ -160,7 +161,8 @@ fn a_late_event_opens_an_incident_that_lasts() {
     ];
     let (_, changes) = fold_all(&[critical()], &log);
     let kinds: Vec<_> = said(&changes).into_iter().map(|c| (c.0, c.1)).collect();
-    // The watermark was at minute 90, so the 15 quiet minutes end when the watermark reaches minute 105.
+    // The late event arrives when the watermark is at minute 90. The incident of the late event ends after 15 quiet
+    // minutes, when the watermark reaches minute 105.
     assert_eq!(kinds, [(What::Opened, 1), (What::Resolved, 1)]);
     assert_eq!(changes[1].incident.next, Offset(4));
 }
@@ -172,7 +174,7 @@ fn a_count_rule_opens_at_the_record_that_reaches_the_count() {
         event("NYC", Low, 0),
         event("NYC", Low, 1),
         event("LA", Low, 1),
-        // The count of the next window starts at zero again.
+        // The count of each window starts at zero.
         event("NYC", Low, 5),
         event("NYC", Low, 4),
         event("NYC", Low, 3),
@@ -264,12 +266,12 @@ fn no_rule_has_more_open_incidents_than_it_may() {
 struct Tables {
     rows: BTreeMap<(Arc<str>, Arc<str>), Incident>,
     progress: Option<Checkpoint>,
-    /// The bases of all checkpoints that were published so far.
+    /// For each published checkpoint, the base at which a second fold can begin.
     bases: Vec<Base>,
 }
 
 impl Tables {
-    /// Writes a row, on condition that the row is not already newer.
+    /// Writes a row, unless the stored row is already newer.
     fn write(&mut self, incident: &Incident) {
         let row = self
             .rows
@@ -280,7 +282,7 @@ impl Tables {
         }
     }
 
-    /// Writes the progress item, on condition that the item is not already further ahead.
+    /// Writes the progress item, unless the stored item is already further ahead.
     fn publish(&mut self, new: Checkpoint) {
         let old = self.progress.as_ref();
         if old.is_none_or(|old| old.next <= new.next) {
@@ -289,7 +291,7 @@ impl Tables {
         }
     }
 
-    /// Returns a fold that continues at the checkpoint in the tables.
+    /// Returns a fold that continues at the checkpoint that is stored in the tables.
     fn fold(&self, rules: &[Rule]) -> Fold {
         let at = self.progress.clone();
         let at = at.unwrap_or(Checkpoint::begin(Offset(0)));
@@ -316,7 +318,7 @@ impl Process {
         }
     }
 
-    /// Delivers the answers that are under way, or loses these answers if `is_lost` is true.
+    /// Delivers the pending answers to the owner, or drops the pending answers if `is_lost` is true.
     fn answer(&mut self, is_lost: bool) {
         for incident in std::mem::take(&mut self.under_way) {
             if is_lost {
@@ -327,8 +329,8 @@ impl Process {
         }
     }
 
-    /// Publishes the pending checkpoint if the rows contain all changes below it. If no checkpoint is pending, the
-    /// process creates one.
+    /// Publishes the pending checkpoint if the rows contain all changes before the checkpoint. If no checkpoint is
+    /// pending, the process creates a checkpoint.
     fn publish(&mut self, tables: &mut Tables) {
         match self.checkpoint.take() {
             None => self.checkpoint = Some(self.owner.fold().checkpoint()),
@@ -341,9 +343,9 @@ impl Process {
 #[derive(Clone, Copy, Debug)]
 enum Act {
     Read(u8),
-    /// The process writes at most this many rows.
+    /// The process writes at most the given number of rows.
     Write(u8),
-    /// The answers to the writes arrive, or are lost if the flag is true.
+    /// The answers to the writes are lost if the flag is true, and arrive if the flag is false.
     Answer(bool),
     Publish,
     /// The process crashes, and a new process takes over the partition.
@@ -409,7 +411,7 @@ fn do_act(act: Act, process: &mut Process, tables: &mut Tables, rules: &[Rule], 
     }
 }
 
-/// Compares the rows with a second fold of the log from a base, as `verify` does.
+/// Compares the rows with a second fold of the log that begins at `base`, as the `verify` command does.
 fn audit(tables: &Tables, base: Base, claim: usize, rules: &[Rule], log: &[Logged]) -> Outcome {
     let claim = Offset(i64::try_from(claim).unwrap());
     let rows = tables.rows.values().cloned();
@@ -450,7 +452,7 @@ proptest! {
         for (which, act) in acts {
             do_act(act, &mut processes[usize::from(which)], &mut tables, &rules, &log);
         }
-        // Either the first process or a new process reads the log to its end.
+        // Depending on `goes_on`, either the first process or a new process reads the log to its end.
         let [first, _] = processes;
         let mut last = if goes_on { first } else { Process::new(&tables, &rules) };
         last.answer(false);
@@ -458,7 +460,7 @@ proptest! {
         do_act(Act::Write(250), &mut last, &mut tables, &rules, &log);
         last.answer(false);
         prop_assert_eq!(differences(&tables.rows, &want), Vec::<String>::new());
-        // A second fold that begins at any base agrees with the rows, and finds a damaged row and a missing row.
+        // A second fold agrees with the rows wherever it begins, and detects a damaged row and a missing row.
         tables.bases.push(Base::of(&Checkpoint::begin(Offset(0))));
         for base in tables.bases.clone() {
             let outcome = audit(&tables, base, log.len(), &rules, &log);
@@ -475,7 +477,7 @@ proptest! {
             damaged.rows.remove(name);
             prop_assert_eq!(audit(&damaged, base, log.len(), &rules, &log).difference_count, 1);
         }
-        // At the end of the log, further publications change nothing.
+        // Publishing checkpoints at the end of the log does not change any row.
         last.publish(&mut tables);
         last.publish(&mut tables);
         let mut again = Process::new(&tables, &rules);

@@ -13,7 +13,8 @@ use crate::keys;
 /// The events of one window of a count rule.
 #[derive(Clone, Debug)]
 pub(super) struct Window {
-    /// The position of the window's first event. To count the window again, a fold reads the log from this position on.
+    /// The position of the window's first event. A new fold that counts the window again begins to read the log at the
+    /// window's first event.
     pub(super) first: Start,
     pub(super) event_count: u64,
     pub(super) first_event_ms: UnixMs,
@@ -32,12 +33,12 @@ pub(super) struct Seen {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Followed {
     pub(super) open: Option<Arc<Incident>>,
-    /// The offset below which the incident's stored row contains all changes. The value is `None` if the fold did not
-    /// load a row for the group.
+    /// The offset below which the incident's stored row contains all changes, or `None` if the fold loaded no row.
     pub(super) stored: Option<Offset>,
     pub(super) windows: BTreeMap<UnixMs, Window>,
     pub(super) seen: Option<Seen>,
-    /// The time of the group's entry in `Fold::due`, which is never later than [`Followed::deadline`].
+    /// The time of the group's entry in `Fold::due`. The entry is never later than the group's deadline
+    /// ([`Followed::deadline`]).
     pub(super) due_ms: Option<UnixMs>,
 }
 
@@ -50,7 +51,7 @@ impl Followed {
         self.open.is_none() && self.windows.is_empty() && self.seen.is_none()
     }
 
-    /// Returns the watermark at which the state of the group changes even without a further event.
+    /// Returns the watermark at which the state of the group changes even if the group gets no further event.
     pub(super) fn deadline(&self, condition: Condition) -> Option<UnixMs> {
         let quiet_ms = self.open.as_ref().and_then(|open| open.quiet_at_ms);
         let window_end = |window_ms| Some(*self.windows.keys().next()? + window_ms);
@@ -71,15 +72,15 @@ pub(super) struct Watch {
     pub(super) rule: Rule,
     pub(super) groups: BTreeMap<Group, Followed>,
     pub(super) open_count: usize,
-    /// Incidents that were open at the checkpoint but are already resolved in their rows. The fold has not yet reached
-    /// the records that ended these incidents.
+    /// Incidents that were open at the checkpoint but are already resolved in their stored rows. The fold may not yet
+    /// have reached the records at which the incidents ended.
     pub(super) ending: Vec<Arc<Incident>>,
 }
 
-/// The record that the fold currently processes.
+/// The record that the fold is processing.
 #[derive(Clone, Copy)]
 pub(super) struct At {
-    /// The record's offset, and the largest event time before the record.
+    /// The offset of the record, and the largest event time of all earlier records.
     pub(super) start: Start,
     pub(super) record_ms: Option<UnixMs>,
     pub(super) is_future: bool,
@@ -94,7 +95,7 @@ impl At {
 /// An event that meets the condition of a rule.
 pub(super) struct Match<'a> {
     pub(super) at: At,
-    /// The event time. For a late or future event, this is the time that replaces the event time.
+    /// The event time, or a substitute time if the event is late or a future event.
     pub(super) now_ms: UnixMs,
     pub(super) event: &'a Event,
     /// The window of the event if the rule counts events, or `None` for other rules.
@@ -154,7 +155,7 @@ impl Watch {
         let incident = Arc::make_mut(open);
         found.add_to(incident);
         incident.quiet_at_ms = incident.quiet_at_ms.max(quiet_at_ms);
-        // When another window reaches the count, the earlier events of this window are added to the incident as well.
+        // When a further window reaches `count`, all events of the window are added to the incident.
         if let Some(window) = found.window.as_ref().filter(|w| w.event_count == count) {
             incident.event_count += count - 1;
             incident.first_event_ms = incident.first_event_ms.min(window.first_event_ms);
@@ -170,8 +171,8 @@ impl Watch {
 
     /// Returns the number of incidents that are open when the record at `offset` may open another incident.
     pub(super) fn open_count_at(&self, offset: Offset) -> usize {
-        // One record can end an incident and open another. Under a silence rule, incidents open before other incidents
-        // end. Under all other rules, incidents end before new incidents open.
+        // One record can end one incident and open another incident. For a silence rule, the fold opens incidents first
+        // and then ends incidents. For all other rules, the fold ends incidents first and then opens incidents.
         let is_silence = matches!(self.rule.condition, Condition::Silence { .. });
         let last = |incident: &Incident| incident.last_change().0 - i64::from(!is_silence);
         let ending = self.ending.iter().filter(|i| offset.0 <= last(i));
@@ -235,7 +236,8 @@ impl Watch {
         true
     }
 
-    /// Ends the group's open incident at the current record. If the record has no timestamp, `now_ms` is used instead.
+    /// Ends the group's open incident at the current record. If the record has no timestamp, the incident ends at the
+    /// time `now_ms`.
     pub(super) fn resolve(
         &mut self,
         index: usize,
