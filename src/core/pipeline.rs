@@ -2,9 +2,9 @@
 //!
 //! The shell is the code that does the I/O for the pipeline. Whenever something happens, the shell calls a method of
 //! [`Pipeline`], with the current time as `now_ms`. Before the next call, the shell carries out all outputs that
-//! [`Pipeline::poll_output`] returns. For example, the shell sends batches and updates, seeks, and commits offsets. The
-//! shell makes no decisions, so a simulation can drive the pipeline through any order of answers, losses and
-//! rebalances.
+//! [`Pipeline::poll_output`] returns. For example, the shell writes to the tables, commits offsets, and moves the read
+//! position of the Kafka client. The shell makes no decisions, so a simulation can drive the pipeline through any order
+//! of answers, losses and rebalances.
 //!
 //! A partition has three states:
 //!
@@ -46,7 +46,7 @@ pub use output::{CommitPart, Halt, Options, Output, Publish, Report, Tables};
 
 /// Minimum time between two commits, in milliseconds.
 pub const COMMIT_INTERVAL_MS: i64 = 1_000;
-/// Wait before the pipeline repeats a failed lookup of the facts of a start, or a failed second read of a gap, in
+/// Time before the pipeline repeats a failed lookup of a partition's start, or a failed second read of a gap, in
 /// milliseconds.
 pub const LOCATE_AGAIN_MS: i64 = 1_000;
 
@@ -55,7 +55,7 @@ struct Running {
     worker: Worker,
     topic_id: String,
     tables_id: String,
-    /// The boundary of the group's last commit for this log and these tables, or `None` if there is no such commit yet.
+    /// The boundary of the group's last commit, or `None` if the group has no commit for the current log and tables.
     committed: Option<Boundary>,
     progress: Progress,
     /// The deadline of the drain, or `None` if the partition was not revoked.
@@ -91,15 +91,15 @@ pub struct Pipeline {
     held: bool,
     /// True once the pipeline has stopped writing to the tables for good.
     halted: bool,
-    /// The moves of progress items that wait for the next `pump`. If the tables are not trusted then, `pump` drops the
-    /// moves.
+    /// The moves of progress items that wait for the next call of `pump`. While writes to the tables are paused, `pump`
+    /// drops the moves.
     publishes: Vec<Publish>,
-    /// The progress items that do not exist, each with the time at which the pipeline learned this.
+    /// The missing progress items, each with the time at which the pipeline learned that the item is missing.
     missing: Vec<(BootMs, Publish)>,
     stalls: StallDetector,
-    /// True if the most recent answer to a write was a failure.
+    /// True if the most recent write to the tables failed.
     writes_fail: bool,
-    /// The commit under way, which waits for the check of the topic id or for Kafka's answer.
+    /// The pending commit, which waits for the check of the topic id or for Kafka's answer.
     commit: Option<Vec<CommitPart>>,
     last_commit_ms: SteadyMs,
     /// The partition that currently has its turn to update rows, and the time at which the turn started.
@@ -172,13 +172,13 @@ impl Pipeline {
     }
 
     /// Revokes partitions. A running partition drains for at most `drain_ms_max` milliseconds. If `lost` is true, the
-    /// partitions end without a drain, because another consumer may already own them. When a partition ends, the
-    /// pipeline outputs [`Output::Released`].
+    /// partitions end without a drain, because another consumer may already own them. When the assignment of a
+    /// partition ends, the pipeline outputs [`Output::Released`].
     pub fn revoked(&mut self, now_ms: SteadyMs, partitions: &[i32], lost: bool, drain_ms_max: i64) {
         for &partition in partitions {
             match self.slots.get_mut(&partition).map(|slot| &mut slot.state) {
                 Some(State::Running(running)) if !lost && !self.halted => {
-                    // A second revoke never extends the deadline of the first revoke.
+                    // A second revocation never extends the deadline of the first revocation.
                     let deadline_ms = now_ms.saturating_add(drain_ms_max);
                     let earlier = running.deadline_ms.unwrap_or(deadline_ms);
                     running.deadline_ms = Some(deadline_ms.min(earlier));
@@ -284,14 +284,14 @@ impl Pipeline {
         }
     }
 
-    /// Notes that the dead-letter topic acknowledged a record whose item the table refused. The row counts still
-    /// include the event of the record.
+    /// Notes that the dead-letter topic acknowledged a record whose item the table refused. The event of the record is
+    /// still included in the counts.
     pub fn refused_done(&mut self, table: PutTable, ticket: Ticket) {
         self.put_done(table, ticket);
     }
 
-    /// Advances the pipeline to `now_ms`, and queues all outputs that are due then. The limits on requests in flight
-    /// may delay some outputs.
+    /// Advances the pipeline to the time `now_ms`, and queues all outputs that are due at that time. The limits on
+    /// requests in flight may delay some outputs.
     pub fn pump(&mut self, now_ms: SteadyMs, boot_ms: BootMs) {
         self.watch_tables(boot_ms);
         if !self.held {
@@ -310,8 +310,8 @@ impl Pipeline {
     }
 
     /// Sends row updates, one partition at a time. A turn ends when all rows that were due at the start of the turn are
-    /// sent, so that every partition gets a turn. With many rows, one turn sends everything that the partition has
-    /// gathered. The pipeline does not send the rows of all partitions in the order of their due times. That order
+    /// sent, so that every partition gets a turn. If a partition has many rows, one turn sends all records that the
+    /// partition has gathered. The pipeline does not sort the rows of all partitions by due time. Sorting by due time
     /// would keep twice as many records in memory, for the same number of events per update. Draining partitions get
     /// their turns first.
     fn pump_updates(&mut self, now_ms: SteadyMs) {
@@ -349,8 +349,7 @@ impl Pipeline {
         }
     }
 
-    /// Ends each drain that is complete or past its deadline. Also restarts the partitions that cannot continue
-    /// reading.
+    /// Ends each drain that is complete or past its deadline, and restarts each partition that cannot continue reading.
     fn pump_ends(&mut self, now_ms: SteadyMs) {
         let mut done = Vec::new();
         let mut again = Vec::new();
@@ -462,8 +461,8 @@ impl Pipeline {
     }
 
     /// Frees memory when memory is short, by dropping rows that have nothing to write and only wait for the end of
-    /// their interval. If a dropped row gets new records, the row is written before its interval is over. Without this
-    /// method, idle rows could fill the memory, and reading would stop until the end of a long interval.
+    /// their update interval. If a dropped row gets new records, the row is written before its interval is over. If
+    /// idle rows filled the memory, the consumer could not read records until a long interval ends.
     pub fn make_room(&mut self) {
         for slot in self.slots.values_mut() {
             if let State::Running(running) = &mut slot.state {

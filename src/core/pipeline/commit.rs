@@ -28,7 +28,7 @@ impl Pipeline {
         }
     }
 
-    /// Processes the answer to a commit. `taken` is true if the commit succeeded.
+    /// Processes the answer to a commit. The flag `taken` is true if Kafka accepted the commit.
     pub fn commit_done(&mut self, now_ms: SteadyMs, taken: bool) {
         let Some(parts) = self.commit.take() else {
             return;
@@ -96,9 +96,9 @@ impl Pipeline {
         }
     }
 
-    /// Requests the moves of progress items that are due. While writes to the tables are paused, the pipeline drops
-    /// these moves instead, because a moved item could claim records that new tables do not contain. The next commit
-    /// publishes the restart point again.
+    /// Requests the moves of progress items that are due. While writes to the tables are paused, the pipeline drops the
+    /// moves. A moved progress item could cover records that newly created tables do not contain. After the next
+    /// commit, the pipeline requests the move again.
     pub(super) fn pump_publishes(&mut self) {
         let publishes = self.publishes.drain(..).filter(|_| !self.held);
         self.outputs.extend(publishes.map(Output::Publish));

@@ -1,11 +1,11 @@
 //! Passes records to the worker of their partition. Records after a gap in the offsets wait until a second read has
 //! confirmed that the gap is real.
 //!
-//! If the worker took a record after an unconfirmed gap, the row update would move the row's fence past the gap. The
-//! fence would then reject skipped records in the gap when they are read again. A record after an unconfirmed gap also
-//! must not move the watermark. Therefore, records after a gap wait in memory for the result of a second read. Waiting
-//! records count toward the memory budget. Dropping these records and seeking back would cost an additional fetch for
-//! each transaction in the log.
+//! If the worker took a record after an unconfirmed gap, the row update would move the row's fence past the gap. If the
+//! client had skipped records in the gap, the fence would reject them when they are read again. A record after an
+//! unconfirmed gap must not move the watermark. Therefore, records after a gap wait in memory for the result of a
+//! second read. Waiting records count toward the memory budget. If the consumer dropped waiting records and read them
+//! again, each transaction in the log would cost an additional fetch.
 
 use std::collections::VecDeque;
 
@@ -15,7 +15,8 @@ use crate::event::Offset;
 use crate::gap::{Gap, SecondRead, Verdict};
 use crate::worker::{Record, Write};
 
-/// A record or an end of the log that the Kafka client has reported. The report waits if it comes after a gap.
+/// A record or an end of the log that the Kafka client has reported. A report after a gap waits until the gap is
+/// confirmed.
 #[derive(Clone, Debug)]
 pub(super) enum Held {
     Record(Record),
@@ -28,7 +29,7 @@ pub(super) enum Held {
 pub(super) enum Intake {
     /// The offsets have no gap, so the worker takes new records immediately.
     Contiguous,
-    /// Records wait until a second read confirms that the log has no record between the worker's position and `to`.
+    /// Records wait until a second read confirms that the log has no records from the worker's position up to `to`.
     Gap {
         to: Offset,
         /// The client's reports that come after the gap, in log order.
@@ -59,7 +60,7 @@ impl Running {
         matches!(self.intake, Intake::Closed)
     }
 
-    /// Makes the partition drop all new records, and drops the records that wait after a gap. Returns the memory of the
+    /// Makes the partition drop all new records, and drops the records that wait after a gap. Returns the size of the
     /// dropped records in bytes.
     pub(super) fn close_intake(&mut self) -> u64 {
         let bytes = self.intake.bytes();
@@ -67,8 +68,8 @@ impl Running {
         bytes
     }
 
-    /// Passes a report from the client to the worker, or keeps the report if it comes after a gap. If the report
-    /// reveals a new gap, returns this gap.
+    /// Passes a report from the client to the worker, or keeps the report while a gap before the report is unconfirmed.
+    /// Returns the gap if the report reveals a new gap.
     fn take_in(&mut self, now_ms: SteadyMs, held: Held, writes: &mut Vec<Write>) -> Option<Gap> {
         if let Intake::Gap { held: behind, .. } = &mut self.intake {
             behind.push_back(held);
@@ -207,8 +208,8 @@ impl Pipeline {
         }
     }
 
-    /// Notes that the log no longer has a partition's position, so reading cannot continue there. Once all records
-    /// before the position are durable and committed, the start rule decides where the partition restarts.
+    /// Notes that reading cannot continue at the partition's position. Once all records before the position are durable
+    /// and committed, the start rule decides where the partition restarts.
     pub fn out_of_range(&mut self, partition: i32, assignment: u64) {
         if let Some(running) = self.running(partition, assignment) {
             let freed = running.close_intake();

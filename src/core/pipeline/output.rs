@@ -21,7 +21,8 @@ pub struct Options {
     pub row_interval_ms: i64,
     /// True if the consumer continues after lost records instead of stopping.
     pub continue_on_loss: bool,
-    /// Maximum number of requests in flight. The limit applies separately to raw events, to alerts and to row updates.
+    /// Maximum number of requests in flight. Raw events, alerts and row updates each have a separate limit of
+    /// `requests_max`.
     pub requests_max: u32,
     /// Time after which a partition with lag and without progress counts as stalled, in milliseconds.
     pub stall_ms: i64,
@@ -41,7 +42,7 @@ pub struct Tables {
 pub struct CommitPart {
     /// The number of the Kafka partition.
     pub partition: i32,
-    /// The number that identifies the assignment of the partition.
+    /// The number that identifies this assignment of the partition to the consumer.
     pub assignment: u64,
     /// The restart point to commit.
     pub boundary: Boundary,
@@ -54,13 +55,13 @@ pub struct CommitPart {
 pub struct Publish {
     /// The number of the Kafka partition.
     pub partition: i32,
-    /// The number that identifies the assignment of the partition.
+    /// The number that identifies this assignment of the partition to the consumer.
     pub assignment: u64,
     /// The log key, which is `<topic id>#<partition>`.
     pub log_key: Arc<str>,
-    /// The id of the tables that the item belongs to.
+    /// The id of the tables that contain the progress item.
     pub tables_id: String,
-    /// The restart point that the item will contain.
+    /// The restart point to write into the progress item.
     pub boundary: Boundary,
     /// The watermark at the boundary.
     pub watermark_ms: Option<UnixMs>,
@@ -69,7 +70,7 @@ pub struct Publish {
 /// The reason why the consumer must stop. An operator must fix the cause.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Halt {
-    /// The group's commit of this partition was not made by this program.
+    /// The consumer group's commit for the partition was not written by this program.
     Unreadable {
         /// The number of the Kafka partition.
         partition: i32,
@@ -127,25 +128,25 @@ pub enum Output {
     Locate {
         /// The number of the Kafka partition.
         partition: i32,
-        /// The number that identifies the assignment of the partition.
+        /// The number that identifies this assignment of the partition to the consumer.
         assignment: u64,
-        /// The earliest time at which the shell may begin this task.
+        /// The earliest time at which the shell may begin the lookup.
         not_before_ms: SteadyMs,
     },
-    /// Create the progress item if it does not exist. Next, repeat the lookup of the facts that decide where the
-    /// partition starts, as for [`Output::Locate`].
+    /// Create the progress item of a partition if it does not exist. Afterwards, look up the facts about the start of
+    /// the partition again, as for [`Output::Locate`].
     CreateProgress(Publish),
     /// Stop reading this partition until the pipeline returns [`Output::Begin`].
     Hold {
         /// The number of the Kafka partition.
         partition: i32,
     },
-    /// Read this partition from the offset `next` on.
+    /// Start reading this partition at the offset `next`.
     Begin {
         /// The number of the Kafka partition.
         partition: i32,
-        /// The number that identifies the assignment of the partition. The shell passes this number to the pipeline
-        /// together with the records.
+        /// The number that identifies this assignment of the partition to the consumer. The shell passes the assignment
+        /// number to the pipeline together with the records.
         assignment: u64,
         /// The offset of the first record to read.
         next: Offset,
@@ -155,14 +156,15 @@ pub enum Output {
     CheckGap {
         /// The number of the Kafka partition.
         partition: i32,
-        /// The number that identifies the assignment of the partition.
+        /// The number that identifies this assignment of the partition to the consumer.
         assignment: u64,
         /// The range of offsets that the client did not deliver.
         gap: Gap,
-        /// The earliest time at which the shell may begin this task.
+        /// The earliest time at which the shell may begin the second read.
         not_before_ms: SteadyMs,
     },
-    /// Log a warning that the Kafka client has skipped records. The partition restarts before the skipped records.
+    /// Log a warning that the Kafka client has skipped records. The partition restarts at an offset before the skipped
+    /// records.
     Skipped {
         /// The number of the Kafka partition.
         partition: i32,
@@ -204,8 +206,8 @@ pub enum Output {
         partition: i32,
         /// The restart point to commit, or `None` if everything is already committed.
         commit: Option<CommitPart>,
-        /// The progress item to move forward, if a move is due. The move need not wait for the commit, because all
-        /// records below the restart point are already durable.
+        /// The progress item to move forward, if a move is due. The progress item may move before the commit succeeds,
+        /// because all records below the restart point are durable.
         publish: Option<Publish>,
     },
     /// Log an error that the records `[from, to)` are lost. The consumer continues after the lost records.

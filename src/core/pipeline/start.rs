@@ -139,7 +139,8 @@ impl Pipeline {
         self.not_located(now_ms, partition, assignment);
     }
 
-    /// Notes that the shell could not look up the facts of a start. The pipeline requests the facts again later.
+    /// Notes that the shell could not look up the facts that decide where a partition starts. The pipeline requests the
+    /// facts again after a wait.
     pub fn not_located(&mut self, now_ms: SteadyMs, partition: i32, assignment: u64) {
         if self.starting(partition, assignment).is_some() {
             self.outputs.push_back(Output::Locate {

@@ -136,7 +136,7 @@ impl Bench {
         }
     }
 
-    /// Passes the records 0..n of a partition to the pipeline, and reports that their row updates took effect.
+    /// Passes the first `n` records of a partition to the pipeline, and reports that their row updates took effect.
     fn counted(&mut self, now_ms: i64, partition: i32, assignment: u64, n: i64) -> Vec<Output> {
         let records = (0..n).map(|o| record(o, "NYC", 1_000 + o)).collect();
         self.pipeline
@@ -366,8 +366,8 @@ fn a_new_partition_starts_at_its_beginning() {
         };
         assert_eq!(publish.boundary, Boundary::begin(Offset(log_start)));
         assert_eq!(&*publish.log_key, "T#5");
-        // The pipeline must not count any record before the progress item exists. Once the item exists, the pipeline
-        // gets the facts of the start again.
+        // The pipeline must not count any record before the progress item exists. Once the progress item exists, the
+        // shell passes the facts about the start to the pipeline again.
         let again = StartFacts {
             progress: Some(publish.boundary),
             ..new
@@ -428,7 +428,7 @@ fn an_own_commit_is_not_committed_again() {
 fn a_commit_waits_for_the_topics_id() {
     let mut b = Bench::new(options());
     let a = b.start(0);
-    // The pipeline first tries to commit the start offset, but the read of the topic's id fails.
+    // The first commit attempt fails, because Kafka does not return the topic's id.
     b.pipeline.topic_checked(SteadyMs(10), None);
     b.counted(20, 0, a, 3);
     assert_eq!(checks(&b.pump(999)), 0, "not before the interval is over");
@@ -483,7 +483,7 @@ fn another_topic_id_starts_the_partition_over() {
     };
     assert_ne!(assignment, old);
     assert_eq!(b.pipeline.report().ledger.given_up, 1);
-    // Answers to requests for the old log no longer change anything.
+    // An answer to a request for the old log has no effect.
     b.count(20, &updates);
     b.pipeline
         .records(SteadyMs(20), 0, old, vec![record(1, "NYC", 7)]);
@@ -506,7 +506,7 @@ fn another_topic_id_starts_the_partition_over() {
 
 #[test]
 fn a_leaving_partition_of_an_old_topic_is_released() {
-    // Without the release, the shell would wait forever for the drain of the partition.
+    // If the pipeline did not release the partition, the shell would wait for its drain forever.
     let mut b = Bench::new(options());
     let a = b.start(0);
     b.pipeline
@@ -587,7 +587,7 @@ fn a_lost_partition_is_dropped_at_once_without_a_commit() {
     assert_eq!(released(&b.pump(2)), [(0, None, None)]);
     let report = b.pipeline.report();
     assert_eq!(report.ledger.given_up, 1);
-    // The pipeline also releases a partition that never began and an unknown partition.
+    // The pipeline also releases a partition that has not started yet, and a partition that was never assigned.
     b.pipeline.assigned(SteadyMs(3), &[4]);
     b.pump(3);
     b.pipeline.revoked(SteadyMs(3), &[4, 5], false, DRAIN_MS);
@@ -624,8 +624,7 @@ fn answers_of_an_earlier_assignment_change_nothing() {
     b.pump(2);
     let new = b.start(0);
     assert_ne!(old, new);
-    // The new assignment takes the same record again, so its updates have the same rows as the updates of the old
-    // assignment.
+    // The new assignment reads the same record again, so the old and the new updates concern the same rows.
     b.pipeline
         .records(SteadyMs(3), 0, new, vec![record(0, "NYC", 7)]);
     let own = b.updates(3);
@@ -692,7 +691,7 @@ fn progress_is_published_after_a_commit_that_passed_a_window() {
         };
         out.filter_map(publish).collect::<Vec<_>>()
     };
-    // With this record, the watermark stays in the same window, so the progress item does not move.
+    // The first record leaves the watermark in the same window, so the progress item does not move.
     b.counted(1, 0, a, 1);
     assert_eq!(commit(&mut b, 2_000), []);
     b.pipeline
@@ -732,8 +731,8 @@ fn a_partition_has_its_turn_of_updates_and_starves_nobody() {
         assert!(updates.len() <= 2);
         order.extend(updates.iter().map(|u| u.partition));
         b.count(now_ms, &updates);
-        // In the busy partition, a new row becomes due in every step. However, the partition's turn includes only rows
-        // that were due when the turn began.
+        // In every step, another row of the busy partition becomes due. A turn of a partition includes only rows that
+        // were due at the start of the turn.
         let offset = 5 + now_ms;
         let city = format!("more-{now_ms}");
         b.pipeline
@@ -790,7 +789,7 @@ fn the_end_of_a_log_skips_nothing_of_what_a_drain_has_dropped() {
         .records(SteadyMs(1), 0, a, vec![record(0, "NYC", 7)]);
     let updates = b.updates(1);
     b.pipeline.revoked(SteadyMs(2), &[0], false, DRAIN_MS);
-    // The client read this record and the end of the log before the drain began.
+    // The client had read the next record and the end of the log before the drain began.
     b.pipeline
         .records(SteadyMs(3), 0, a, vec![record(1, "NYC", 8)]);
     b.pipeline.reached_end(SteadyMs(3), 0, a, Offset(2));

@@ -38,12 +38,11 @@ impl Pipeline {
         self.identity.read_failed(boot_ms);
     }
 
-    /// Notes that a table, or the config item in a table, is missing. `table` is the index of the table in
-    /// [`crate::keys::TABLES`].
+    /// Notes that a table or the config item is missing. `table` is the index of the table in [`crate::keys::TABLES`].
     ///
-    /// A consumer with running partitions stops. If the consumer waited for the table, it would later have to prove
-    /// that the table still has all of its rows. DynamoDB does not offer a way to prove this. A consumer without
-    /// running partitions waits for the tables.
+    /// A consumer with running partitions stops, because a table that reappears may lack rows. DynamoDB does not offer
+    /// a way to check whether a table still has all of its rows. A consumer without running partitions waits for the
+    /// tables.
     pub fn table_missing(&mut self, table: usize) {
         if self.workers().next().is_some() {
             self.halt_tables(Halt::TableMissing { table });
@@ -63,15 +62,16 @@ impl Pipeline {
         self.held
     }
 
-    /// Notes that a progress item could not be moved because it does not exist. Either the item was deleted, or the
-    /// tables were created again. The next read of the tables' id shows which of these two cases applies.
+    /// Notes that a progress item could not be moved because it does not exist. A progress item is missing if the item
+    /// was deleted or if the tables were created again. The next read of the tables' id shows whether the tables were
+    /// created again.
     pub fn progress_missing(&mut self, boot_ms: BootMs, publish: Publish) {
         self.missing.push((boot_ms, publish));
         self.identity.read_soon(boot_ms);
     }
 
     /// Creates missing progress items again, after a read of the tables' id has shown that the tables are still the
-    /// same. The read must have begun after the pipeline learned that the items are missing.
+    /// same. The read of the id must have begun after the pipeline learned that the progress item is missing.
     fn restore_progress(&mut self, asked_ms: BootMs) {
         for (since_ms, publish) in std::mem::take(&mut self.missing) {
             if since_ms > asked_ms {
@@ -115,7 +115,7 @@ impl Pipeline {
         self.outputs.push_back(Output::ReplaceClient { stalled });
     }
 
-    /// Returns the partitions that still make no progress, although the client was replaced.
+    /// Returns the partitions that make no progress even after the Kafka client was replaced.
     pub fn stuck(&self) -> Vec<i32> {
         self.stalls.stuck()
     }

@@ -39,13 +39,13 @@ fn records_after_a_gap_wait_until_a_second_read_confirms_it() {
         .gap_checked(SteadyMs(3), 0, a, gap(1, 2), next(2));
     assert_eq!(gaps(&b.pump(3)), [(gap(4, 6), 3)]);
     assert_eq!(in_flight(&b), 3);
-    // Without an answer, the pipeline requests the second read again later.
+    // If the second read gets no answer, the pipeline requests the read again after a wait.
     b.pipeline
         .gap_checked(SteadyMs(4), 0, a, gap(4, 6), SecondRead::NoAnswer);
     assert_eq!(gaps(&b.pump(4)), [(gap(4, 6), 4 + LOCATE_AGAIN_MS)]);
     b.pipeline
         .gap_checked(SteadyMs(5), 0, a, gap(4, 6), next(6));
-    // The log ends with control records, which leave another gap.
+    // Control records at the end of the log leave another gap.
     assert_eq!(gaps(&b.pump(5)), [(gap(7, 8), 5)]);
     b.pipeline
         .gap_checked(SteadyMs(6), 0, a, gap(7, 8), next(8));
@@ -68,7 +68,7 @@ fn a_partition_starts_over_before_records_that_the_client_skipped() {
     assert_eq!(gaps(&b.pump(2)), [(gap(1, 5), 2)]);
     let found = SecondRead::Next(Offset(3));
     b.pipeline.gap_checked(SteadyMs(3), 0, a, gap(1, 5), found);
-    // Records after the gap that arrive later are dropped, and their memory is returned to the budget.
+    // The pipeline drops further records after the gap, and returns their memory to the budget.
     b.pipeline
         .records(SteadyMs(3), 0, a, vec![record(6, "NYC", 8)]);
     let report = b.pipeline.report();

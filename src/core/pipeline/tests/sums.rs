@@ -80,8 +80,8 @@ fn sums_are_published_though_traffic_stops() {
         (due[0].boundary.next, due[0].boundary.sums),
         (Offset(3), sums)
     );
-    // If a publication fails, the pipeline requests it again after the same wait. If a publication succeeds, the
-    // pipeline does not request it again.
+    // The pipeline repeats a failed publication after another wait of the same length. The pipeline does not repeat a
+    // successful publication.
     assert_eq!(published(b.pump(599_999)), []);
     assert_eq!(published(b.pump(600_000)), due);
     b.pipeline.published(SteadyMs(600_001), &due[0]);
