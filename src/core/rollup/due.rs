@@ -1,8 +1,8 @@
 //! Decides which hours are final, and which hours are rolled up next.
 //!
-//! An hour is final if every partition of the topic has published a watermark at or after the hour's end. Everything
-//! below a published restart point is counted (INV-1). Each event after the restart point is late if its window ends at
-//! or before the watermark, and no window counts late events (INV-4).
+//! An hour is final if every partition of the topic has published a watermark at or after the hour's end. All events
+//! below a published restart point are already counted (INV-1). An event after the restart point is late if its window
+//! ends at or before the watermark. Windows do not count late events (INV-4).
 //!
 //! | state of a partition | effect on the hours |
 //! |---|---|
@@ -10,10 +10,10 @@
 //! | It has counted no event, and has nothing to read (idle). | Hours become final without waiting for the partition. |
 //! | Its consumer has not begun, or has not published a watermark yet. | Hours do not become final yet. |
 //!
-//! A topic with fewer cities than partitions has idle partitions, unless its producers send heartbeats. The first event
-//! of an idle partition may belong to an hour that is already rolled up. Therefore, the mark lists the idle partitions.
-//! When a listed partition counts an event, the hours are rolled up again, beginning with the first hour that left the
-//! partition out.
+//! A topic with fewer cities than partitions has idle partitions, unless its producers send heartbeats. The rollup mark
+//! lists the idle partitions, because the first event of an idle partition may belong to an hour that is already rolled
+//! up. When an idle partition counts its first event, the rollup starts again at the first hour that left the partition
+//! out.
 //!
 //! # Assumption
 //! A partition that is added to the topic has no events in hours that are already rolled up. The definition of a final
@@ -33,9 +33,9 @@ pub struct LogState {
     pub watermark_ms: Option<UnixMs>,
     /// The largest offset among the partition's known restart points.
     pub next: Offset,
-    /// The number of events below `next`, or `None` if the number is unknown.
+    /// The number of counted events below the offset `next`, or `None` if the number is unknown.
     pub counted: Option<u64>,
-    /// The offset after the newest record of the log, if the caller has looked it up.
+    /// The offset after the newest record of the log, or `None` if the caller has not provided the offset.
     pub end: Option<Offset>,
 }
 
@@ -61,9 +61,10 @@ pub struct RollupFacts {
 }
 
 impl RollupFacts {
-    /// Returns the partitions that have a progress item but no published watermark. To decide whether such a partition
-    /// is idle, the caller must add the end of the partition's log ([`RollupFacts::set_end`]). The caller must also add
-    /// the group's commit ([`RollupFacts::add_commit`]), because the commit may be ahead of the progress item.
+    /// Returns the partitions that have a progress item but no published watermark. For each returned partition, the
+    /// caller must set the end of the log ([`RollupFacts::set_end`]), which shows whether the partition is idle. The
+    /// caller must also add the group's commit for each returned partition ([`RollupFacts::add_commit`]), because the
+    /// commit may be ahead of the progress item.
     pub fn unclear(&self) -> Vec<i32> {
         let logs = self.logs.iter();
         let unclear = logs.filter(|(_, log)| log.watermark_ms.is_none());
@@ -93,13 +94,13 @@ impl RollupFacts {
 /// The plan for the next hours to roll up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
-    /// The mark at which the rollup begins.
+    /// The mark, which contains the time at which the rollup begins.
     pub mark: RollupMark,
-    /// True if the table does not contain this mark yet, so that the mark must be written first.
+    /// True if the mark must be written to the table before the rollup begins.
     pub is_new: bool,
     /// The time up to which all hours are final, in Unix milliseconds.
     pub target_ms: UnixMs,
-    /// The idle partitions. For each idle partition, the map contains the first hour that leaves the partition out.
+    /// The idle partitions, each with the first hour that is rolled up without the partition.
     pub idle: BTreeMap<i32, UnixMs>,
 }
 
@@ -121,8 +122,8 @@ pub enum Waiting {
 pub fn plan(stored: Option<&RollupMark>, facts: &RollupFacts) -> Result<Plan, Waiting> {
     let mark = begin(stored, facts);
     let is_new = stored != Some(&mark);
-    // A stored mark that covers too many hours is corrected even if no hour is due. A missing mark can be written
-    // later.
+    // A stored mark whose time is too late must be corrected even if no hour is due. If there is no stored mark yet, a
+    // mark can be written later.
     let must_write = is_new && stored.is_some_and(|stored| stored.is_of_same(&mark));
     let (target_ms, idle) = match final_until(facts) {
         Ok((final_ms, idle)) if final_ms > mark.until_ms => {
@@ -160,7 +161,7 @@ fn final_until(facts: &RollupFacts) -> Result<(UnixMs, Vec<i32>), Waiting> {
     Ok((least_ms.map_or(UnixMs(0), hour_start), idle))
 }
 
-/// Returns the mark at which the rollup continues.
+/// Returns the mark, which contains the time at which the rollup continues.
 fn begin(stored: Option<&RollupMark>, facts: &RollupFacts) -> RollupMark {
     let Some(stored) = stored else {
         return first_mark(facts, 0);
@@ -177,8 +178,8 @@ fn begin(stored: Option<&RollupMark>, facts: &RollupFacts) -> RollupMark {
     };
     mark.until_ms = stored.whole_until_ms(counted);
     mark.idle.retain(|partition, _| {
-        // If a partition's watermark has passed the mark, new events of the partition before the mark are late. A
-        // partition without counted events is then no longer listed as idle.
+        // If a partition's watermark has passed the mark, all new events of the partition before the mark are late.
+        // Therefore, the mark does not list a partition whose watermark has passed the mark.
         let watermark_ms = facts.logs.get(partition).and_then(|log| log.watermark_ms);
         counted(*partition) == Some(0) && watermark_ms.is_none_or(|ms| ms < stored.until_ms)
     });

@@ -1,9 +1,10 @@
 //! Packs the 24 hours of a day into one binary attribute.
 //!
 //! The first three bytes contain one bit for each hour, which is 1 if the hour has events. The lowest bit of the first
-//! byte stands for hour 0. Next, each hour with events has four counts, by severity from low to critical. Each count is
-//! a LEB128 number: every byte contains seven bits of the number, with the lowest bits first. The highest bit of a byte
-//! is 1 if another byte follows. A day takes 99 bytes if each hour has events but fewer than 128 of each severity.
+//! byte stands for hour 0. After the first three bytes, each hour with events has four counts, one for each severity
+//! from low to critical. Each count is a LEB128 number: every byte contains seven bits of the number, with the lowest
+//! bits first. The highest bit of a byte is 1 if another byte follows. A day takes 99 bytes if each hour has events but
+//! fewer than 128 of each severity.
 
 use super::{DayHours, SeverityCounts};
 
@@ -37,7 +38,7 @@ pub fn unpack(bytes: &[u8]) -> Option<DayHours> {
             (*count, rest) = split_number(rest)?;
         }
     }
-    // For the same counts, only one sequence of bytes is valid, so two writers write the same bytes.
+    // Each set of counts has exactly one valid encoding, so two writers of the same counts write the same bytes.
     (rest.is_empty() && pack(&out) == bytes).then_some(out)
 }
 

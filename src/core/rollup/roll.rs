@@ -1,7 +1,7 @@
 //! Plans the reads and writes of one rollup pass, which rolls up the hours of a [`Plan`].
 //!
 //! The caller carries out the request that [`Roll::next_ask`] returns, reports the answer, and calls `next_ask` again.
-//! The pass divides the hours into chunks of at most one day:
+//! The pass divides the hours of the plan into chunks of at most one day, and processes each chunk in four steps:
 //!
 //! - First, the pass reads the windows of each series in the chunk by key, with consistent reads, and sums them by
 //!   hour.
@@ -12,9 +12,9 @@
 //! After a crash, the next writer starts at the mark and writes the same rows again. Readers ignore the rows of a chunk
 //! until the mark has moved past the chunk.
 //!
-//! A read by key costs one read unit even if no window exists. Therefore, the pass skips days without windows if more
-//! than one day is due. An index shows when the next window begins, but the index may lag behind its table. Therefore,
-//! the pass waits [`SETTLE_MS`] milliseconds before it queries the index.
+//! A read by key costs one read unit even if no window exists. If more than one day is due, the pass skips days without
+//! windows. An index shows when the next window begins, but the index may lag behind its table. The pass waits
+//! [`SETTLE_MS`] milliseconds before it queries the index.
 //!
 //! # Assumption
 //! The index contains a window at most [`SETTLE_MS`] milliseconds after the window was written. If this assumption
@@ -32,13 +32,13 @@ use crate::clock::UnixMs;
 use crate::keys::TOTALS_SHARDS;
 use crate::pace::backoff_ms;
 
-/// Time after which the index is assumed to contain every window, in milliseconds. According to AWS, an index lags by a
-/// fraction of a second.
+/// Time after which the index is assumed to contain every window, in milliseconds. According to AWS, an index lags
+/// behind its table by a fraction of a second.
 pub const SETTLE_MS: u64 = 60_000;
 /// Maximum number of windows in one request.
 const WINDOWS_MAX: i64 = 1_000;
-/// Maximum number of rows for all cities that a pass keeps in memory, which take about 10 MB. If a chunk of a day needs
-/// more rows, the pass uses chunks of one hour.
+/// Maximum number of all-cities rows that a pass keeps in memory, which take about 10 MB in total. If a chunk of one
+/// day exceeds the maximum, the pass uses chunks of one hour instead.
 const ALL_ROWS_MAX: usize = 100_000;
 
 /// A request of the rollup pass that the caller must carry out.
@@ -47,9 +47,10 @@ pub enum Ask {
     /// Write the mark, on condition that the version of the stored mark is one lower. If the write succeeds, report the
     /// mark to [`Roll::moved`].
     Move(RollupMark),
-    /// Wait until the index can be assumed to contain all windows. Report the end of the wait to [`Roll::settled`].
+    /// Wait for `SETTLE_MS` milliseconds, so that the index contains all windows. Report the end of the wait to
+    /// [`Roll::settled`].
     Settle,
-    /// Find the first window of any series that starts at or after this time. Report the result to
+    /// Find the first window of any series that starts at or after the given time. Report the result to
     /// [`Roll::first_window`].
     FirstWindow(UnixMs),
     /// Read the next page of series from a shard of the totals table, in the order of their names. Report the result to
@@ -60,14 +61,14 @@ pub enum Ask {
         /// The last name of the previous page, or an empty string for the first page.
         after: String,
     },
-    /// Read the windows of a series that start in `[from_ms, until_ms)`. The read uses the keys of the windows, not an
+    /// Read the windows of a series that start in `[from_ms, until_ms)`. Read the windows by their keys, without an
     /// index. Report the result to [`Roll::windows`].
     Windows {
         /// The series, which is `city#event_type`.
         series: String,
         /// The earliest window start to read.
         from_ms: UnixMs,
-        /// The end of the range. Windows that start at or after this time are not read.
+        /// The end of the range. The read excludes windows that start at or after `until_ms`.
         until_ms: UnixMs,
     },
     /// Read the hour rows of a series on one day. Report the result to [`Roll::hours`].
@@ -77,14 +78,14 @@ pub enum Ask {
         /// The start of the day.
         day_ms: UnixMs,
     },
-    /// Wait, and then put these rows into the table. Report the result to [`Roll::put`].
+    /// Wait for `wait_ms` milliseconds, and then write the rows to the table. Report the result to [`Roll::put`].
     Put {
         /// The rows to put, at most [`BATCH_PUTS_MAX`], with different keys.
         rows: Vec<RollupRow>,
         /// The wait before the put, in milliseconds. The wait grows after each attempt that left rows unwritten.
         wait_ms: i64,
     },
-    /// The pass is complete, and the table contains this mark.
+    /// The pass is complete, and the field contains the mark that is stored in the table.
     Done(RollupMark),
 }
 
@@ -93,15 +94,15 @@ pub enum Ask {
 enum Phase {
     /// The pass reads the windows of the chunk and sums them into hours.
     Hours,
-    /// The hour rows are being stored, because the day rows are made from stored hour rows.
+    /// The pass stores the hour rows, because the day rows are computed from stored hour rows.
     Storing,
-    /// The pass reads the stored hour rows and makes the day rows.
+    /// The pass reads the stored hour rows and computes the day rows.
     Days,
-    /// All rows of the chunk are made, and some may still have to be stored.
+    /// All rows of the chunk are computed, but some rows may not be stored yet.
     Made,
 }
 
-/// A series whose windows are being read.
+/// The series whose windows the pass is currently reading.
 #[derive(Clone, Debug)]
 struct Folding {
     series: String,
@@ -154,20 +155,20 @@ struct Chunk {
     /// The counts of all cities by event type and hour.
     all_cities: BTreeMap<(String, UnixMs), SeverityCounts>,
     event_types: BTreeSet<String>,
-    /// The rollup series of all cities whose day rows are not made yet, one for each event type.
+    /// The all-cities series whose day rows are not computed yet. Each event type has one all-cities series.
     days: VecDeque<RollupSeries>,
-    /// The rows that were made but not put into the table yet.
+    /// The rows that are computed but not yet written to the table.
     rows: VecDeque<RollupRow>,
 }
 
-/// The rows of the current put. The put is repeated until all of these rows are stored.
+/// The rows of the current put. The put is repeated until every row is stored.
 #[derive(Clone, Debug, Default)]
 struct Sending {
     rows: Vec<RollupRow>,
     attempts: u32,
 }
 
-/// A pass over the hours of a plan.
+/// A rollup pass, which rolls up the hours of a plan.
 #[derive(Clone, Debug)]
 pub struct Roll {
     mark: RollupMark,
@@ -177,16 +178,16 @@ pub struct Roll {
     window_ms: i64,
     hours_max: i64,
     is_settled: bool,
-    /// The start of the next chunk. The days between the mark and this time have no windows.
+    /// The start of the next chunk. No window starts between the mark and the start of the next chunk.
     from_ms: UnixMs,
-    /// True if the index has shown that the next windows after the mark begin on the day of `from_ms`.
+    /// True if the index has shown that the first window after the mark starts on the day of `from_ms`.
     is_found: bool,
     chunk: Option<Chunk>,
     sending: Sending,
 }
 
 impl Roll {
-    /// Returns a pass over the hours of `plan`. The window length must divide an hour.
+    /// Returns a rollup pass for the hours of `plan`. The window length must divide an hour.
     pub fn new(plan: Plan, window_ms: i64) -> Roll {
         Roll {
             from_ms: plan.mark.until_ms,
@@ -203,7 +204,7 @@ impl Roll {
         }
     }
 
-    /// Returns the mark that the table contains, or the mark that the pass writes first.
+    /// Returns the mark that the table contains, or the new mark that the pass must write before any row.
     pub const fn mark(&self) -> &RollupMark {
         &self.mark
     }
@@ -213,7 +214,8 @@ impl Roll {
         self.target_ms
     }
 
-    /// Returns the next request of the pass. The random number `chance` spreads repeated puts over time.
+    /// Returns the next request that the caller must carry out. The random number `chance` spreads repeated puts over
+    /// time.
     pub fn next_ask(&mut self, chance: u32) -> Ask {
         if self.is_new {
             return Ask::Move(self.moved_to(self.mark.until_ms, self.mark.idle.clone()));
@@ -291,11 +293,11 @@ impl Roll {
             days: VecDeque::new(),
             rows: VecDeque::new(),
         });
-        // The first request of a chunk is always a read of series, which needs no random number.
+        // The first request of a chunk is always a read, and only puts use the random number.
         self.next_ask(0)
     }
 
-    /// Notes that the table now contains the mark.
+    /// Notes that the mark was written to the table.
     pub fn moved(&mut self, mark: RollupMark) {
         self.is_new = false;
         self.from_ms = mark.until_ms;
@@ -304,12 +306,12 @@ impl Roll {
         self.mark = mark;
     }
 
-    /// Notes that the wait for the index is over.
+    /// Notes that the wait before the query of the index is over.
     pub fn settled(&mut self) {
         self.is_settled = true;
     }
 
-    /// Processes the start of the first window that the index shows, or `None` if there is no such window.
+    /// Processes the start of the first window that the index returned, or `None` if the index returned no window.
     pub fn first_window(&mut self, start_ms: Option<UnixMs>) {
         let day_ms = start_ms.map_or(self.target_ms, day_start);
         self.from_ms = day_ms.clamp(self.from_ms, self.target_ms);
@@ -323,7 +325,7 @@ impl Roll {
         }
     }
 
-    /// Processes the windows of the current series, as pairs of start and counts.
+    /// Processes the windows of the current series. Each pair contains the start and the counts of a window.
     pub fn windows(&mut self, windows: &[(UnixMs, SeverityCounts)]) {
         let Some(folding) = self.chunk.as_mut().and_then(|c| c.folding.as_mut()) else {
             return;
@@ -337,7 +339,7 @@ impl Roll {
             .saturating_add(WINDOWS_MAX.saturating_mul(self.window_ms));
     }
 
-    /// Processes the hour rows of `series` on the chunk's day, as pairs of start and counts.
+    /// Processes the hour rows of `series` on the chunk's day. Each pair contains the start and the counts of an hour.
     pub fn hours(&mut self, series: RollupSeries, hours: &[(UnixMs, SeverityCounts)]) {
         let Some(chunk) = &mut self.chunk else {
             return;
@@ -373,13 +375,14 @@ impl Roll {
 }
 
 impl Chunk {
-    /// Returns the next read of the chunk. Returns `None` if rows must be put first, or if all rows are stored.
+    /// Returns the next read that the chunk needs. Returns `None` if rows must be written first, or if no further read
+    /// is needed.
     fn next_ask(&mut self, window_ms: i64) -> Option<Ask> {
         loop {
             if let Some(ask) = self.folding_ask(window_ms) {
                 return Some(ask);
             }
-            // A full batch of rows is put before more rows are made, to keep few rows in memory.
+            // The pass writes a full batch of rows before it computes more rows, so that few rows stay in memory.
             if self.phase == Phase::Made || self.rows.len() >= BATCH_PUTS_MAX {
                 return None;
             }
@@ -407,8 +410,8 @@ impl Chunk {
         }
     }
 
-    /// Returns the request for the next windows of the current series. If no windows are left, turns the sums of the
-    /// series into rows and returns `None`.
+    /// Returns the request for the next windows of the current series. If all windows of the series are read, turns the
+    /// sums of the series into rows and returns `None`.
     fn folding_ask(&mut self, window_ms: i64) -> Option<Ask> {
         let folding = self.folding.as_mut()?;
         if folding.next_ms < self.until_ms {
@@ -467,7 +470,7 @@ impl Chunk {
         self.days = types.map(|kind| RollupSeries::all_cities(&kind)).collect();
     }
 
-    /// Removes the rows of the next put from the chunk, and returns these rows.
+    /// Removes the rows of the next put from the chunk, and returns the removed rows.
     fn take_rows(&mut self) -> Vec<RollupRow> {
         let len = self.rows.len().min(BATCH_PUTS_MAX);
         self.rows.drain(..len).collect()
