@@ -2,12 +2,12 @@
 
 use crate::clock::SteadyMs;
 
-/// Weight of the newest measurement in the average rate. The previous average has the remaining weight of 0.7.
+/// Weight of the newest measurement in the average rate. The previous average rate has a weight of 0.7.
 const NEWEST_WEIGHT: f64 = 0.3;
 /// Time between two measurements of the rate, in milliseconds.
 const MEASURE_MS: i64 = 1_000;
 
-/// Tracks how many pieces of a task are done, and how many are done per second.
+/// Tracks how many pieces of a task are complete, and how many pieces are completed per second.
 #[derive(Clone, Debug)]
 pub struct TaskProgress {
     measured_ms: SteadyMs,
@@ -16,7 +16,7 @@ pub struct TaskProgress {
 }
 
 impl TaskProgress {
-    /// Returns the progress of a task that begins at `now_ms` with `done` finished pieces.
+    /// Returns the progress of a task that begins at `now_ms`, when `done` pieces of work are already complete.
     pub fn new(now_ms: SteadyMs, done: u64) -> TaskProgress {
         TaskProgress {
             measured_ms: now_ms,
@@ -25,7 +25,7 @@ impl TaskProgress {
         }
     }
 
-    /// Updates the number of pieces that are done at `now_ms`.
+    /// Notes that `done` pieces of work are complete at `now_ms`.
     #[allow(clippy::cast_precision_loss)]
     pub fn look(&mut self, now_ms: SteadyMs, done: u64) {
         let ms = now_ms - self.measured_ms;
@@ -33,8 +33,7 @@ impl TaskProgress {
             return;
         }
         let newest = done.saturating_sub(self.measured) as f64 * 1_000.0 / ms as f64;
-        // The newest rate replaces a rate of zero instead of being averaged with it, because tasks often begin with a
-        // wait.
+        // An average rate of zero is replaced by the newest rate, because tasks often begin with a wait.
         self.per_second = match self.per_second {
             Some(rate) if rate > 0.0 => Some(rate * (1.0 - NEWEST_WEIGHT) + newest * NEWEST_WEIGHT),
             _ => Some(newest),
@@ -64,7 +63,7 @@ impl TaskProgress {
     }
 }
 
-/// Formats a remaining time for people, such as `eta 45s`, `eta 3m 05s`, `eta 2h 07m` or `eta unknown`.
+/// Formats a remaining time as human-readable text, such as `eta 45s`, `eta 3m 05s`, `eta 2h 07m` or `eta unknown`.
 pub fn show_eta(seconds: Option<u64>) -> String {
     match seconds {
         None => "eta unknown".to_owned(),

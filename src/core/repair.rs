@@ -8,8 +8,8 @@
 //! | `bad_description` | `null` becomes an empty string; a text that is too long is cut |
 //! | `bad_event_id` | the id is replaced by the default id of a record without an id |
 //!
-//! A repair leaves all other bytes unchanged. The repaired value is parsed again, by the same rules as every other
-//! record.
+//! A repair does not change any other byte of the value. The repaired value is parsed again, by the same rules as every
+//! other record.
 
 use crate::clock::UnixMs;
 use crate::event::Event;
@@ -17,12 +17,12 @@ use crate::parse::{DESCRIPTION_BYTES_MAX, Reason, parse_event};
 use crate::patch::{find_member, replace_member};
 use crate::time::{format_millis, is_event_time};
 
-/// The smallest timestamp that is read as milliseconds. Smaller numbers are read as seconds. The limit stands for the
-/// year 1973 in milliseconds, and for the year 5138 in seconds.
+/// The smallest timestamp that is read as milliseconds. Smaller numbers are read as seconds. The number 100,000,000,000
+/// is a time in 1973 if it counts milliseconds, and in 5138 if it counts seconds.
 const MILLIS_FROM: i64 = 100_000_000_000;
 
-/// Returns the repaired value and the event in the repaired value. `own_id` is the default id that a record without an
-/// id gets.
+/// Returns the repaired value, and the event that was parsed from the repaired value. The parameter `own_id` is the
+/// default id, which replaces an invalid event id.
 ///
 /// # Errors
 /// Returns the reason why the value is still rejected.
@@ -37,7 +37,7 @@ pub fn repair(value: &[u8], own_id: &str) -> Result<(String, Event), Reason> {
             Ok(event) => return Ok((text, event)),
             Err(reject) => reject.reason,
         };
-        // If a repair did not help the first time, it will not help the second time.
+        // A second repair for the same reason would not help, so the value is rejected.
         if mended.contains(&reason) {
             return Err(reason);
         }

@@ -22,16 +22,16 @@ enum Moved {
     /// The event times do not change.
     #[default]
     Not,
-    /// All event times move by the same number of milliseconds.
+    /// Every event time moves by the given number of milliseconds.
     By(i64),
-    /// Each event time is replaced by the time at which the event is sent. The field is the instant at which the replay
-    /// starts.
+    /// Each event time is replaced by the time at which the event is sent. The field contains the time at which the
+    /// replay starts.
     Due(UnixMs),
 }
 
 impl Replay {
-    /// Returns a replay that keeps the event times. With a speed, the events are sent `speed` times faster than they
-    /// happened. Without a speed, all events are sent at once.
+    /// Returns a replay that does not change the event times. If `speed` is given, the events are sent `speed` times
+    /// faster than they happened. If `speed` is `None`, all events are sent at once.
     pub fn at_speed(speed: Option<f64>) -> Replay {
         Replay {
             speed,
@@ -39,8 +39,8 @@ impl Replay {
         }
     }
 
-    /// Changes the replay so that the event times move to the present. `newest_ms` is the largest event time of the
-    /// input, and is needed only if there is no speed.
+    /// Changes the replay so that the events get current times. The parameter `newest_ms` is the largest event time of
+    /// the input, which is needed only for a replay without a speed.
     pub fn restamped(mut self, now_ms: UnixMs, newest_ms: Option<UnixMs>) -> Replay {
         self.moved = match (self.speed, newest_ms) {
             (Some(_), _) => Moved::Due(now_ms),
@@ -53,16 +53,16 @@ impl Replay {
         self
     }
 
-    /// Returns the time at which an event with the time `time_ms` must be sent, in milliseconds after the first event.
-    /// An event that is older than a previous event is sent together with that event.
+    /// Returns the time at which an event with the event time `time_ms` must be sent, in milliseconds after the first
+    /// event. An event that is out of order is sent at the same time as the newest event before it.
     pub fn due_ms(&mut self, time_ms: UnixMs) -> i64 {
         let first_ms = *self.first_ms.get_or_insert(time_ms);
         self.largest_ms = self.largest_ms.max(time_ms).max(first_ms);
         self.scaled(self.largest_ms - first_ms)
     }
 
-    /// Returns the new time of an event with the time `time_ms`, or `None` if the event keeps its time. The caller
-    /// must call [`Replay::due_ms`] first.
+    /// Returns the new event time of an event with the event time `time_ms`, or `None` if the event time does not
+    /// change. The caller must call [`Replay::due_ms`] first.
     pub fn moved_ms(&self, time_ms: UnixMs) -> Option<UnixMs> {
         match self.moved {
             Moved::Not => None,
@@ -76,7 +76,7 @@ impl Replay {
 
     #[allow(clippy::cast_possible_truncation, clippy::cast_precision_loss)]
     fn scaled(&self, ms: i64) -> i64 {
-        // Event times span less than 2^53 ms, and the speed is at least 0.001.
+        // The conversions are safe, because event times span less than 2^53 ms and the speed is at least 0.001.
         self.speed.map_or(0, |speed| (ms as f64 / speed) as i64)
     }
 }

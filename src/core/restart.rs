@@ -38,15 +38,14 @@ pub struct Boundary {
     pub next: Offset,
     /// The largest event time below `next`.
     pub max: MaxTime,
-    /// The counts of the log's events below `next`: events in windows, late events, and both together by severity. The
+    /// The counts of the log's events below `next`: events in windows, late events, and all events by severity. The
     /// counts do not depend on which consumer counted the events. Rejected records and heartbeats are not counted.
     ///
     /// `None` means that the sums are unknown. The sums become unknown if a consumer of an older version has owned the
-    /// partition. The sums also become unknown if the log loses records that may already be counted. Unknown sums stay
-    /// unknown for the rest of the log. Once the consumers are idle, the sums of all progress items add up to the
-    /// counts in all totals rows. This addition includes the progress items of former topic ids. There is one
-    /// exception: if a topic is deleted while a consumer counts its events, the progress item lacks the events after
-    /// its last publication.
+    /// partition. A loss of records that may already be counted also makes the sums unknown. Unknown sums stay unknown
+    /// for the rest of the log. Once the consumers are idle, the sums of all progress items add up to the counts in all
+    /// totals rows. The total includes the progress items of former topic ids. If a topic is deleted while a consumer
+    /// counts its events, the total lacks the events after the last publication of the progress item.
     pub sums: Option<Sum>,
 }
 
@@ -66,7 +65,7 @@ impl Boundary {
 pub struct Metadata {
     /// The id of the topic that the offset belongs to.
     pub topic_id: String,
-    /// The id of the tables that contain all records below the offset.
+    /// The id of the tables to which all records below the offset were written.
     pub tables_id: String,
     /// The largest event time below the offset.
     pub max: MaxTime,
@@ -140,17 +139,17 @@ pub struct Commit {
 /// All facts that the start rule needs to decide where a partition starts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StartFacts {
-    /// The topic id from Kafka. The caller reads the topic id before all other facts.
+    /// The topic id from Kafka, which the caller reads before the other facts.
     pub topic_id: String,
     /// The random id in the tables' config item.
     pub tables_id: String,
     /// The time at which the caller began to read the tables' id.
     pub tables_read_ms: BootMs,
-    /// The group's commit, if it has one.
+    /// The group's commit for the partition, or `None` if the group has no commit.
     pub commit: Option<Commit>,
-    /// The progress item of this log, if there is one.
+    /// The restart point in the progress item of the log, or `None` if the item does not exist.
     pub progress: Option<Boundary>,
-    /// The offset of the oldest record, and the offset after the newest record.
+    /// The offset of the log's oldest record, and the offset after its newest record.
     pub log: (Offset, Offset),
     /// The first offset below the commit whose record was replaced after it was read, or `None` if no such record is
     /// known ([`crate::replaced`]).
@@ -162,11 +161,11 @@ pub struct StartFacts {
 pub enum Start {
     /// The partition starts at this boundary.
     At(Boundary),
-    /// The partition may start at this boundary once a progress item exists. The caller creates the progress item with
-    /// this boundary. The caller then applies the start rule again, because another consumer may have created the
-    /// progress item first.
+    /// The progress item is missing, so the caller must create a progress item with the given boundary. The caller then
+    /// applies the start rule again, because another consumer may have created the progress item first.
     Create(Boundary),
-    /// The partition cannot start, because the metadata of the group's commit at this offset is not readable.
+    /// The partition cannot start, because the metadata of the group's commit is not readable. The field contains the
+    /// committed offset.
     Unreadable(Offset),
     /// Retention removed the records `[from, to)` from the beginning of the log.
     Expired {
@@ -206,7 +205,7 @@ impl Commit {
 }
 
 impl StartFacts {
-    /// Returns the group's commit if it names this log and these tables.
+    /// Returns the group's commit if its metadata contains the current topic id and tables id.
     pub fn own_commit(&self) -> Option<Boundary> {
         let commit = self.commit.as_ref()?;
         commit.boundary(&self.topic_id, &self.tables_id)
@@ -246,8 +245,7 @@ pub fn start(facts: &StartFacts) -> Start {
     }
 }
 
-/// Maximum time between two publications of a progress item, in milliseconds. The maximum applies only while the
-/// consumer commits new offsets.
+/// Maximum time between two publications of a progress item while the consumer commits new offsets, in milliseconds.
 pub const PROGRESS_INTERVAL_MS: i64 = 3_600_000;
 
 /// Number of unpublished events that make a publication due, if the last publication was at least
@@ -264,9 +262,10 @@ pub const PROGRESS_RETRY_MS: i64 = 10_000;
 /// Decides when a consumer moves the progress item of a partition. The item only moves forward.
 ///
 /// Publishing the sums costs little. A publication that is triggered by [`PROGRESS_EVENTS`] new events costs at most
-/// 0.05 write units per event. A publication after [`PROGRESS_SUMS_MS`] happens only if the watermark has not passed
-/// the end of a window during that time. In a stream with one event every 15 s, such a publication also covers 20
-/// events. Each publication covers all earlier events, so the consumer pays for each event only once.
+/// 0.05 write units per event. The wait [`PROGRESS_SUMS_MS`] triggers a publication only if the watermark has not
+/// passed the end of a window in the meantime. At one event every 15 s, a publication after [`PROGRESS_SUMS_MS`] also
+/// covers 20 events. A publication covers all unpublished events, so each event adds to the cost of only one
+/// publication.
 #[derive(Clone, Copy, Debug)]
 pub struct Progress {
     published: Boundary,
@@ -278,7 +277,7 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Returns the publication state for a progress item that currently contains the boundary `published`.
+    /// Returns the state for a progress item that currently contains the boundary `published`.
     pub fn new(published: Boundary, now_ms: SteadyMs) -> Progress {
         Progress {
             published,
@@ -452,7 +451,7 @@ mod tests {
             };
         let create = |next| Start::Create(Boundary::begin(Offset(next)));
         let at = |next, max| Start::At(boundary(next, Some(max)));
-        // Case 1: the commit names this log and these tables.
+        // Case 1: the metadata of the commit contains the current topic id and tables id.
         check(Some((5, ours)), None, (0, 9), at(5, 50));
         check(Some((5, ours)), Some(7), (0, 9), at(5, 50));
         check(Some((9, ours)), None, (0, 9), at(9, 50));
@@ -467,7 +466,7 @@ mod tests {
         check(Some((0, "")), None, (3, 9), Start::Unreadable(Offset(0)));
         check(Some((0, "")), Some(3), (0, 9), at(3, 40));
         check(Some((0, "")), None, (0, 9), create(0));
-        // Case 3: there is no commit, or the commit names another log or other tables.
+        // Case 3: there is no commit, or its metadata contains another topic id or tables id.
         check(None, Some(3), (0, 9), at(3, 40));
         check(
             Some((5, "v1;topic=U;tables=D;max=50")),
@@ -481,7 +480,7 @@ mod tests {
             (0, 9),
             at(3, 40),
         );
-        // Case 4: there is neither a commit of this log nor a progress item.
+        // Case 4: the current log has neither a commit nor a progress item.
         check(None, None, (0, 9), create(0));
         check(None, None, (4, 9), create(4));
         check(
@@ -596,7 +595,7 @@ mod tests {
             (Some(5), Some(25), PROGRESS_EVENTS_MS),
             (Some(5), Some(24), PROGRESS_SUMS_MS),
             (Some(5), Some(6), PROGRESS_SUMS_MS),
-            // Heartbeats and unknown sums cause no additional publications.
+            // Neither heartbeats nor unknown sums trigger additional publications.
             (Some(5), Some(5), PROGRESS_INTERVAL_MS),
             (Some(5), None, PROGRESS_INTERVAL_MS),
             (None, None, PROGRESS_INTERVAL_MS),
@@ -684,8 +683,7 @@ mod tests {
 
     #[test]
     fn sums_cost_less_than_a_tenth_of_a_write_unit_an_event() {
-        // The first rate is one event in five seconds. The other rates are slower, faster and much faster than this
-        // rate.
+        // The test uses average times of 5 s, 60 s, 1 s and about 0.3 s between two events.
         for gap_ms in [5_000, 60_000, 1_000, 334] {
             let (events, without) = a_day(gap_ms, false);
             let (same, with) = a_day(gap_ms, true);
