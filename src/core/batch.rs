@@ -13,10 +13,10 @@ use crate::pace::{Concurrency, backoff_ms};
 use crate::plan::{Put, PutTable};
 
 /// Maximum number of puts in one `BatchWriteItem` request, which is DynamoDB's limit. A batch cannot reach DynamoDB's
-/// other limit of 16 MB, because each of its 25 values has at most 64 KiB.
+/// other limit of 16 MB, because each of its 25 events has at most 64 KiB.
 pub const BATCH_PUTS_MAX: usize = 25;
-/// Maximum time for which a put waits for further puts of its batch, in milliseconds. With this wait and 1,000 events
-/// per second, a batch has a few puts, and an event is readable within 15 ms.
+/// Maximum time for which a put waits for further puts of its batch, in milliseconds. At 1,000 events per second, a
+/// batch contains only a few puts, and each event is readable within 15 ms.
 pub const LINGER_MS: i64 = 4;
 
 /// A batch of puts, which are sent in one request.
@@ -62,8 +62,8 @@ struct Waiting {
     put: Put,
     since_ms: SteadyMs,
     attempts: u32,
-    /// Maximum number of puts in a batch with this put. The maximum shrinks during the search for an invalid put. The
-    /// value 0 means that the table has already refused the put once in a batch of its own.
+    /// Maximum number of puts in a batch that contains this put. The queue halves the maximum when it searches for an
+    /// invalid put. The value 0 means that DynamoDB has already rejected a batch that contained only this put.
     company_max: usize,
 }
 
@@ -189,7 +189,7 @@ impl PutQueue {
                     (unprocessed.contains(&at), attempts + 1, company_max)
                 }
                 BatchOutcome::Failed { .. } => (true, attempts + 1, company_max),
-                // A single refusal may belong to another request, so two refusals of the put alone are required.
+                // A refusal may be the answer to another request, so the queue gives up a put only after two refusals.
                 BatchOutcome::Invalid if company_max == 0 => {
                     settled.refused = Some(put);
                     continue;
@@ -222,15 +222,15 @@ impl PutQueue {
         settled
     }
 
-    /// Drops the waiting puts for which `live` returns false. The caller uses this method to drop puts of partitions
-    /// that the consumer no longer owns.
+    /// Drops each waiting put for which the function `live` returns false. For example, the caller drops the puts of
+    /// partitions that the consumer no longer owns.
     pub fn retain(&mut self, live: impl Fn(&Put) -> bool) {
         self.fresh.retain(|w| live(&w.put));
         self.retries.retain(|_, w| live(&w.put));
     }
 
-    /// Returns the time at which [`PutQueue::next_batch`] should be called again, or `None` if no put waits for a later
-    /// time.
+    /// Returns the time at which the caller should call [`PutQueue::next_batch`] again. Returns `None` if the queue is
+    /// empty or the limit on requests in flight is reached.
     pub fn next_ms(&self) -> Option<SteadyMs> {
         if !self.concurrency.has_room() {
             return None;
@@ -413,7 +413,7 @@ mod tests {
                         2 => BatchOutcome::Stored { unprocessed: vec![0] },
                         _ => BatchOutcome::Stored { unprocessed: vec![] },
                     };
-                    // After 2,000 turns, every batch is stored, so that the test ends for every sequence of outcomes.
+                    // The simulated table stores every batch after the first 2,000 batches, so the test always ends.
                     let outcome = if turn > 2_000 { BatchOutcome::Stored { unprocessed: vec![] } } else { outcome };
                     stored.extend(seqs(&q.answered(SteadyMs(now), batch, &outcome, 7, |_| true).stored));
                 }

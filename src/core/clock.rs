@@ -8,8 +8,8 @@
 //! | [`BootMs`] | a monotonic clock that counts the time asleep | how long the tables' id is trusted after a read |
 //!
 //! The difference of two instants of the same clock is a span of time. An instant plus or minus a span is another
-//! instant. Spans, such as window lengths and waits, are plain `i64` values in milliseconds. Items, commits, headers
-//! and JSON contain an instant as a plain number, without the name of its clock.
+//! instant. Spans, such as window lengths and waits, are plain `i64` values in milliseconds. In items, commits, headers
+//! and JSON, an instant is a plain number without the name of its clock.
 //!
 //! ```
 //! use citystream_core::clock::{BootMs, UnixMs};
@@ -20,7 +20,8 @@
 //! assert!(!TableIdentity::default().is_trusted(BootMs(7)));
 //! ```
 //!
-//! The age of an event must be computed with the wall clock, so the following code does not compile:
+//! The age of an event must be computed with the wall clock. Code that subtracts a [`UnixMs`] from a [`SteadyMs`] does
+//! not compile:
 //!
 //! ```compile_fail
 //! use citystream_core::clock::{SteadyMs, UnixMs};
@@ -28,8 +29,8 @@
 //! let age_ms: i64 = SteadyMs(1_357_020_000_000) - UnixMs(1_357_019_999_000);
 //! ```
 //!
-//! Trust in the tables' id must also expire while the host sleeps. The clock of [`SteadyMs`] may stand still during
-//! sleep, so the following code does not compile:
+//! A consumer trusts the id of its tables for a limited time, which also passes while the host sleeps. A trust check
+//! with a [`SteadyMs`] does not compile, because its clock may stop while the host sleeps:
 //!
 //! ```compile_fail
 //! use citystream_core::clock::SteadyMs;
@@ -51,14 +52,14 @@ macro_rules! clock {
             /// The earliest instant, which stands for "long ago".
             pub const MIN: $name = $name(i64::MIN);
 
-            /// Returns the instant that is `span_ms` later, or the last instant of the type on overflow.
+            /// Returns the instant `span_ms` milliseconds later, or the latest possible instant on overflow.
             #[inline]
             #[must_use]
             pub const fn saturating_add(self, span_ms: i64) -> $name {
                 $name(self.0.saturating_add(span_ms))
             }
 
-            /// Returns the instant that is `span_ms` earlier, or the first instant of the type on overflow.
+            /// Returns the instant `span_ms` milliseconds earlier, or the earliest possible instant on overflow.
             #[inline]
             #[must_use]
             pub const fn saturating_sub(self, span_ms: i64) -> $name {
@@ -111,6 +112,6 @@ clock! {
     SteadyMs
 }
 clock! {
-    /// Milliseconds since the host started. On Linux, this includes the time during which the host was asleep.
+    /// Milliseconds since the host started. On Linux, the clock also counts the time for which the host was asleep.
     BootMs
 }

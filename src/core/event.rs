@@ -92,7 +92,7 @@ pub struct Offset(pub i64);
 impl Offset {
     /// Returns the offset that follows this offset.
     ///
-    /// No other function in the program adds one to an offset.
+    /// All code in this program uses this function to compute the next offset.
     #[must_use]
     pub const fn next(self) -> Offset {
         Offset(self.0 + 1)

@@ -1,10 +1,10 @@
 //! Defines gaps between the offsets of the records that a Kafka client delivers.
 //!
-//! A gap has one of two causes, which a consumer cannot tell apart from the offsets alone. Control records and records
-//! of aborted transactions have offsets but are never delivered, so they leave a real gap. A Kafka client that skips
+//! A gap has one of two causes, and the offsets alone do not show which cause applies. Control records and records of
+//! aborted transactions have offsets but are never delivered, so they leave a real gap. A Kafka client that skips
 //! records by mistake also leaves a gap. A consumer that commits past skipped records loses them without a trace. Only
-//! a second, independent read of the same range distinguishes a real gap from skipped records. Therefore, no restart
-//! point moves past a gap before the second read has confirmed that the gap is real.
+//! a second, independent read of the same range distinguishes a real gap from skipped records. A restart point moves
+//! past a gap only after a second read has confirmed that the gap is real.
 //!
 //! The maintainers of librdkafka advise consumers to compare offsets
 //! (<https://github.com/confluentinc/librdkafka/issues/2256>).
@@ -23,7 +23,8 @@ pub struct Gap {
 /// The result of a second read that starts at [`Gap::from`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SecondRead {
-    /// The second read found the first committed record, or the end of the log, at this offset.
+    /// The offset of the first committed record that the second read found, or the end of the log if no record was
+    /// found.
     Next(Offset),
     /// The brokers have no record at `from`, because retention removed it or the log was truncated.
     OutOfRange,
@@ -31,7 +32,7 @@ pub enum SecondRead {
     NoAnswer,
 }
 
-/// The kind of a gap, according to a second read.
+/// The result of checking a gap with a second read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// The log holds no record in the gap, so reading continues after the gap.
@@ -41,14 +42,16 @@ pub enum Verdict {
         /// The offset of the first record that the second read found.
         found: Offset,
     },
-    /// The log no longer covers the gap. The start rule decides which records are lost.
+    /// The log no longer contains the offsets of the gap. The partition restarts, and the start rule determines which
+    /// records are lost.
     OutOfRange,
-    /// The kind of the gap is still unknown, so the second read must be repeated.
+    /// The cause of the gap is still unknown, so the second read must be repeated.
     Unknown,
 }
 
 impl Gap {
-    /// Returns the kind of the gap. `second` is the result of a second read from the beginning of the gap.
+    /// Returns the verdict on the gap. The parameter `second` is the result of a second read that starts at the
+    /// beginning of the gap.
     pub fn verdict(self, second: SecondRead) -> Verdict {
         match second {
             SecondRead::Next(next) if next >= self.to => Verdict::Real,

@@ -7,8 +7,8 @@ use crate::clock::UnixMs;
 use crate::event::{Event, Offset, Severity};
 use crate::time::{format_millis, format_seconds};
 
-/// The suffixes of the names of the four tables of events and counts. A name consists of `--table-prefix`, a dash and
-/// the suffix.
+/// The suffixes of the names of the four tables of events and counts. The name of a table consists of the value of
+/// `--table-prefix`, a dash and the suffix.
 pub const TABLES: [&str; 4] = ["raw-events", "aggregations", "alerts", "totals"];
 /// Index of the raw events table in [`TABLES`].
 pub const RAW: usize = 0;
@@ -18,7 +18,7 @@ pub const AGGREGATIONS: usize = 1;
 pub const ALERTS: usize = 2;
 /// Index of the totals table in [`TABLES`].
 pub const TOTALS: usize = 3;
-/// Index of the table of incidents. This index follows the indexes of the four tables in [`TABLES`].
+/// Index of the incidents table, which is one more than the last index in [`TABLES`].
 pub const INCIDENTS: usize = TABLES.len();
 /// The name of the index of raw events by city shard and time.
 pub const CITY_INDEX: &str = "city-timestamp-index";
@@ -38,9 +38,9 @@ pub const CONFIG_PK: &str = "config";
 pub const CONFIG_SK: &str = "tables";
 /// The partition key of all progress items in the totals table.
 pub const PROGRESS_PK: &str = "progress";
-/// The suffix of the name of the table of incidents. Only the `notify` command writes to this table.
+/// The suffix of the name of the incidents table. Only the `notify` command writes to the incidents table.
 pub const INCIDENTS_TABLE: &str = "incidents";
-/// The partition key of all checkpoints in the table of incidents. No rule can have this key as its name.
+/// The partition key of all checkpoints in the table of incidents. No rule can have the name `#checkpoint`.
 pub const CHECKPOINT_PK: &str = "#checkpoint";
 /// The partition key of all silences in the table of incidents.
 pub const SILENCE_PK: &str = "#silence";
@@ -55,14 +55,14 @@ pub const SUMS: [&str; 6] = [
     "severity_high",
     "severity_critical",
 ];
-/// The attribute of a progress item that contains the offset up to which its sums count. If `sums_next` differs from
-/// the item's `next`, the sums are unknown. The two offsets differ if a consumer of an older version has moved `next`
-/// without updating the sums.
+/// The attribute of a progress item that contains the offset up to which its sums count. The sums are unknown if the
+/// attributes `sums_next` and `next` of the item differ. A consumer of an older version moves `next` without updating
+/// the sums.
 pub const SUMS_NEXT: &str = "sums_next";
-/// The prefix of the names of attributes that hold a fence: the offset after the last record counted in the row.
+/// The prefix of the names of fence attributes. A fence is the offset after the last record that the row counts.
 pub const FENCE_NEXT: &str = "next#";
-/// The prefix of the names of attributes that hold the offset of the first record counted in the row. Each of these
-/// attributes is set only once.
+/// The prefix of the names of attributes that hold the offset of the first record counted in the row. An attribute with
+/// this prefix never changes after it is set.
 pub const FENCE_FIRST: &str = "first#";
 
 /// The names of all tables that share one prefix.
@@ -76,7 +76,7 @@ pub struct TableNames {
     pub alerts: String,
     /// The table with the totals by city and event type, the config item and the progress items.
     pub totals: String,
-    /// The table with one item per incident. Roles other than `notify` do not write to this table.
+    /// The table with one item per incident. Only the `notify` command writes to the incidents table.
     pub incidents: String,
 }
 
@@ -98,8 +98,7 @@ impl TableNames {
         [&self.raw, &self.aggregations, &self.alerts, &self.totals]
     }
 
-    /// Returns the name of the table with this index in [`TABLES`], or the name of the table of incidents for
-    /// [`INCIDENTS`].
+    /// Returns the name of the table with the index `table` in [`TABLES`], or of the incidents table for [`INCIDENTS`].
     pub fn of(&self, table: usize) -> &str {
         match table {
             INCIDENTS => &self.incidents,
@@ -144,12 +143,12 @@ pub fn series_hash(city: &str, event_type: &str) -> u32 {
     hasher.finalize()
 }
 
-/// Returns the value `totals#<n>` of the attribute `shard` of a series in the totals table.
+/// Returns the partition key of a series in the totals table, which has the form `totals#<n>`.
 pub fn totals_shard(series: &str) -> String {
     format!("totals#{}", hash(series) % TOTALS_SHARDS)
 }
 
-/// Returns every value that the attribute `shard` of a totals row can have.
+/// Returns all partition keys that totals rows can have.
 pub fn totals_shards() -> impl Iterator<Item = String> {
     (0..TOTALS_SHARDS).map(|n| format!("totals#{n}"))
 }
@@ -179,18 +178,18 @@ pub fn alert_sk(time_ms: UnixMs, event_id: &str) -> String {
     format!("{}#{event_id}", format_millis(time_ms))
 }
 
-/// Returns `<city>#<n>`, which is the partition key in [`CITY_INDEX`].
+/// Returns the partition key of an event in [`CITY_INDEX`], which has the form `<city>#<n>`.
 pub fn city_shard(city: &str, event_id: &str, shards: u32) -> String {
     format!("{city}#{}", hash(event_id) % shards)
 }
 
-/// Returns `<severity>#<n>`, which is the partition key in [`SEVERITY_INDEX`].
+/// Returns the partition key of an alert in [`SEVERITY_INDEX`], which has the form `<severity>#<n>`.
 pub fn severity_shard(severity: Severity, event_id: &str, shards: u32) -> String {
     format!("{severity}#{}", hash(event_id) % shards)
 }
 
-/// Returns the log key `<topic id>#<partition>`. The log key is the sort key of a progress item. In the name of a fence
-/// attribute, the log key follows [`FENCE_NEXT`] or [`FENCE_FIRST`].
+/// Returns the log key `<topic id>#<partition>`. The log key is the sort key of a progress item. The name of a fence
+/// attribute consists of [`FENCE_NEXT`] or [`FENCE_FIRST`], followed by the log key.
 pub fn log_key(topic_id: &str, partition: i32) -> String {
     format!("{topic_id}#{partition}")
 }
@@ -201,8 +200,8 @@ mod tests {
 
     #[test]
     fn the_events_of_one_city_are_spread_over_its_shards() {
-        // All events of a city are in one partition, so their default ids differ only in the offset. In this test, a
-        // busy second has 2,000 events.
+        // All events of a city are in one partition, so their default ids differ only in the offset. The test assumes
+        // that a city has 2,000 events in a busy second.
         for shards in [2, 3, 4, 8, 9, 16] {
             for first in (1_000_000..1_020_000).step_by(2_000) {
                 let mut held = std::collections::BTreeMap::<String, u32>::new();

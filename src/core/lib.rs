@@ -1,4 +1,4 @@
-//! The pure logic of citystream. This crate decides what an event means and what the consumer writes.
+//! The pure logic of citystream. This crate parses events and decides what the consumer writes to the tables.
 //!
 //! This crate never reads a clock, draws a random number or waits. The crate uses neither the AWS SDK nor librdkafka.
 //! The functions of the crate take values and return values, so a test can call them with events in any order. Modules
@@ -50,7 +50,7 @@ pub mod watermark;
 pub mod window;
 pub mod worker;
 
-/// The version of the rules that decide whether a record is valid, which rows count it, and whether it is late.
+/// The version of the rules that decide whether a record is valid, which rows count the record, and whether it is late.
 ///
 /// The config item in the totals table contains the version of the rules. A consumer stops if the version in the config
 /// item differs from its own version. If consumers with different rules updated the same rows, some records would be

@@ -2,8 +2,8 @@
 //! `murmur2_random`.
 //!
 //! The partition of a record with a key is `murmur2(key) & 0x7fffffff mod partitions`. The producer lets librdkafka
-//! choose the partition. Code that must know the partition in advance uses this file, such as the flow control of the
-//! embedded broker.
+//! choose the partition. Code that needs the partition of a key in advance calls this module, for example the flow
+//! control of the embedded broker.
 
 const SEED: u32 = 0x9747_b28c;
 const M: u32 = 0x5bd1_e995;

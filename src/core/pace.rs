@@ -10,11 +10,12 @@
 pub struct Concurrency {
     limit: f64,
     limit_max: f64,
-    /// True until the table throttles a request for the first time. Until then, the table's capacity is unknown.
+    /// True until the table throttles a request for the first time. Before the first throttled request, the capacity of
+    /// the table is unknown.
     is_starting: bool,
     in_flight: u32,
-    /// Number of answers that must arrive before the limit may halve again. Therefore, one period of throttling halves
-    /// the limit only once.
+    /// Number of answers that must still arrive before another throttled request may halve the limit. The counter
+    /// ensures that one period of throttling halves the limit only once.
     hold: u32,
 }
 
@@ -53,8 +54,8 @@ impl Concurrency {
                 self.hold = self.in_flight;
             }
         } else if was_full {
-            // The limit grows only if it was reached. A success below the limit does not show that the table accepts
-            // more requests.
+            // The limit grows only if all allowed requests were in flight. A success with fewer requests in flight does
+            // not show whether the table accepts more requests.
             let more = if self.is_starting {
                 1.0
             } else {
@@ -72,8 +73,8 @@ impl Concurrency {
 
 /// Maximum wait before the first retry, in milliseconds.
 pub const BACKOFF_BASE_MS: i64 = 25;
-/// Maximum wait between two attempts, in milliseconds. The maximum is short, so that a consumer soon notices when a
-/// table has recovered.
+/// Maximum wait between two attempts, in milliseconds. With a short maximum wait, a consumer soon notices that a table
+/// has recovered.
 pub const BACKOFF_MAX_MS: i64 = 5_000;
 
 /// Returns the wait before retry number `attempt`, in milliseconds. The first retry has the number 1. The random number
@@ -145,9 +146,9 @@ mod tests {
     }
 
     /// Simulates a table with `units_at(second)` write units in each second, which answers requests after `answer_ms`.
-    /// A put costs one unit. Unused units stay available for up to one second, as in DynamoDB. For `seconds` seconds,
-    /// the function sends as many full batches as [`Concurrency`] allows, and retries refused puts after a wait.
-    /// Returns the number of puts stored in each second.
+    /// A put costs one unit. The table saves at most the unused write units of one second. The simulation runs for
+    /// `seconds` seconds and sends as many full batches as [`Concurrency`] allows. Throttled puts are retried after a
+    /// wait. Returns the number of puts stored in each second.
     fn drive(
         c: &mut Concurrency,
         seconds: i64,
@@ -156,8 +157,8 @@ mod tests {
     ) -> Vec<f64> {
         const BATCH: f64 = 25.0;
         let (mut tokens, mut stored) = (0.0, vec![0.0; usize::try_from(seconds).expect("few")]);
-        // The list `answers` contains the requests under way. The list `again` contains the parts of batches that wait
-        // for a retry. Each element of these lists has a time, a number of puts and an attempt number.
+        // The list `answers` contains the requests in flight. The list `again` contains throttled puts that wait for a
+        // retry. Each element of `answers` or `again` contains a time, a number of puts and an attempt number.
         let mut answers: Vec<(i64, f64, u32)> = Vec::new();
         let mut again: Vec<(i64, f64, u32)> = Vec::new();
         let mut chance = 1_u32;
@@ -190,8 +191,8 @@ mod tests {
     fn a_table_of_1000_units_is_used_to_nine_tenths_and_found_again_after_a_drought() {
         for answer_ms in [5, 20, 100] {
             let mut c = Concurrency::new(8, 64);
-            // The table provides 1,000 units per second for a minute, 10 units for twenty seconds, and then 1,000 units
-            // again.
+            // The table provides 1,000 write units per second for 60 seconds, then 10 per second for 20 seconds, and
+            // then 1,000 per second again.
             let units = |second| {
                 if (60..80).contains(&second) {
                     10.0

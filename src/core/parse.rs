@@ -2,8 +2,8 @@
 //!
 //! The parser never panics and returns a result for every input. The parser checks every part of the value, including
 //! unknown fields. A value is rejected as `not_json` if any part has one of four flaws: a key that occurs twice in one
-//! object, a lone surrogate, a number that overflows a double, or more than 127 levels of nesting. The rules are
-//! checked in the order of this table, and the first broken rule is the reason for the rejection:
+//! object, a lone surrogate, a number that overflows a double, or more than 127 levels of nesting. The parser checks
+//! the rules in the order of the following table, and rejects the record for the first broken rule:
 //!
 //! | order | reason | when |
 //! |---|---|---|
@@ -14,7 +14,7 @@
 //! | 5 | `missing_field` | city, event_type, severity or timestamp absent |
 //! | 6–11 | `bad_…` | the field breaks its rule, for example with `null` or a value of the wrong type |
 //!
-//! A change that alters any result of the parser must also raise [`crate::RULES`].
+//! Every change to the results of the parser must also increase [`crate::RULES`].
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -41,8 +41,8 @@ pub const DEPTH_MAX: usize = 127;
 /// The name of the header that turns a record without a value into a heartbeat.
 pub const HEARTBEAT_HEADER: &str = "citystream-heartbeat";
 
-/// The reason why a record is rejected. The reasons are a closed set, because metrics use them as a label and dead
-/// letters as a header.
+/// The reason why a record is rejected. The set of reasons is closed, because metrics use the reason as a label and
+/// dead letters use it as a header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Reason {
     /// The record has no value, or a value of 0 bytes.
@@ -74,7 +74,7 @@ pub enum Reason {
 }
 
 impl Reason {
-    /// All reasons, in the order in which the rules are checked.
+    /// All reasons, in the order in which the parser checks the rules.
     pub const ALL: [Reason; 13] = [
         Reason::Empty,
         Reason::TooLarge,
@@ -122,7 +122,7 @@ impl fmt::Display for Reason {
 pub struct Reject {
     /// The first rule that the record breaks.
     pub reason: Reason,
-    /// A sentence with details for people. The text may change between versions.
+    /// A human-readable sentence with details. The text may change between versions.
     pub detail: String,
 }
 
@@ -150,7 +150,7 @@ pub enum Body {
     Heartbeat(UnixMs),
 }
 
-/// Parses a whole record. Without a value, the headers decide whether the record is a heartbeat.
+/// Parses a whole record. If the record has no value, its headers decide whether the record is a heartbeat.
 ///
 /// The iterator `headers` yields the value of every header named [`HEARTBEAT_HEADER`], or `None` for a header with a
 /// null value.
@@ -249,9 +249,8 @@ pub fn parse_borrowed_event(value: &[u8]) -> Result<BorrowedEvent<'_>, Reject> {
     fields.into_event()
 }
 
-/// Returns the error message of serde_json. The line number in the message counts lines of the value, but readers could
-/// mistake it for a line number of a file. Therefore, the function removes the line number if the value has only one
-/// line.
+/// Returns the error message of serde_json, without the line number if the error is in the first line of the value. In
+/// a log message, `line 1` could be mistaken for the first line of a file.
 fn detail(error: &serde_json::Error) -> String {
     let text = error.to_string();
     match text.rsplit_once(" at line 1 column ") {
@@ -464,7 +463,7 @@ impl<'de> serde::de::Visitor<'de> for RecordVisitor {
     }
 }
 
-/// Checks that the raw text of a field is strict JSON. The raw text itself is kept unchanged.
+/// Checks that the raw text of a field is strict JSON. The check does not change the raw text.
 fn check_value(text: &str) -> Result<(), serde_json::Error> {
     use serde::de::DeserializeSeed as _;
     let mut de = serde_json::Deserializer::from_str(text);

@@ -1,4 +1,4 @@
-//! Replaces or appends one field of a JSON object, without a change to any other byte.
+//! Replaces or appends one field of a JSON object, without changing any other byte.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 pub fn find_member(text: &str, name: &str) -> Option<Range<usize>> {
     let members: BTreeMap<Cow<'_, str>, &RawValue> = serde_json::from_str(text).ok()?;
     let raw = members.get(name)?.get();
-    // The value is borrowed from the text, so the address of the value gives its position in the text.
+    // The raw value is a slice of `text`, so its address shows its position in `text`.
     let start = (raw.as_ptr() as usize).checked_sub(text.as_ptr() as usize)?;
     Some(start..start + raw.len())
 }

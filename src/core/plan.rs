@@ -1,8 +1,8 @@
 //! Describes the writes to the tables as plain data: puts of raw events and alerts, and conditional updates of rows.
 //!
 //! A put may be repeated, because the key of the item depends only on the record. An update adds counts, so repeating
-//! it without a check would count records twice. Therefore, an update contains offsets that the table compares with the
-//! row's fence (see [`crate::stretch`]).
+//! it without a check would count records twice. DynamoDB rejects a repeated update, because each update contains
+//! offsets that are compared with the row's fence (see [`crate::stretch`]).
 
 use std::sync::Arc;
 
@@ -42,26 +42,27 @@ impl Keep {
     }
 }
 
-/// Identifies a record within an assignment. The shell reports the completion of a write with the ticket of the record.
+/// Identifies a record within an assignment. When a write is complete, the shell passes the ticket of the written
+/// record to the pipeline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket {
     /// The number of the Kafka partition.
     pub partition: i32,
-    /// The number that identifies the assignment of the partition. Completions of writes from earlier assignments are
-    /// ignored.
+    /// The number that identifies this assignment of the partition to the consumer. The pipeline ignores completed
+    /// writes of earlier assignments.
     pub assignment: u64,
-    /// The number of the record within the assignment.
+    /// The sequence number of the record within the assignment.
     pub seq: u64,
 }
 
-/// An event with all data for its raw item and its alert. Both items share this data.
+/// An event with all data that its raw item and its alert contain. Both items share this data.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredEvent {
     /// The event that the items store.
     pub event: Event,
     /// The id that the producer gave the event, or the default id, which consists of topic, partition and offset.
     pub event_id: Box<str>,
-    /// The [`keys::hash`] of the event id. The hash decides the shards of the event's items.
+    /// The [`keys::hash`] of the event id. The hash selects the shards in which the indexes store the event.
     pub id_hash: u32,
     /// The topic of the event's record.
     pub topic: Arc<str>,
@@ -111,7 +112,7 @@ pub enum PutTable {
 /// A put of one item. A repeated put changes nothing.
 #[derive(Clone, Debug)]
 pub struct Put {
-    /// The ticket of the record whose event is stored.
+    /// The ticket of the record that contains the stored event.
     pub ticket: Ticket,
     /// The event to store in the item.
     pub event: Arc<StoredEvent>,
@@ -119,8 +120,8 @@ pub struct Put {
 
 /// A fingerprint of a put's key, computed from the event id and the event time. Puts with the same key have the same
 /// fingerprint, because every key contains the id and the time. Two puts with different keys may have the same
-/// fingerprint by chance. The only effect is that these two puts are sent in different batches. Comparing the keys
-/// themselves instead took an eighth of a consumer's time.
+/// fingerprint by chance. The queue sends puts with the same fingerprint in different batches, which does no harm.
+/// Comparing the full keys instead of fingerprints took an eighth of the consumer's run time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeyPrint(u64);
 
@@ -147,34 +148,34 @@ pub struct RowKey {
 pub struct RowUpdate {
     /// The number of the Kafka partition of the counted records.
     pub partition: i32,
-    /// The number that identifies the assignment of the partition.
+    /// The number that identifies this assignment of the partition to the consumer.
     pub assignment: u64,
-    /// The number by which the worker identifies the row. The caller reports the outcome of the update with this
-    /// number.
+    /// The number by which the worker identifies the row. The caller passes the row number back when it reports the
+    /// outcome of the update.
     pub row_id: u32,
     /// The key of the row.
     pub row: RowKey,
-    /// The log key `<topic id>#<partition>`, which names the fence that the table compares.
+    /// The log key `<topic id>#<partition>`, which is part of the name of the row's fence attribute.
     pub log_key: Arc<str>,
-    /// The offset of the first record of the stretch.
+    /// The offset of the first record that the update counts.
     pub first: Offset,
-    /// The offset after the last record of the stretch.
+    /// The offset after the last record that the update counts.
     pub next: Offset,
     /// The counts that the update adds.
     pub sum: Sum,
 }
 
-/// The information that an answer from DynamoDB contains about a row.
+/// The information about a row in an answer from DynamoDB.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shown {
-    /// True if the answer shows the same row as the request.
+    /// True if the answer contains the row that the request addressed.
     pub same_row: bool,
-    /// The row's fence for the log of the request, if the row has such a fence.
+    /// The row's fence for the requested log, or `None` if the row has no fence for this log.
     pub fence: Option<Offset>,
 }
 
 impl RowUpdate {
-    /// Returns `Counted` if a successful answer shows this row with its fence at `next`, and `Unknown` otherwise.
+    /// Returns `Counted` if a successful answer shows that the row's fence is `next`, and `Unknown` otherwise.
     pub fn judge_success(&self, shown: Shown) -> UpdateOutcome {
         if shown.same_row && shown.fence == Some(self.next) {
             UpdateOutcome::Counted
@@ -183,7 +184,7 @@ impl RowUpdate {
         }
     }
 
-    /// Returns `Fenced` if the refusal of an update shows this row with a fence above `first`, and `Unknown` otherwise.
+    /// Returns `Fenced` if a refusal shows that the row's fence is above `first`, and `Unknown` otherwise.
     pub fn judge_refusal(&self, shown: Shown) -> UpdateOutcome {
         match shown.fence {
             Some(fence) if shown.same_row && fence > self.first => UpdateOutcome::Fenced(fence),
@@ -197,7 +198,7 @@ impl RowUpdate {
 pub enum UpdateOutcome {
     /// The update took effect.
     Counted,
-    /// The row's fence refused the update. The field is the offset of the fence.
+    /// The row's fence refused the update. The field contains the offset that is stored in the fence.
     Fenced(Offset),
     /// The update may or may not have taken effect, so the same update is sent again.
     Unknown,

@@ -46,7 +46,7 @@ fn names_are_lower_cased_and_cities_trimmed() {
     assert_eq!(&*e.city, "São Paulo");
     assert_eq!(&*e.event_type, "traffic");
     assert_eq!(e.severity, Severity::Critical);
-    // Only the five ASCII white-space characters are trimmed. A no-break space is part of the name.
+    // The parser trims only the five ASCII white-space characters. A no-break space stays part of the city's name.
     let e = parse_event(with("\"city\":\"\u{a0}X\"").as_bytes()).expect("valid");
     assert_eq!(&*e.city, "\u{a0}X");
 }
@@ -129,7 +129,7 @@ fn every_reason_has_its_cases() {
         (r#""description":[]"#, Some(Reason::BadDescription)),
         (r#""event_id":null"#, Some(Reason::BadEventId)),
         (r#""event_id":12"#, Some(Reason::BadEventId)),
-        // These cases break the rules of a single field.
+        // Each of the following values breaks the rule of its field.
         (r#""city":"""#, Some(Reason::BadCity)),
         (r#""city":"  ""#, Some(Reason::BadCity)),
         (r#""city":"a#b""#, Some(Reason::BadCity)),
