@@ -2,9 +2,10 @@
 //! few reads.
 //!
 //! A rollup row contains the counts of one hour or one UTC day, either for a series or for one event type in all
-//! cities. A consumer writes the row when all windows of the hour or day are final, so every writer writes the same
-//! counts. The *mark* is an item that contains the time up to which all hours are rolled up. Readers take hours before
-//! the mark from rollup rows and later hours from window rows, so each answer is complete.
+//! cities. A consumer writes a rollup row only when all windows of the row's hour or day are final. Therefore, all
+//! consumers that write the row write the same counts. The *mark* is an item that contains the time up to which all
+//! hours are rolled up. Readers use rollup rows for hours before the mark and window rows for later hours, so each
+//! answer is complete.
 //!
 //! | module | decides |
 //! |---|---|
@@ -12,7 +13,7 @@
 //! | [`roll`] | what is read and written for these hours, in which order |
 //! | [`packed`] | how the 24 hours of a day are stored in one attribute |
 //!
-//! If the window length does not divide an hour, there are no rollups (see [`windows_per_hour`]).
+//! If the window length does not divide an hour evenly, there are no rollups (see [`windows_per_hour`]).
 
 mod due;
 mod packed;
@@ -34,15 +35,15 @@ pub use roll::{Ask, Roll, SETTLE_MS};
 pub const HOUR_MS: i64 = 3_600_000;
 /// Length of a UTC day in milliseconds.
 pub const DAY_MS: i64 = 24 * HOUR_MS;
-/// Partition key of the mark in the totals table.
+/// Partition key of the item in the totals table that holds the rollup mark.
 pub const MARK_PK: &str = "rollups";
-/// Sort key of the mark in the totals table.
+/// Sort key of the item in the totals table that holds the rollup mark.
 pub const MARK_SK: &str = "hours";
-/// Maximum average number of read units per second that a consumer spends on rollups. With about 30,000 series, a
-/// consumer always reads at this maximum rate, which costs 26 dollars a month.
+/// Maximum average number of read units per second that a consumer spends on rollups. With about 30,000 series, the
+/// rollups always read at this maximum rate of 100 units per second, which costs 26 dollars a month.
 pub const READ_UNITS_PER_SECOND: f64 = 100.0;
-/// Time between two checks for hours that are due for a rollup, in milliseconds. A check that finds no hour to roll up
-/// costs about two read units.
+/// Time between two checks for hours that are due for a rollup, in milliseconds. A check that finds no due hour costs
+/// about two DynamoDB read units.
 pub const LOOK_INTERVAL_MS: u64 = 30_000;
 /// Maximum wait before a failed check for due hours is repeated, in milliseconds.
 const RETRY_MS_MAX: u64 = 600_000;
@@ -70,14 +71,15 @@ pub fn day_start(time_ms: UnixMs) -> UnixMs {
     time_ms - time_ms.0.rem_euclid(DAY_MS)
 }
 
-/// Returns the number of windows in an hour, or `None` if the window length does not divide an hour. Tables with such
-/// windows have no rollups, because an hour would not consist of whole windows.
+/// Returns the number of windows in an hour, or `None` if the window length does not divide an hour evenly. Tables have
+/// no rollups if an hour does not consist of whole windows.
 pub fn windows_per_hour(window_ms: i64) -> Option<i64> {
     (window_ms > 0 && HOUR_MS % window_ms == 0).then(|| HOUR_MS / window_ms)
 }
 
-/// Returns the wait before the next check, in milliseconds, after `failures` failed checks in a row. The wait starts at
-/// `interval_ms` and doubles after each failure. The maximum is ten minutes, or `interval_ms` if that is longer.
+/// Returns the wait before the next check, in milliseconds, after `failures` failed checks in a row. The wait between
+/// two checks starts at `interval_ms` and doubles after each failed check. The maximum wait is ten minutes, or
+/// `interval_ms` if that is longer.
 pub fn next_look_ms(interval_ms: u64, failures: u32) -> u64 {
     let longest_ms = RETRY_MS_MAX.max(interval_ms);
     interval_ms
@@ -91,8 +93,9 @@ pub fn rest_ms(units: f64) -> u64 {
     (units.max(0.0) * 1_000.0 / READ_UNITS_PER_SECOND).ceil() as u64
 }
 
-/// The maximum cost of rolling up hours, in DynamoDB's units. The actual cost is lower if some days have no windows,
-/// because the rollup skips such days. Hours without events also lower the cost, because they get no rows.
+/// The maximum cost of rolling up a range of hours, in DynamoDB read and write units. The actual cost is lower if some
+/// days have no windows, because the rollup skips days without windows. The rollup writes no rows for hours without
+/// events, which also lowers the cost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RollupCost {
     /// Number of hours to roll up.
@@ -121,9 +124,9 @@ impl RollupCost {
         let keys = hours
             .saturating_mul(count(0, windows))
             .saturating_mul(series);
-        // A chunk of hours covers at most one day. For each chunk, the rollup reads the names of all series twice, with
-        // eight names per read unit. An index query for each series costs half a read unit. For each day row, reading
-        // the hour rows of the day costs two read units.
+        // The rollup processes the hours in chunks of at most one day. For each chunk, the rollup reads the names of
+        // all series twice, at eight names per read unit. For each series, one index query costs half a read unit. For
+        // each day row, the rollup reads the hour rows of that day, which costs two read units.
         let chunks = days + 1;
         let names = (series / 4 + series / 2 + 32).saturating_mul(chunks);
         RollupCost {
@@ -196,8 +199,8 @@ impl RollupSeries {
     /// Returns the attribute `shard` of the series' rollup rows, such as `hour#NYC#traffic`, or `hour#*#traffic` for
     /// all cities.
     ///
-    /// A city may itself be named `*`. To avoid confusion, a city name that consists only of asterisks gets one more
-    /// asterisk in the shard.
+    /// The name `*` in the shard means all cities, but a city may also be named `*`. Therefore, the shard adds one
+    /// asterisk to a city name that consists only of asterisks.
     pub fn shard(&self, grain: Grain) -> String {
         let (grain, kind) = (grain.name(), &self.event_type);
         match &self.city {
@@ -235,7 +238,7 @@ pub enum Cells {
     Day(Box<DayHours>),
 }
 
-/// A rollup row that is to be written.
+/// A rollup row that a consumer is about to write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RollupRow {
     /// The series whose events the row counts.
@@ -290,32 +293,32 @@ pub fn parse_start(grain: Grain, sort_key: &str) -> Option<UnixMs> {
     parse_timestamp(sort_key).filter(|start_ms| start_ms.0 % grain.length_ms() == 0)
 }
 
-/// The mark: the item that says which hours are rolled up.
+/// The rollup mark, an item that contains the time up to which all hours are rolled up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RollupMark {
-    /// The topic id whose watermarks made the hours final.
+    /// The id of the topic whose watermarks made the rolled-up hours final.
     pub topic_id: String,
-    /// The id of the tables that the mark belongs to.
+    /// The id of the tables whose rollup rows the mark describes.
     pub tables_id: String,
-    /// All hours that end at or before this time are rolled up. The time is a whole hour in Unix milliseconds.
+    /// The time up to which all hours are rolled up: the end of an hour, in Unix milliseconds.
     pub until_ms: UnixMs,
-    /// Partitions that were idle when hours were rolled up. For each partition, the map contains the first hour whose
-    /// rollup rows leave the partition out.
+    /// Maps each partition that was idle during a rollup to the start of the first hour whose rollup rows exclude the
+    /// partition.
     pub idle: BTreeMap<i32, UnixMs>,
     /// The version of the mark, which grows by one with each write.
     pub version: i64,
 }
 
 impl RollupMark {
-    /// Returns true if the mark belongs to this topic id and these tables. A mark of another topic or other tables
-    /// counts as absent. A new topic may add events to hours that were final for the former topic.
+    /// Returns true if the mark belongs to the topic `topic_id` and the tables `tables_id`. The rollup ignores a mark
+    /// of another topic or of other tables. A new topic may add events to hours that were final for the former topic.
     pub fn is_of(&self, topic_id: Option<&str>, tables_id: &str) -> bool {
         topic_id == Some(self.topic_id.as_str()) && self.tables_id == tables_id
     }
 
-    /// Returns the time up to which the rollup rows count all events. Later rollup rows may lack events of a partition
-    /// that was idle at first and has counted events in the meantime. The function `counted` returns the number of
-    /// events that a partition has counted, or `None` if the number is unknown.
+    /// Returns the time up to which the rollup rows count all events. Rollup rows after the returned time may lack
+    /// events of a partition that was idle during the rollup and has counted events since. The function `counted`
+    /// returns the number of events that a partition has counted, or `None` if the number is unknown.
     pub fn whole_until_ms(&self, counted: impl Fn(i32) -> Option<u64>) -> UnixMs {
         let woken = self.idle.iter().filter(|(p, _)| counted(**p) != Some(0));
         let since_ms = woken.map(|(_, since_ms)| *since_ms);

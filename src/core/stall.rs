@@ -2,20 +2,20 @@
 //!
 //! A Kafka client can get stuck on a single partition, most often after the leader of a partition or the group's
 //! coordinator has moved. A stuck partition can continue only with a new client. A partition *waits* while it has
-//! unread records but no records in flight. Time does not count as waiting while reading is paused for a known reason,
-//! such as failed writes or a full memory budget. A partition is stalled if it has waited without interruption for a
-//! certain length of time, called the *patience* of the detector. Some long waits are normal, such as reading past a
-//! large aborted transaction. Therefore, whenever a new client does not help, the patience for the partition doubles,
-//! up to [`DOUBLINGS_MAX`] times.
+//! unread records but no records in flight. A partition does not wait while the consumer pauses reading for a known
+//! reason, such as failed writes or a full memory budget. A partition is stalled if it has waited without interruption
+//! for a certain length of time, called the *patience* of the detector. Some long waits are normal, such as reading
+//! past a large aborted transaction. Therefore, each time that a new client does not help a partition, the patience for
+//! that partition doubles, up to [`DOUBLINGS_MAX`] times.
 
 use std::collections::BTreeMap;
 
 use crate::clock::SteadyMs;
 use crate::event::Offset;
 
-/// The patience before the first replacement of the client, in milliseconds.
+/// Time for which a partition must wait before the consumer first replaces its Kafka client, in milliseconds.
 pub const PATIENCE_MS: i64 = 60_000;
-/// Maximum number of times that the patience doubles, which limits the patience to 16 minutes.
+/// Maximum number of times that the patience of a detector doubles, which limits the patience to 16 minutes.
 pub const DOUBLINGS_MAX: u32 = 4;
 
 /// The state of a partition at one moment.
@@ -39,7 +39,7 @@ struct PartitionWait {
     position: Offset,
     /// The time at which the partition began to wait, or `None` if the partition does not wait.
     since_ms: Option<SteadyMs>,
-    /// Number of times that the client was replaced because the partition had stalled at this position.
+    /// Number of times that the consumer has replaced its Kafka client because the partition had stalled at `position`.
     tries: u32,
 }
 
@@ -60,8 +60,8 @@ impl StallDetector {
     }
 
     /// Compares the partitions with their earlier states, and returns the stalled partitions. `held_back` is true if
-    /// reading is paused for a reason other than a stuck client. If the result is not empty, the caller creates a new
-    /// client and calls [`StallDetector::renewed`].
+    /// reading is paused for a reason other than a stuck client. If any partition is stalled, the caller creates a new
+    /// Kafka client and calls [`StallDetector::renewed`].
     pub fn look(&mut self, now_ms: SteadyMs, looks: &[Look], held_back: bool) -> Vec<i32> {
         let mut stalled = Vec::new();
         for look in looks {
@@ -96,7 +96,7 @@ impl StallDetector {
         stalled
     }
 
-    /// Notes that the caller created a new client because the partitions in `stalled` made no progress.
+    /// Notes that the caller has created a new Kafka client because the partitions in `stalled` made no progress.
     pub fn renewed(&mut self, stalled: &[i32]) {
         for place in self.places.values_mut() {
             place.since_ms = None;
@@ -114,7 +114,7 @@ impl StallDetector {
         self.places.keys().filter(stuck).copied().collect()
     }
 
-    /// Ends the wait of a partition that was revoked.
+    /// Resets the waiting time of a partition that was revoked from the consumer.
     pub fn revoked(&mut self, partition: i32) {
         if let Some(place) = self.places.get_mut(&partition) {
             place.since_ms = None;
@@ -138,8 +138,8 @@ mod tests {
         }
     }
 
-    /// Calls the detector once a second, beginning at `from_ms`. Returns the first second in which the detector reports
-    /// stalled partitions, and these partitions.
+    /// Calls `StallDetector::look` once per simulated second, starting at `from_ms`. Returns the second of the first
+    /// report of stalled partitions, and the partitions in that report.
     fn run(
         detector: &mut StallDetector,
         from_ms: i64,

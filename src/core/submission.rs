@@ -1,7 +1,8 @@
 //! Divides the body of a request into events, and checks each event by the rules of [`crate::parse`].
 //!
-//! A body is one JSON value, a JSON array, or NDJSON. An accepted event keeps the bytes that the client sent, with one
-//! exception: if the field `timestamp` is absent or `"now"`, the field is set to the time of arrival.
+//! A request body is one JSON value, a JSON array, or NDJSON, which has one JSON value per line. An accepted event
+//! keeps the bytes that the client sent, with one exception: if the field `timestamp` is absent or `"now"`, the field
+//! is set to the time of arrival.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -19,39 +20,39 @@ pub const NOW: &str = "now";
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// The way in which a body is divided into events.
+/// Specifies how to divide a request body into events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framing {
-    /// The content of the body decides how the body is divided. A body that begins with `[` is an array of events, a
-    /// body that is one JSON value is one event, and any other body has one event per line.
+    /// The content of the request body determines the format. A body that begins with `[` is an array of events. A body
+    /// that is a single JSON value is one event. Any other request body contains one event per line.
     Detect,
     /// Each line of the body is an event.
     Lines,
 }
 
-/// A part of a body that should be an event.
+/// A part of a request body that should contain one event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Item<'a> {
-    /// The position of the item in the body, counted from 1. In NDJSON, the position is the line number, and empty
-    /// lines count. In an array, the position is the number of the element.
+    /// The position of the item in the request body, counted from 1. For NDJSON, the position is the line number,
+    /// including empty lines. For an array, the position is the element number.
     pub line: u64,
-    /// The bytes of the item, without a line break at the end.
+    /// The bytes of the item as the client sent them, without a final line break.
     pub value: &'a [u8],
 }
 
-/// The reason why a body cannot be divided into events.
+/// The reason why a request body cannot be divided into events.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BodyError {
-    /// The body contains no events.
+    /// The request body contains no events.
     Empty,
-    /// The body contains more events than allowed.
+    /// The request body contains more events than the allowed maximum.
     TooMany,
-    /// The array is not valid JSON, so it cannot be divided into elements. The text describes the error and its
-    /// position.
+    /// The request body begins with `[`, but is not a valid JSON array. The field contains the JSON parser's error
+    /// message with the position of the error.
     BrokenArray(String),
 }
 
-/// Divides a body into at most `items_max` items.
+/// Divides a request body into at most `items_max` items.
 ///
 /// In NDJSON, lines end with LF or CRLF, and empty lines are ignored. A byte order mark at the start of the body is
 /// dropped.
@@ -139,7 +140,7 @@ impl<'a> Visitor<'a> for &mut Elements<'a> {
     }
 }
 
-/// A valid event of a request, with the key and the value of its record.
+/// A valid event of a request, with the key and the value of its Kafka record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ValidEvent<'a> {
     /// The city, which becomes the key of the record.
@@ -353,7 +354,7 @@ mod tests {
         ] {
             assert_eq!(judged(text), Err(reason), "{text}");
         }
-        // With the timestamp added, the value has more bytes than a record may have.
+        // After the timestamp is added, the value is larger than a record's value may be.
         let fill = "x".repeat(65_536 - 65);
         let text =
             format!(r#"{{"city":"NYC","event_type":"traffic","severity":"low","a":"{fill}"}}"#);

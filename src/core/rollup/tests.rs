@@ -96,13 +96,13 @@ fn a_usual_day_takes_99_bytes() {
         &[][..],
         &[0, 0],
         &[0, 0, 0, 0],
-        // In these cases, the counts of hour 9 lack a number, have an extra number, are all zero, or end in the middle
-        // of a number.
+        // The next four inputs encode hour 9 incorrectly: with a missing number, with an extra number, with only zeros,
+        // or with an incomplete last number.
         &[0, 2, 0, 1, 0, 0],
         &[0, 2, 0, 1, 0, 0, 0, 0],
         &[0, 2, 0, 0, 0, 0, 0],
         &[0, 2, 0, 0, 0, 0, 0x80],
-        // In this case, the number 1 is written as two bytes.
+        // The next input encodes the number 1 with two bytes instead of one.
         &[0, 2, 0, 0x81, 0, 0, 0, 0],
         &[
             0, 2, 0, 255, 255, 255, 255, 255, 255, 255, 255, 255, 127, 0, 0, 0,
@@ -176,7 +176,7 @@ fn an_hour_is_due_when_each_partition_is_past_it_or_idle() {
     let due = |from: UnixMs, to: UnixMs, idle: &[(i32, UnixMs)]| {
         Ok((from, to, idle.iter().copied().collect()))
     };
-    // The smallest watermark decides which hours are due, and only whole hours are due.
+    // Only whole hours that end at or before the smallest watermark of all partitions are due.
     assert_eq!(
         check(at, &[past(hours(9)), past(hours(5) - 1)]),
         Ok((hours(3), hours(4), no_idle))
@@ -192,7 +192,7 @@ fn an_hour_is_due_when_each_partition_is_past_it_or_idle() {
         due(UnixMs(0), hours(1), &[])
     );
     assert_eq!(check(None, &[past(UnixMs(-1))]), Err(Waiting::AllDone));
-    // A partition without a progress item may have events in earlier hours.
+    // No hour is due while a partition has no progress item, because that partition may have events in any hour.
     let mut missing = facts(&[past(hours(9)), idle]);
     missing.logs.remove(&1);
     assert_eq!(plan(at, &missing), Err(Waiting::NotBegun(1)));
@@ -207,7 +207,7 @@ fn an_hour_is_due_when_each_partition_is_past_it_or_idle() {
             Err(Waiting::NoWatermark(1))
         );
     }
-    // The hours do not wait for an idle partition, and the plan lists the partition.
+    // An idle partition does not keep hours from becoming due, but the plan lists the partition as idle.
     assert_eq!(
         check(at, &[past(hours(4)), idle]),
         due(hours(3), hours(4), &[(1, hours(3))])
@@ -234,7 +234,7 @@ fn a_commit_and_the_end_of_the_log_tell_whether_a_partition_is_idle() {
     assert_eq!(facts.unclear(), [1]);
     facts.set_end(1, Offset(5));
     assert_eq!(plan(None, &facts), Err(Waiting::NoWatermark(1)));
-    // The consumer has read two rejected records after it wrote the progress item.
+    // Since the last write of the progress item at offset 3, the consumer has read two rejected records.
     let commit = |next: i64, topic: &str, tables: &str, events: u64| Commit {
         next: Offset(next),
         metadata: format!("v1;topic={topic};tables={tables};max=-;sums={events},0,{events},0,0,0"),
@@ -282,14 +282,14 @@ fn an_idle_partition_that_counts_an_event_takes_back_its_hours() {
         BTreeMap::from([(2, hours(2))]),
         "its hours are left out again"
     );
-    // The mark moves back even if the partition has no watermark. For example, a partition with only future events has
-    // no watermark.
+    // The rollup mark also moves back if the formerly idle partition has counted events but has no watermark. For
+    // example, a partition with only future events has no watermark.
     let again = check(&[first, log(None, 4, Some(1), 4), idle]).unwrap();
     assert_eq!(
         (again.is_new, again.mark.until_ms, again.target_ms),
         (true, hours(2), hours(2))
     );
-    // After a heartbeat, new events below its watermark are late, so the plan no longer lists the partition as idle.
+    // A heartbeat has given partition 1 a watermark, so the plan no longer lists partition 1 as idle.
     let closed = check(&[past(hours(5), 9), past(hours(5), 0), idle]).unwrap();
     assert_eq!(
         (closed.is_new, closed.mark.until_ms, closed.target_ms),
@@ -341,7 +341,7 @@ struct Logged {
     is_future: bool,
 }
 
-/// Returns the state of a log that contains `records`, and the number of counted events for each hour.
+/// Returns the state of a log that contains `records`, and the number of events in the windows of each hour.
 fn counted(records: &[Logged], end: usize) -> (LogState, BTreeMap<i64, u64>) {
     let mut hours = BTreeMap::<i64, u64>::new();
     let (mut max_ms, mut events) = (None, 0);
@@ -386,7 +386,7 @@ proptest! {
     ) {
         let until_ms = BASE_MS + until * HOUR_MS;
         let stored = mark(until_ms, &[]);
-        // Each log was read up to a restart point, and has a few unread records after it.
+        // Initially, a consumer has read each log up to a restart point, and at most three records are unread.
         let at = |records: &Vec<Logged>, read: usize| read.min(records.len());
         let then = logs.iter().map(|(records, read, more)| {
             let read = at(records, *read);
@@ -407,8 +407,8 @@ proptest! {
                 prop_assert_eq!(of(then), of(now));
             }
         }
-        // The next check moves the mark back if a formerly idle partition has counted events in hours that are already
-        // rolled up.
+        // If a formerly idle partition has counted events in hours that are already rolled up, the next check moves the
+        // rollup mark back.
         let after = RollupMark { until_ms: first.target_ms, idle: first.idle.clone(), ..stored.clone() };
         let is_added = first.idle.keys().any(|partition| {
             let hours = &hours_now[usize::try_from(*partition).unwrap()];

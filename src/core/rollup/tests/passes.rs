@@ -25,7 +25,7 @@ impl Tables {
             .collect()
     }
 
-    /// Carries out a request of the pass, and reports the result to the pass.
+    /// Carries out the request `ask` on the simulated tables, and passes the result to `roll`.
     fn answer(&mut self, roll: &mut Roll, ask: Ask, chance: u32) {
         self.asked += 1;
         match ask {
@@ -87,8 +87,7 @@ impl Tables {
         }
     }
 
-    /// Rolls up all hours before `until_ms`. Each number in `crashes` is the number of steps after which a writer
-    /// crashes.
+    /// Rolls up all hours before `until_ms`. For each number `n` in `crashes`, a writer crashes after `n` steps.
     fn roll_up(&mut self, until_ms: UnixMs, crashes: &[usize]) {
         let now = facts(&[log(Some(until_ms), 9, Some(9), 9)]);
         let mut crashes = crashes.iter().copied();
@@ -107,8 +106,7 @@ impl Tables {
         }
     }
 
-    /// Returns the expected rows. To compute the rows, an independent fold adds each window to every row that the
-    /// window belongs to.
+    /// Returns the expected rollup rows, computed from the windows without the code under test.
     fn want(&self, until_ms: UnixMs) -> BTreeMap<(String, String), SeverityCounts> {
         let mut want = BTreeMap::<(String, String), SeverityCounts>::new();
         for ((series, start_ms), counts) in &self.windows {
@@ -160,7 +158,8 @@ fn window() -> impl Strategy<Value = ((String, UnixMs), SeverityCounts)> {
         );
         format!("{city}#{kind}")
     });
-    // Most windows are within three days, and some are about a year earlier or later.
+    // Most generated windows start in the three days after `BASE_MS`, and the others start about a year earlier or
+    // later.
     let days = prop_oneof![8 => Just(0i64), 1 => Just(-400i64), 1 => Just(300i64)];
     let start = (days, 0i64..3 * 288).prop_map(|(day, n)| BASE_MS + day * DAY_MS + n * WINDOW_MS);
     let counts = prop::array::uniform4(0u64..400);
@@ -179,8 +178,8 @@ proptest! {
     ) {
         let mut tables = Tables { windows: windows.into_values().collect(), ..Tables::default() };
         for hours in looks {
-            // While consumers catch up with a backlog, many hours become due at once. Without a backlog, hours become
-            // due one after the other.
+            // While consumers catch up with a backlog, many hours become due at once. Without a backlog, one hour
+            // becomes due at a time.
             let until_ms = BASE_MS + hours * HOUR_MS;
             tables.roll_up(until_ms + 1_234, &crashes);
             tables.check(until_ms);
@@ -209,7 +208,8 @@ fn days_without_windows_cost_no_reads_of_windows() {
     assert_eq!(tables.keys_read, 2 * 288);
     let mark = tables.mark.clone().unwrap();
     assert_eq!(mark.until_ms, until_ms);
-    // If only one day is due, the pass reads the windows of the day without querying the index.
+    // If only one day is due, the rollup pass reads the windows of that day without first querying the index of
+    // windows.
     tables.roll_up(until_ms + DAY_MS, &[]);
     assert_eq!(tables.keys_read, 3 * 288);
     let asked = tables.asked;
@@ -231,8 +231,8 @@ fn an_hour_writes_one_row_for_each_series_and_type_and_moves_the_mark_once() {
     assert_eq!(tables.rows.len(), 24 + 4);
     assert_eq!(tables.mark.as_ref().unwrap().version, 8);
     assert_eq!(tables.keys_read, 24 * 12);
-    // One event in five seconds makes 720 events an hour. Rolling up an hour writes 28 rows and the mark, and the end
-    // of a day adds 28 rows.
+    // At one event every five seconds, there are 720 events an hour. Rolling up one hour writes 28 rollup rows and the
+    // mark. At the end of a day, the rollup also writes 28 rows for the day.
     let an_hour = 28.0 + 1.0 + 28.0 / 24.0;
     assert!(an_hour / 720.0 < 0.05, "{}", an_hour / 720.0);
 }
