@@ -3,8 +3,9 @@
 //!
 //! Two offsets identify a stretch. The offset `first` is the offset of the first record. The offset `next` is the
 //! offset after the last record. The fence of the row is the offset below which the row counts every record (INV-2). If
-//! the fence refuses an update, the worker drops the records below the fence, and sums the remaining records again.
-//! Therefore, a few bytes of each record stay in memory until the outcome of the update is known.
+//! the fence refuses an update, the worker drops the records below the fence, and sums the remaining records again. To
+//! be able to sum the records again, the worker keeps a few bytes of each record until the outcome of the update is
+//! known.
 
 use crate::event::{Offset, Severity};
 
@@ -13,7 +14,8 @@ use crate::event::{Offset, Severity};
 pub struct Entry {
     /// The offset of the record in the log.
     pub offset: Offset,
-    /// The lower half of the record's number within the assignment. No two records in memory have the same lower half.
+    /// The lower 32 bits of the record's sequence number within the assignment. The lower 32 bits are unique among the
+    /// records in memory.
     pub seq: u32,
     /// The severity whose count the record increases.
     pub severity: Severity,
@@ -60,8 +62,8 @@ impl Sum {
         self.event_count.saturating_add(self.late_count)
     }
 
-    /// Returns the sum with the given six numbers: events in windows, late events, and events by severity from low to
-    /// critical. Returns `None` if the events by severity do not add up to all events.
+    /// Returns the sum with the given six counts: events in windows, late events, and events by severity from low to
+    /// critical. Returns `None` if the counts by severity do not add up to the number of all events.
     pub fn checked(numbers: [u64; 6]) -> Option<Sum> {
         let [event_count, late_count, low, medium, high, critical] = numbers;
         let severities = [low, medium, high, critical];
@@ -74,7 +76,7 @@ impl Sum {
         })
     }
 
-    /// Returns the six numbers of the sum, in the order in which [`Sum::checked`] takes them.
+    /// Returns the six counts of the sum in the order that [`Sum::checked`] expects.
     pub fn numbers(&self) -> [u64; 6] {
         let [low, medium, high, critical] = self.severities;
         [
@@ -116,12 +118,13 @@ impl Stretch {
         (!entries.is_empty()).then_some(Stretch { entries })
     }
 
-    /// Returns the offset of the first record.
+    /// Returns the offset of the first record of the stretch.
     pub fn first(&self) -> Offset {
         self.entries[0].offset
     }
 
-    /// Returns the offset after the last record. This offset becomes the row's fence when the stretch is counted.
+    /// Returns the offset after the last record of the stretch, which becomes the row's fence when the row counts the
+    /// stretch.
     pub fn next(&self) -> Offset {
         self.entries[self.entries.len() - 1].offset.next()
     }
@@ -173,8 +176,8 @@ mod tests {
 
     #[test]
     fn a_fence_splits_exactly() {
-        // Each case lists the fence, the number of records below the fence, and `first` and `next` of the remaining
-        // stretch.
+        // Each test case lists a fence, the number of records below the fence, and the offsets `first` and `next` of
+        // the remaining stretch.
         for (fence, dropped, rest) in [
             (0, 0, Some((3, 10))),
             (3, 0, Some((3, 10))),

@@ -1,15 +1,16 @@
 //! Implements the worker, a state machine for one assignment of one partition. The worker takes records and returns
 //! writes.
 //!
-//! The worker decides the row and the lateness of each record in offset order (INV-4). The worker also gathers the
-//! records of each row into stretches, and tracks which records are not yet durable. Each row has at most one update
-//! under way. While an update is under way, the worker gathers the next stretch of the same row. The worker sends this
-//! stretch when the outcome of the update is known and the row's interval is over. If the outcome of an update is
-//! unknown, the worker sends the update again unchanged. The worker offers the end of the contiguous prefix of durable
-//! records for commit, and never a later offset (INV-1, INV-6).
+//! The worker processes records in offset order, and determines each record's rows and whether the record is late
+//! (INV-4). The worker gathers the records of each row into stretches, and tracks which records are not yet durable.
+//! Each row has at most one update under way. While an update is under way, the worker gathers the next stretch of the
+//! same row. The worker sends the gathered stretch when the outcome of the previous update is known and the row's
+//! interval is over. If the outcome of an update is unknown, the worker sends the update again unchanged. The worker
+//! offers the end of the contiguous prefix of durable records for commit, and never a later offset (INV-1, INV-6).
 //!
-//! A worker must not read a clock, must not wait, and must not share state with another assignment. All state of a
-//! worker ends with its assignment. The start rule decides where the next assignment of the partition begins.
+//! A worker must not read a clock, must not wait, and must not share state with another assignment. A worker and its
+//! state are dropped when the assignment ends. The module `restart` decides at which offset the next assignment of the
+//! partition begins.
 
 mod rows;
 
@@ -54,7 +55,7 @@ pub struct Record {
     pub offset: Offset,
     /// The Kafka timestamp of the record, if the record has one.
     pub timestamp_ms: Option<UnixMs>,
-    /// The number of bytes by which the record reduces the memory budget.
+    /// The number of bytes of the memory budget that the record uses.
     pub bytes: u32,
     /// The parsed content of the record.
     pub content: Content,
@@ -74,7 +75,7 @@ pub enum Content {
 pub struct Rejected {
     /// The reason for the rejection.
     pub reason: Reason,
-    /// A description of the problem that made the record invalid, for people.
+    /// A human-readable description of the problem that made the record invalid.
     pub detail: String,
     /// The unchanged key of the record.
     pub key: Option<Vec<u8>>,
@@ -106,16 +107,17 @@ mod pending {
     pub(super) const DLQ: u8 = 4;
     pub(super) const WINDOW: u8 = 8;
     pub(super) const TOTALS: u8 = 16;
-    /// The writes that need the event itself, so the event stays in memory until these writes are done.
+    /// Flags of the writes that need the whole event, which stays in memory while any such write is pending.
     pub(super) const WHOLE: u8 = RAW | ALERT | DLQ;
 }
 
-/// Memory of a record that waits only for its row updates, in bytes. Such a record has a `Tracked` of 32 bytes, and an
-/// `Entry` of 16 bytes in each of two stretches. The sum of these sizes is doubled, because the lists may be only half
-/// full.
+/// Memory of a record that waits only for its row updates, in bytes. Each record takes up a `Tracked` of 32 bytes, and
+/// an `Entry` of 16 bytes in each of two stretches. The total is doubled, because the capacity of a list may be twice
+/// its length.
 const COUNTED_BYTES: u32 = 128;
 const _: () = assert!(size_of::<Tracked>() == 32 && size_of::<Entry>() == 16);
-/// Number of elements for which the lists of records in flight and of rows always keep memory.
+/// Number of elements for which the worker always keeps memory in its list of records in flight and in its list of
+/// rows.
 const ROOM_KEPT: usize = 4_096;
 
 #[derive(Clone, Copy, Debug)]
@@ -143,9 +145,9 @@ impl Class {
 
 #[derive(Clone, Debug)]
 struct Tracked {
-    /// The offset that follows this record's offset.
+    /// The offset after the record, or the end of the gap in the offsets that follows the record.
     next: Offset,
-    /// The largest event time among all records below `next`.
+    /// The largest event time of all records up to and including this record.
     max: MaxTime,
     /// The record's timestamp, or a negative number if the record has none.
     timestamp_ms: UnixMs,
@@ -155,8 +157,8 @@ struct Tracked {
 }
 
 impl Tracked {
-    /// Returns `sums` with this record added. It does not matter which consumer counted the record, because the sums
-    /// describe the log.
+    /// Returns `sums` with this record added. The sums count every event in the log, no matter which consumer has
+    /// counted the event in the tables.
     fn added_to(&self, sums: Option<Sum>) -> Option<Sum> {
         let mut sums = sums?;
         if let Class::Event { severity, late, .. } = self.class {
@@ -175,8 +177,8 @@ pub struct Worker {
     durable: Boundary,
     tracked: VecDeque<Tracked>,
     first_seq: u64,
-    /// The rows of each series, by [`keys::series_hash`]. Hashing an event's city and type once is faster than
-    /// comparing them with the names of many series.
+    /// The rows of all series, grouped by the hash of the series ([`keys::series_hash`]). Hashing an event's city and
+    /// type once is faster than comparing both with the names of many series.
     series: BTreeMap<u32, Vec<SeriesRows>>,
     rows: Vec<Option<Row>>,
     free_rows: Vec<u32>,
@@ -186,10 +188,10 @@ pub struct Worker {
     tally: Tally,
 }
 
-/// The counts since the last call of [`Worker::take_tally`].
+/// A worker's counters since the last call of [`Worker::take_tally`].
 #[derive(Clone, Debug, Default)]
 pub struct Tally {
-    /// The changes to the ledger. The field `in_flight` of this ledger stays 0.
+    /// The changes to the ledger, in which the field `in_flight` is always 0.
     pub ledger: Ledger,
     /// Number of future events.
     pub future: u64,
@@ -201,11 +203,11 @@ pub struct Tally {
     pub gaps_real: u64,
     /// Number of gaps in the offsets that arose because the Kafka client skipped records.
     pub gaps_skipped: u64,
-    /// The timestamps of the records that became durable. The latency is computed from these timestamps.
+    /// The timestamps of the records that became durable, from which the caller computes the latency.
     pub durable_ms: Vec<UnixMs>,
-    /// Number of bytes by which new rows have reduced the memory budget.
+    /// Number of bytes of the memory budget that new rows have taken.
     pub bytes_taken: u64,
-    /// Number of bytes that were returned to the memory budget.
+    /// Number of bytes that records and rows have returned to the memory budget.
     pub bytes_freed: u64,
 }
 
@@ -229,9 +231,9 @@ impl Worker {
         }
     }
 
-    /// Processes the next record, and appends the writes that the record requires immediately to `writes`.
+    /// Processes the next record, and appends the record's puts or its dead letter to `writes`.
     ///
-    /// Records below the position are dropped, because the worker has already processed them.
+    /// The worker ignores records below its position, because it has already processed them.
     pub fn take(&mut self, now_ms: SteadyMs, record: Record, writes: &mut Vec<Write>) {
         if record.offset < self.position {
             self.tally.bytes_freed += u64::from(record.bytes);
@@ -283,7 +285,7 @@ impl Worker {
         writes: &mut Vec<Write>,
     ) -> (u8, Class) {
         let rules = self.place.rules;
-        // The watermark before this event decides whether the event is late.
+        // The watermark before an event decides whether the event is late.
         let late = self.max.is_late(event.time_ms, &rules);
         let future = rules.is_future(event.time_ms, timestamp_ms);
         if future {
@@ -351,8 +353,7 @@ impl Worker {
             let tracked = &mut self.tracked[at];
             assert!(tracked.pending & bit != 0, "INV-1: a record settles once");
             tracked.pending &= !bit;
-            // Each valid event is counted in one totals row. The fence of this row shows whether the event was counted
-            // before.
+            // Each valid event is counted in one totals row, whose fence shows whether the event was counted before.
             if bit == pending::TOTALS
                 && let Class::Event { already: is, .. } = &mut tracked.class
             {
@@ -364,9 +365,9 @@ impl Worker {
         }
     }
 
-    /// Returns the memory of a record's event to the budget once no write needs the event. Row updates are sent much
-    /// later than puts. If the event's memory were kept until then, the consumer would stop reading although memory is
-    /// free.
+    /// Returns the memory of a record's event to the memory budget once no write needs the event. Row updates, which do
+    /// not need the event, are sent much later than puts. If the budget included the events of all waiting row updates,
+    /// the consumer would stop reading although memory is free.
     fn lighten(&mut self, at: usize) {
         let tracked = &mut self.tracked[at];
         if tracked.pending & pending::WHOLE == 0 {
@@ -407,8 +408,7 @@ impl Worker {
             self.tracked.pop_front();
             self.first_seq += 1;
         }
-        // The lists shrink here, because otherwise each partition would keep the memory for its largest backlog
-        // forever.
+        // Without shrinking, the list would keep the memory for the partition's largest backlog forever.
         let len = self.tracked.len().max(ROOM_KEPT);
         if self.tracked.capacity() / 4 > len {
             self.tracked.shrink_to(len * 2);
@@ -447,7 +447,7 @@ impl Worker {
         self.tracked.len()
     }
 
-    /// Returns the number of bytes by which the records in flight and the rows reduce the memory budget.
+    /// Returns the number of bytes of the memory budget that the records in flight and the rows use.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
@@ -457,7 +457,7 @@ impl Worker {
         &self.place
     }
 
-    /// Returns the counts since the last call of this method.
+    /// Returns the counters since the last call of this method, and resets all counters.
     pub fn take_tally(&mut self) -> Tally {
         std::mem::take(&mut self.tally)
     }

@@ -1,8 +1,8 @@
 //! Manages the rows of one assignment. Each row holds the records that wait for its next update, and has at most one
 //! update under way.
 //!
-//! The worker keeps a row in memory until the row has had nothing to write for a whole interval. In this way, the
-//! worker knows when it last wrote the row, and writes each row at most once per interval.
+//! The worker must know when it last wrote a row, because it writes each row at most once per interval. Therefore, the
+//! worker keeps a row in memory until the row has had nothing to write for a whole interval.
 
 use std::sync::Arc;
 
@@ -13,16 +13,16 @@ use crate::keys;
 use crate::plan::{RowKey, RowUpdate, UpdateOutcome};
 use crate::stretch::{Entry, Stretch};
 
-/// Estimated memory of a row, in bytes. The estimate includes the row's names, two stretches, and an element of a list
-/// that may be only half full.
+/// Estimated memory of a row, in bytes. The estimate includes the row's key, two stretches, and the row's share of a
+/// list that may be only half full.
 pub(super) const ROW_BYTES: u64 = 384;
 
 #[derive(Clone, Debug)]
 pub(super) struct Row {
     key: RowKey,
-    /// The records that wait for the next update.
+    /// The records that the next update of the row will count.
     gathered: Vec<Entry>,
-    /// The row's update that is under way or will be sent again.
+    /// The update of the row that is under way or that the worker will send again.
     sent: Option<Sent>,
     /// The time of the row's entry in `Worker::due`, if the row has an entry.
     due_ms: Option<SteadyMs>,
@@ -161,8 +161,8 @@ impl Worker {
         None
     }
 
-    /// Drops all rows if the partition has no records in flight. Rows of such a partition store nothing but the time of
-    /// their last update.
+    /// Drops all rows if the partition has no records in flight. Without records in flight, a row stores nothing but
+    /// the time of its last update.
     pub fn free_idle_rows(&mut self) {
         if self.in_flight() > 0 {
             return;
@@ -214,20 +214,21 @@ impl Worker {
                 self.mark(sent.stretch.entries().iter().map(|e| e.seq), bit, false);
             }
             UpdateOutcome::Unknown | UpdateOutcome::Refused => {
-                // The worker sends the same update again. The row's fence then shows whether an earlier attempt took
-                // effect.
+                // The worker sends the update again unchanged, and the row's fence shows whether an earlier attempt
+                // took effect.
                 sent.unknown |= outcome == UpdateOutcome::Unknown;
                 due_ms = now_ms + wait_ms(sent.attempts);
                 row.sent = Some(sent);
             }
             UpdateOutcome::Fenced(fence) => {
                 self.tally.fence_conflicts += 1;
-                // An earlier attempt with the same stretch may itself have moved the fence to this offset.
+                // If the outcome of an earlier attempt is unknown, that attempt may itself have set the fence at the
+                // end of the stretch.
                 let own = sent.unknown && fence == sent.stretch.next();
                 let (below, rest) = sent.stretch.split_at_fence(fence);
                 if let Some(rest) = rest {
-                    // The remaining records are sent at once, together with the records that were gathered in the
-                    // meantime.
+                    // The records at or above the fence are sent at once, together with the records that were gathered
+                    // during the update.
                     let mut entries = rest.into_entries();
                     entries.append(&mut row.gathered);
                     row.gathered = entries;
@@ -246,8 +247,8 @@ impl Worker {
         self.settle();
     }
 
-    /// Makes the worker ignore row intervals. From now on, a gathered stretch is sent as soon as its row has no update
-    /// under way.
+    /// Makes the worker ignore row intervals. A draining worker sends a gathered stretch as soon as the stretch's row
+    /// has no update under way.
     pub fn drain(&mut self, now_ms: SteadyMs) {
         self.draining = true;
         for id in 0..self.rows.len() {
@@ -291,8 +292,8 @@ impl Worker {
 }
 
 /// Appends an element to a list. If the list is empty, the function reserves memory for exactly one element, because
-/// most lists of a row never get a second element. With Rust's default capacity, these lists would take a third of a
-/// row's memory.
+/// most lists of a row never get a second element. With the default capacity of `Vec`, the lists of a row would take a
+/// third of the row's memory.
 fn push_first_exactly<T>(list: &mut Vec<T>, first: T) {
     if list.capacity() == 0 {
         list.reserve_exact(1);

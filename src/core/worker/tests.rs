@@ -1,4 +1,5 @@
-//! Tests each decision of a worker separately. The simulation (`tests/sim`) tests combinations of decisions.
+//! Tests each decision of a worker separately. The simulation in `tests/sim` tests how the decisions of a worker
+//! interact.
 
 use super::rows::ROW_BYTES;
 use super::*;
@@ -73,7 +74,7 @@ impl Bench {
         self.worker.take(SteadyMs(now_ms), record, &mut self.writes);
     }
 
-    /// Passes an event of NYC with low severity to the worker. The record's timestamp equals the event time, so the
+    /// Passes a low-severity event of the city NYC to the worker. The record's timestamp equals the event time, so the
     /// event is not a future event.
     fn low(&mut self, now_ms: i64, offset: i64, time_ms: i64) {
         let content = event("NYC", Severity::Low, time_ms);
@@ -123,7 +124,7 @@ impl Bench {
         self.worker.take_tally().ledger
     }
 
-    /// Returns the offset, the late flag and the future flag of each raw put so far.
+    /// Returns the offset, the late flag and the future flag of each put of a raw item so far.
     fn raw(&self) -> Vec<(i64, bool, bool)> {
         let raw = self.writes.iter().filter_map(|w| match w {
             Write::Put(PutTable::Raw, p) => Some((p.event.offset.0, p.event.late, p.event.future)),
@@ -168,12 +169,12 @@ fn an_idle_row_is_updated_at_once_and_the_next_stretch_gathers() {
     assert_eq!(first[1].row.window_start_ms, Some(UnixMs(0)));
     b.low(1_010, 1, 6);
     b.low(1_020, 2, 7);
-    // The second update is not sent before the outcome of the first update is known.
+    // The second update of a row is not sent until the outcome of the first update is known.
     assert_eq!(b.updates(9_000), []);
     for update in &first {
         b.done(1_030, update, UpdateOutcome::Counted);
     }
-    // The second update is not sent before the row interval is over.
+    // The second update of a row is not sent until the row interval is over.
     assert_eq!(b.updates(1_249), []);
     assert_eq!(b.worker.next_ms(), Some(SteadyMs(1_250)));
     let second = b.updates(1_250);
@@ -228,8 +229,8 @@ fn an_update_without_a_clear_outcome_is_sent_again_as_it_was() {
 
 #[test]
 fn ones_own_lost_reply_is_counted_and_anothers_work_is_not() {
-    // Each case lists the outcome of an earlier attempt, the fence that refuses the update, and the expected numbers of
-    // counted and already counted events.
+    // Each test case lists the outcome of an earlier attempt, the fence that refuses the update, and the expected
+    // numbers of counted and already counted events.
     for (before, fence, counted, already) in [
         (Some(UpdateOutcome::Unknown), 3, 3, 0),
         (Some(UpdateOutcome::Unknown), 9, 0, 3),
@@ -270,7 +271,8 @@ fn a_conflict_drops_what_is_counted_and_sums_the_rest_again() {
     b.done(1_020, &updates[0], UpdateOutcome::Fenced(Offset(3)));
     b.done(1_020, &updates[1], UpdateOutcome::Fenced(Offset(5)));
     assert_eq!(b.worker.durable(), at(3, 2), "below both fences");
-    // The remaining records are sent at once, together with the records that were gathered in the meantime.
+    // The records at or above the fence are sent at once, together with the records that were gathered during the
+    // update.
     let rest = b.updates(1_020);
     assert_eq!(rest.iter().map(span).collect::<Vec<_>>(), [(3, 6, 3)]);
     b.done(1_030, &rest[0], UpdateOutcome::Counted);
@@ -286,7 +288,7 @@ fn a_conflict_drops_what_is_counted_and_sums_the_rest_again() {
 
 #[test]
 fn a_fence_below_the_stretch_is_a_plain_repetition() {
-    // A fence below a stretch shows that none of the stretch's records are counted.
+    // If a row's fence is below a stretch, the row counts none of the records in the stretch yet.
     let mut b = Bench::new(Keep::None);
     b.low(1_000, 4, 5);
     let updates = b.updates(1_000);
@@ -339,7 +341,7 @@ fn a_boundary_carries_the_sums_below_it_whoever_counted_them() {
     b.record(1_000, 5, None, rejected(5));
     let sums = |b: &Bench| b.worker.durable().sums.map(|sums| sums.numbers());
     assert_eq!(sums(&b), Some([0; 6]), "nothing is durable yet");
-    // All events except for the last event were already counted before.
+    // A fence at offset 3 shows that the first three of the four events were counted before.
     b.worker.drain(SteadyMs(1_000));
     for update in b.updates(1_000) {
         b.done(1_001, &update, UpdateOutcome::Fenced(Offset(3)));
@@ -375,7 +377,8 @@ fn a_boundary_carries_the_largest_time_below_it() {
 
 #[test]
 fn a_restart_at_a_boundary_judges_as_no_restart_would() {
-    // A worker must give the records after a boundary the same flags, no matter at which boundary it starts.
+    // A worker that starts at a boundary must mark the same records as late or future as a worker that starts at the
+    // beginning of the log.
     let times: [i64; 7] = [0, 950_000, 10, 400_000, 1_600_000, 950_000, 300_000];
     let take = |b: &mut Bench, from: usize| {
         for (n, time_ms) in times.iter().enumerate().skip(from) {
@@ -405,8 +408,7 @@ fn a_restart_at_a_boundary_judges_as_no_restart_would() {
 #[test]
 fn late_is_judged_record_by_record_and_counted_apart() {
     let mut b = Bench::new(Keep::All);
-    // All events arrive at the same time. Nevertheless, the watermark before each event decides whether the event is
-    // late.
+    // Although all events arrive at the same time, the watermark before each event decides whether that event is late.
     let times = [0, 899_999, 1, 900_000, 2, 299_999, 300_000];
     for (n, time_ms) in (0..).zip(times) {
         b.low(1_000, n, time_ms);
@@ -714,7 +716,7 @@ fn the_room_of_a_large_backlog_is_given_back() {
     assert_eq!(b.worker.in_flight(), 0);
     assert!(b.worker.tracked.capacity() <= 4 * ROOM_KEPT);
     assert!(b.worker.rows.capacity() <= ROOM_KEPT);
-    // After the memory was freed, later records are still added to the correct rows.
+    // After the worker has freed the memory of its lists, it still adds later records to the correct rows.
     b.low(2_000, 40_000, 1);
     assert_eq!(b.updates(2_000).len(), 2);
 }
