@@ -1,8 +1,8 @@
 //! Generates synthetic city events. The same seed always gives the same events, except for their times.
 //!
-//! Cities, event types and severities are drawn with fixed weights. As in the real data, most events have low severity.
-//! This file contains its own random number generator instead of using a crate, so that a seed gives the same events in
-//! every release. The caller decides the event times.
+//! Cities, event types and severities are drawn with fixed weights. Low is the most frequent severity. This file
+//! contains its own random number generator instead of using a crate, so that a seed gives the same events in every
+//! release. The caller decides the event times.
 
 use std::fmt::Write as _;
 
@@ -10,7 +10,8 @@ use crate::clock::UnixMs;
 use crate::event::Severity;
 use crate::time::push_millis;
 
-/// The cities of synthetic events with their weights, which are the same as in the real data.
+/// The cities of synthetic events, each with its relative frequency. The recorded events in `data/` have the same
+/// cities.
 pub const CITIES: [(&str, u32); 6] = [
     ("NYC", 30),
     ("LA", 22),
@@ -34,8 +35,8 @@ const SEVERITIES: [(Severity, u32); 4] = [
     (Severity::Critical, 6),
 ];
 
-/// The words for what happened, for each event type in the order of [`TYPES`]. In a description, one of these words
-/// follows the severity.
+/// The phrases that describe an event, for each event type in the order of [`TYPES`]. The description of an event
+/// consists of the severity and one of the phrases.
 const HAPPENINGS: [[&str; 3]; 4] = [
     [
         "traffic congestion detected",
@@ -200,7 +201,7 @@ mod tests {
             *kinds.entry(kind).or_insert(0) += 1;
         }
         assert_eq!(kinds.len(), 6 * 4 * 4);
-        // On average, there are 200 events of each kind, with a standard deviation of 14.
+        // Each combination of city, type and severity has 200 events on average, with a standard deviation of 14.
         assert!(kinds.values().all(|n| (130..270).contains(n)), "{kinds:?}");
     }
 

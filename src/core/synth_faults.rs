@@ -8,14 +8,14 @@ use crate::clock::UnixMs;
 use crate::parse::VALUE_BYTES_MAX;
 use crate::synth::{CITIES, Chance, Synth};
 
-/// Minimum and maximum age of a generated late event, in milliseconds. A window of five minutes is final fifteen
-/// minutes after its start. The minimum is longer than fifteen minutes, because the watermark may lag behind the
-/// present.
+/// Minimum and maximum age of a generated late event, in milliseconds. With an allowed lateness of ten minutes, a
+/// five-minute window is final fifteen minutes after its start. The minimum age is longer than fifteen minutes, because
+/// the watermark may lag behind the current time.
 const LATE_MS: std::ops::Range<i64> = 20 * 60_000..40 * 60_000;
-/// Among this many invalid events, one has a value that is too large for the parser. With more of these large values,
-/// the disk of a small broker would become full.
+/// One in every `LARGE_EVERY` invalid events has a value that is too large for the parser. More large values would fill
+/// the disk of a small broker.
 const LARGE_EVERY: usize = 250;
-/// Resolution of a share: the number of equal steps between 0 and 1.
+/// Shares between 0 and 1 are rounded down to multiples of 1 / `PARTS`.
 const PARTS: u64 = 1_000_000;
 
 /// The faults that the stream contains.
@@ -25,11 +25,11 @@ pub struct Faults {
     pub late_ratio: f64,
     /// Share of events that are invalid, from 0 to 1.
     pub bad_ratio: f64,
-    /// Maximum age of events that are not late, in milliseconds. A random age up to this maximum puts the events out of
-    /// order.
+    /// Maximum age of events that are not late, in milliseconds. Each event gets a random age up to this maximum, so
+    /// that the events are out of order.
     pub out_of_order_ms: i64,
-    /// Share of events that are moved to the first city, from 0 to 1. Events that are drawn for the first city anyway
-    /// come in addition to this share.
+    /// Share of events, from 0 to 1, whose city is replaced by the first city of `CITIES`. The remaining events keep
+    /// the city that was drawn for them, which may also be the first city.
     pub skew: f64,
 }
 
@@ -117,7 +117,8 @@ impl Stream {
         clippy::cast_precision_loss
     )]
     fn hits(&mut self, share: f64) -> bool {
-        // The share is between 0 and 1, so the product is exact enough and fits into a `u64`.
+        // Because `share` is between 0 and 1, its product with `PARTS` fits into a `u64`, and the rounding error is
+        // negligible.
         share > 0.0 && self.chance.next_u64() % PARTS < (share * PARTS as f64) as u64
     }
 
@@ -131,7 +132,7 @@ impl Stream {
 pub fn broken(n: usize, event: &str) -> Vec<u8> {
     let swap = |from: &str, to: &str| event.replacen(from, to, 1);
     let field = |name: &str, value: &str| {
-        // The value of a field ends at the next quotation mark.
+        // The values of synthetic events contain no quotation marks, so a value ends at the next quotation mark.
         let start = event
             .find(&format!("\"{name}\":\""))
             .map(|at| at + name.len() + 4);
@@ -207,8 +208,8 @@ mod tests {
         assert!((1_900..2_100).contains(&counts["Bad"]), "{counts:?}");
         // One tenth of the valid events are late.
         assert!((720..880).contains(&counts["Late"]), "{counts:?}");
-        // Half of the events are moved to the first city. Three tenths of the other events are in the first city
-        // anyway.
+        // About 65 % of the events are in the first city: the half that is moved there, and three tenths of the other
+        // half.
         assert!((6_300..6_700).contains(&first_city), "{first_city}");
         let all = Faults {
             bad_ratio: 1.0,

@@ -1,10 +1,10 @@
 //! Decides whether a consumer may write to its tables.
 //!
-//! The tables have a random id. The `init-tables` command writes this id into the config item as its last step. A
-//! consumer repeats each row update until it succeeds. If the table was deleted and created again in the meantime, the
-//! update would set a fence above records that the new table has never counted (INV-2). Therefore, a consumer writes
-//! only if it has read the tables' id within the last [`TRUST_MS`] milliseconds. A consumer stops if a table is missing
-//! or the id has changed:
+//! The tables have a random id, which the `init-tables` command writes into the config item as its last step. A
+//! consumer repeats each row update until the update succeeds. If the table was deleted and created again in the
+//! meantime, the update would set a fence above records that the new table has never counted (INV-2). Therefore, a
+//! consumer writes to the tables only if it has read their id within the last [`TRUST_MS`] milliseconds. A consumer
+//! stops if a table is missing or if the tables' id has changed:
 //!
 //! | the consumer sees | it |
 //! |---|---|
@@ -12,19 +12,19 @@
 //! | no id for [`TRUST_MS`], because the host slept or had no network | pauses its writes until it has read the id |
 //! | another id, a missing table or no config item | writes nothing more and stops with [`crate::pipeline::Halt`] |
 //!
-//! This rule assumes that deleting tables and creating them again takes longer than [`TRUST_MS`] milliseconds, as it
-//! does on AWS. The program does not check this assumption.
+//! The program assumes, without checking, that deleting and recreating tables takes longer than [`TRUST_MS`]
+//! milliseconds, as it does on AWS.
 
 use crate::clock::BootMs;
 
 /// Time for which a consumer trusts the tables' id after a read of the id, in milliseconds.
 pub const TRUST_MS: i64 = 10_000;
-/// Time between two reads of the tables' id, in milliseconds. Each read costs half a read unit.
+/// Time between two reads of the tables' id, in milliseconds. Each read of the id costs half a DynamoDB read unit.
 pub const READ_INTERVAL_MS: i64 = 5_000;
 /// Wait before a failed read of the tables' id is repeated, in milliseconds.
 pub const READ_AGAIN_MS: i64 = 1_000;
 
-/// The consumer's knowledge of the identity of its tables.
+/// Tracks the id of a consumer's tables, and the time at which the consumer last read the id.
 #[derive(Clone, Debug, Default)]
 pub struct TableIdentity {
     known: Option<Known>,
@@ -35,14 +35,14 @@ pub struct TableIdentity {
 #[derive(Clone, Debug)]
 struct Known {
     id: String,
-    /// The time at which the read of the known id began.
+    /// The start time of the latest read that returned `id`.
     asked_ms: BootMs,
 }
 
-/// The result of a read of the tables' id.
+/// The outcome of reading the tables' id.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Seen {
-    /// The tables have not changed, or the read is older than the known id.
+    /// The id has not changed, or the read was ignored because a later read had already returned the known id.
     Same,
     /// The tables were deleted and created again.
     Replaced {
@@ -58,7 +58,7 @@ impl TableIdentity {
         known.is_some_and(|known| now_ms - known.asked_ms <= TRUST_MS)
     }
 
-    /// Returns true if the tables' id must be read now. The caller then reads the id, and reports the answer to
+    /// Returns true if the tables' id must be read now. If the result is true, the caller reads the id, and then calls
     /// [`TableIdentity::read`] or [`TableIdentity::read_failed`].
     pub fn begin_read(&mut self, now_ms: BootMs) -> bool {
         let due = !self.reading && now_ms >= self.next_read_ms;
@@ -66,8 +66,8 @@ impl TableIdentity {
         due
     }
 
-    /// Makes the next read of the tables' id due at `now_ms`. If a read is under way, the next read is due as soon as
-    /// this read ends.
+    /// Schedules the next read of the tables' id for `now_ms`. A read that is under way schedules the next read again
+    /// when it ends.
     pub fn read_soon(&mut self, now_ms: BootMs) {
         self.next_read_ms = self.next_read_ms.min(now_ms);
     }
@@ -102,8 +102,8 @@ impl TableIdentity {
         self.known.as_ref().is_some_and(|known| known.id == id)
     }
 
-    /// Forgets the known id of the tables. The caller uses this method while no partition writes to the tables, so that
-    /// the next partition may start with other tables.
+    /// Forgets the known id of the tables, so that the next partition may start with other tables. The caller must
+    /// ensure that no partition writes to the tables.
     pub fn forget(&mut self) {
         self.known = None;
     }

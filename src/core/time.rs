@@ -1,8 +1,9 @@
 //! Converts text to instants and instants to text.
 //!
-//! The grammar of an event's `timestamp` allows less than RFC 3339, and much less than the jiff crate. Therefore, this
-//! module checks the grammar itself. The jiff crate only decides whether the date exists, and which instant the text
-//! means. All output formats have a fixed width, so that their strings sort in the order of the instants.
+//! The grammar of an event's `timestamp` allows fewer formats than RFC 3339, and far fewer than the jiff crate.
+//! Therefore, this module checks the format of a timestamp itself instead of using jiff's parser. The jiff crate only
+//! decides whether the date exists, and which instant the text means. All output formats have a fixed width, so that
+//! their strings sort in the order of the instants.
 
 use std::fmt::Write as _;
 
@@ -12,13 +13,13 @@ use jiff::tz::TimeZone;
 
 use crate::clock::UnixMs;
 
-/// The end of the range of valid event times, 9999-01-01T00:00:00Z. Every event time is before this instant.
+/// The end of the range of valid event times, 9999-01-01T00:00:00Z, which is not itself a valid event time.
 pub const TIME_MS_END: UnixMs = UnixMs(253_370_764_800_000);
 
 /// Returns the instant of a timestamp. Returns `None` if the text does not match the grammar `YYYY-MM-DD(T|t|
 /// )hh:mm:ss[.1-9 digits](Z|z|±hh:mm)`, or if the instant is outside the years 1970 to 9998 UTC.
 ///
-/// A timestamp with second 60 is read as second 59 with the same fraction. Digits beyond milliseconds are cut off.
+/// A timestamp with second 60 is read as second 59 with the same fraction. Digits after the milliseconds are ignored.
 pub fn parse_timestamp(text: &str) -> Option<UnixMs> {
     let b = text.as_bytes();
     if b.len() < 20 || b[4] != b'-' || b[7] != b'-' || b[13] != b':' || b[16] != b':' {
@@ -79,12 +80,12 @@ pub fn is_event_time(ms: UnixMs) -> bool {
 }
 
 /// Converts a date and time in UTC to the number of seconds since 1970. Returns `None` if jiff does not support the
-/// year. No valid event time is in such a year.
+/// year, which is then outside the range of valid event times.
 fn unix_seconds(at: DateTime) -> Option<i64> {
     Some(TimeZone::UTC.to_timestamp(at).ok()?.as_second())
 }
 
-/// Returns the number that the two ASCII digits at the index `at` form.
+/// Parses the two ASCII digits at the index `at` as a number.
 fn two(b: &[u8], at: usize) -> Option<i16> {
     let (hi, lo) = (b.get(at)?, b.get(at + 1)?);
     if !hi.is_ascii_digit() || !lo.is_ascii_digit() {
@@ -102,9 +103,8 @@ pub fn push_millis(out: &mut String, ms: UnixMs) {
     }
 }
 
-/// Returns the text of an instant in the range of valid event times, or `None` for other instants. Each stored item
-/// contains two formatted instants. Formatting these instants with jiff would take longer than building the rest of the
-/// item.
+/// Returns the text of an instant in the range of valid event times, or `None` for other instants. With jiff's
+/// formatter, the two instants in each stored item would take longer to format than all other attributes together.
 fn digits_of(ms: UnixMs) -> Option<[u8; 24]> {
     if !is_event_time(ms) {
         return None;
@@ -135,8 +135,8 @@ pub fn format_millis(ms: UnixMs) -> String {
     out
 }
 
-/// Formats an instant like `2013-01-01T06:00:00Z`. Window starts and ends have this format. A fraction of a second is
-/// cut off.
+/// Formats an instant like `2013-01-01T06:00:00Z`, which is the format of window starts and ends. Fractions of a second
+/// are truncated.
 pub fn format_seconds(ms: UnixMs) -> String {
     format!("{:.0}", instant(UnixMs(ms.0.div_euclid(1_000) * 1_000)))
 }

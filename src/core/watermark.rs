@@ -1,17 +1,18 @@
 //! Computes the watermark of one partition.
 //!
 //! The watermark is the largest event time so far in the partition's log, minus the allowed lateness. The watermark
-//! starts at −∞ and never goes back. Only the largest event time is stored. Every restart point contains the largest
-//! event time, so that all consumers compute the same watermark at an offset (INV-4).
+//! starts at −∞ and never goes back. The watermark itself is not stored, but computed from the largest event time.
+//! Every restart point contains the largest event time, so that all consumers compute the same watermark at the same
+//! offset (INV-4).
 
 use crate::clock::UnixMs;
 use crate::window::Rules;
 
-/// The largest event time below an offset of a partition. The time is absent if no event or heartbeat is below the
-/// offset.
+/// The largest event time of all records of a partition below an offset, or no time if no event or heartbeat is below
+/// the offset.
 ///
-/// Each record in flight contains a `MaxTime`, so the type has only eight bytes. The value [`NEVER`] means that no time
-/// has been seen yet.
+/// The type takes only eight bytes, because each record in flight contains a `MaxTime`. The value [`NEVER`] means that
+/// no time has been seen yet.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct MaxTime(UnixMs);
 
@@ -36,8 +37,8 @@ impl MaxTime {
         }
     }
 
-    /// Updates the largest event time with the time of an event or a heartbeat. The caller must not pass the times of
-    /// future events and future heartbeats.
+    /// Updates the largest event time with the time of an event or a heartbeat. The caller must not pass the time of an
+    /// event or heartbeat that is too far ahead of its record's timestamp.
     pub fn observe(&mut self, time_ms: UnixMs) {
         self.0 = self.0.max(time_ms);
     }
@@ -76,7 +77,7 @@ mod tests {
     fn lateness_is_exact_at_both_edges() {
         let rules = Rules::default();
         // The window [0, 300_000) becomes final when the largest event time reaches the end of the window plus the
-        // lateness.
+        // allowed lateness.
         for (max_ms, time_ms, late) in [
             (899_999, 0, false),
             (900_000, 0, true),

@@ -1,20 +1,19 @@
 //! Defines tumbling windows of event time, and the fixed rules that decide whether a window counts an event.
 //!
-//! Windows are half-open, `[start, end)`, and aligned to the Unix epoch. The alignment depends neither on the first
-//! event nor on the start of the program.
+//! Windows are half-open, `[start, end)`, and aligned to the Unix epoch. The boundaries of the windows depend neither
+//! on the first event nor on the start of the program.
 
 use crate::clock::UnixMs;
 
-/// The rules for windows, lateness and future events. All consumers of one set of tables share these rules, which the
-/// config item contains.
+/// The rules for windows, lateness and future events, which the config item stores for all consumers of the tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rules {
     /// Length of a window, in milliseconds.
     pub window_ms: i64,
     /// The allowed lateness: the difference between the largest event time and the watermark, in milliseconds.
     pub lateness_ms: i64,
-    /// Maximum time by which an event may be ahead of its record's timestamp, in milliseconds. An event that exceeds
-    /// this maximum is a future event.
+    /// Maximum time by which an event may be ahead of its record's timestamp, in milliseconds. An event that is ahead
+    /// of its record's timestamp by more than `skew_ms` is a future event.
     pub skew_ms: i64,
 }
 
