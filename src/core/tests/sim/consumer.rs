@@ -26,15 +26,14 @@ pub(crate) enum Request {
     Locate(i32, u64),
     CheckTopic,
     ReadTables,
-    /// Creates a deleted progress item again.
+    /// Recreates a deleted progress item.
     Restore(Publish),
     /// A request to tables that no longer exist. The consumer either gets the answer that the tables are missing, or
     /// gets no answer.
     Gone(Box<Request>),
-    /// A move of a progress item that reaches the new tables, although it was sent before the tables were deleted and
-    /// created again.
+    /// A write of a progress item that was sent to the former tables but reaches the tables that replaced them.
     StalePublish(Publish),
-    /// A second read of a gap. The fields are the partition, the assignment and the gap.
+    /// A second read of a gap in the offsets, with the partition, the assignment and the gap.
     CheckGap(i32, u64, Gap),
     Commit(Vec<CommitPart>),
 }
@@ -75,20 +74,20 @@ impl Request {
 pub(crate) struct Consumer {
     pub(crate) pipeline: Pipeline,
     pub(crate) requests: Vec<Request>,
-    /// The assignment and the next offset to deliver, by partition.
+    /// For each partition, the assignment and the offset of the next record to deliver.
     pub(crate) reading: BTreeMap<i32, (u64, usize)>,
-    /// The number of the topic with which each assignment started, by partition and assignment.
+    /// For each partition and assignment, the number of the topic that existed when the assignment started.
     pub(crate) topics: BTreeMap<(i32, u64), usize>,
-    /// The partitions that moved to another consumer without a notification of this consumer.
+    /// The partitions that this consumer has lost to another consumer without being notified.
     pub(crate) zombie: Vec<i32>,
-    /// The partitions on which the client is stuck.
+    /// The partitions on which the Kafka client is stuck.
     pub(crate) stuck: BTreeSet<i32>,
-    /// The partitions that the consumer gave up when it replaced its client. The simulation must give these partitions
-    /// back.
+    /// The partitions that the consumer released when it replaced its Kafka client. The simulation must assign the
+    /// released partitions to the consumer again.
     pub(crate) rejoins: Vec<i32>,
     /// True if the consumer has stopped because its tables are gone.
     pub(crate) halted: bool,
-    /// The time of the last check of the ends of the logs.
+    /// The time at which the consumer last learned the ends of the logs.
     pub(crate) looked_ms: SteadyMs,
     pub(crate) watch: Watch,
 }
@@ -119,8 +118,8 @@ impl Consumer {
         self.pipeline.partitions().any(|p| p == partition)
     }
 
-    /// Advances the pipeline to `now_ms` and collects its requests. Returns the restart points of the partitions that
-    /// the pipeline gives up, which the caller commits at once. Also returns the pipeline's report since the last call.
+    /// Advances the pipeline to `now_ms` and collects its requests. Returns the restart points of the released
+    /// partitions, and the pipeline's report since the last call. The caller must commit the restart points at once.
     pub(crate) fn pump(
         &mut self,
         now_ms: SteadyMs,
@@ -158,7 +157,7 @@ impl Consumer {
         Ok((leaves, report))
     }
 
-    /// Turns an output of the pipeline into a request, or carries out the output at once.
+    /// Adds a request for an output of the pipeline, or handles the output at once if it needs no request.
     fn take(&mut self, output: Output) -> Result<(), String> {
         let request = match output {
             Output::Put(batch) => Request::Put(batch),

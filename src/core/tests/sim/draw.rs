@@ -42,8 +42,8 @@ pub(crate) fn topic_id(n: usize) -> String {
 }
 
 /// Returns a random log for a partition. Some events are out of order, late, ahead of their record's timestamp, sent
-/// twice, or refused by the table. The log also has heartbeats, invalid records, records without a timestamp, and
-/// control records.
+/// twice, or refused by the table. Besides events, the log contains heartbeats, invalid records, records without a
+/// timestamp, and control records.
 pub(crate) fn log(rng: &mut Rng) -> Vec<Logged> {
     let mut now = 1_357_000_000_000;
     (0..rng.below(60))
@@ -104,7 +104,7 @@ pub(crate) fn record(
             event_type: (*kind).into(),
             severity: Severity::ALL[*severity],
             time_ms: UnixMs(*time_ms),
-            // The description contains the topic id, so that every stored event shows which log it comes from.
+            // The event's description contains the topic id, so that every stored event shows which log it comes from.
             description: topic_id(topic).into(),
             event_id: id.as_deref().map(Into::into),
             extra: None,

@@ -22,7 +22,8 @@ use crate::draw::topic_id;
 use crate::reference::{self, Found, Logged, POISON, RowName, Said, Tables};
 use crate::trace::{Item, Lines, Point, Row, Step, Stretch, Trace, into, log_name};
 
-/// The logs of all topics of a run, which exist one after another, and the results of a fold over each log.
+/// The logs of all topics of a run, and the results of a fold over each log. The topics of a run exist one after
+/// another.
 #[derive(Debug)]
 pub(crate) struct Logs {
     /// The records, by topic and partition.
@@ -59,11 +60,12 @@ pub(crate) struct Durable {
     pub(crate) fences: BTreeMap<(RowName, String), Offset>,
     /// The progress items, by log key.
     pub(crate) progress: BTreeMap<String, Boundary>,
-    /// The group's commits, by partition. A commit may belong to a former topic.
+    /// The last commit of the consumer group for each partition. A commit may name a former topic that no longer
+    /// exists.
     pub(crate) commits: BTreeMap<i32, Commit>,
     /// True if a consumer of an older version, which does not write sums, has owned a partition.
     pub(crate) older: bool,
-    /// The offset of the oldest record, by partition of the current topic.
+    /// The offset of the oldest record in each partition of the current topic.
     pub(crate) starts: Vec<usize>,
     pub(crate) trace: Trace,
 }
@@ -85,7 +87,7 @@ impl Durable {
         }
     }
 
-    /// Starts a trace. The caller must call this function before anything else happens in the run.
+    /// Starts a trace. The caller must call `trace_into` before the first action of the run.
     pub(crate) fn trace_into(&mut self, lines: Lines) {
         self.trace.begin(lines);
         self.trace_logs();
@@ -130,7 +132,7 @@ impl Durable {
         &self.logs.records[self.topic][partition as usize]
     }
 
-    /// Returns the result of a second read that starts at the beginning of `gap`.
+    /// Returns the result of reading the partition again from the first offset of `gap`.
     pub(crate) fn second_read(&self, partition: i32, gap: Gap) -> SecondRead {
         let (log, from) = (self.log(partition), gap.from.0 as usize);
         if from < self.starts[partition as usize] || from > log.len() {
@@ -291,7 +293,7 @@ impl Durable {
         item.or_insert(publish.boundary);
     }
 
-    /// Creates a deleted progress item again, unless the item already exists.
+    /// Recreates a deleted progress item, unless the item already exists.
     pub(crate) fn restore(&mut self, publish: &Publish) {
         let (tables, of) = (self.tables_id(), publish.log_key.to_string());
         if !self.progress.contains_key(&of) {
@@ -317,7 +319,7 @@ impl Durable {
     }
 
     fn move_progress(&mut self, publish: &Publish) -> Result<bool, String> {
-        // A move has no effect if the item does not exist, for example because the tables were created again.
+        // If the progress item does not exist, for example because the tables were recreated, the write has no effect.
         let log_key = publish.log_key.to_string();
         if !self.progress.contains_key(&log_key) {
             return Ok(false);
@@ -339,8 +341,7 @@ impl Durable {
         Ok(true)
     }
 
-    /// Simulates a consumer of an older version, which moves a progress item and commits an offset without writing
-    /// sums.
+    /// Simulates a consumer of an older version, which writes a progress item and a commit without sums.
     pub(crate) fn forget_sums(&mut self, partition: i32) {
         self.older = true;
         let (tables, of) = (self.tables_id(), self.log_key(partition));

@@ -2,10 +2,11 @@
 //!
 //! One seed decides everything in a run: the records, the owner of each partition at any time, the lost requests, the
 //! crashes, and the consumers that continue as zombies. A zombie is a consumer that continues although other consumers
-//! own its partitions. A request may be lost before or after it takes effect. A run begins with a phase with faults. In
-//! the second phase, no further faults occur, and the remaining consumers must finish. At the end, the tables must
-//! equal a plain fold over the log (`reference`), which shares no code with the core. In addition, `recovery` tests the
-//! recovery law (INV-3), and `model` tries every order of events in small worlds.
+//! own its partitions. A request may be lost before or after the request takes effect. Faults occur only in the first
+//! phase of a run. In the second phase, the remaining consumers must finish reading the log. At the end, the tables
+//! must equal a plain fold over the log (`reference`), which shares no code with the core. In addition to the
+//! simulation, the module `recovery` tests the recovery law (INV-3), and the module `model` tries every order of events
+//! in small worlds.
 //!
 //! ```text
 //! SIM_SEEDS=100000 cargo test --test sim whatever_happens      runs more seeds
@@ -42,8 +43,8 @@ fn env(name: &str, default: u64) -> u64 {
         .unwrap_or(default)
 }
 
-/// Runs `check` for every seed of a range, on all processors. Returns the first seed for which the check fails, and its
-/// problem.
+/// Runs `check` for every seed of a range, on all processors. Returns the first seed for which `check` fails, together
+/// with the error.
 fn first_failure<F>(seeds: std::ops::Range<u64>, check: F) -> Option<(u64, String)>
 where
     F: Fn(u64) -> Result<(), String> + Sync,
@@ -76,7 +77,7 @@ where
     failure.into_inner().unwrap()
 }
 
-/// Returns the problem that `check` finds, if any. A panic of the core also counts as a problem.
+/// Calls `check` and returns the error, if any. A panic of the core also counts as an error.
 fn problem(check: impl FnOnce() -> Result<(), String>) -> Option<String> {
     match std::panic::catch_unwind(std::panic::AssertUnwindSafe(check)) {
         Ok(result) => result.err(),

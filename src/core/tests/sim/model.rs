@@ -1,7 +1,7 @@
 //! The exhaustive model tries every possible order of events in a small world that runs the real core.
 //!
-//! The small world has one partition with a few records, and two consumers that run the real pipeline. An action is
-//! anything that can happen next:
+//! A small world has one partition with a few records, and two consumers that run the real pipeline. From each state,
+//! the search tries all possible actions:
 //!
 //! - A record is delivered to a consumer.
 //! - A request ends in one of five ways: it takes effect and is answered, is lost, takes effect without an answer,
@@ -10,13 +10,13 @@
 //! - The partition moves to another consumer, with or without a notification of its former owner.
 //! - The group's offsets are lost.
 //!
-//! The number of faults of each kind is limited, so the number of states is finite, and the search visits all of them.
-//! In each state, the search checks INV-1, INV-2, INV-4, INV-7 and the recovery law (INV-3). The recovery law says that
-//! after a crash of all consumers, a new consumer must make the tables equal to the result of the fold. Writes that
-//! take effect after this recovery must not change the tables.
+//! Because each kind of fault may occur only a limited number of times, the number of states is finite, and the search
+//! visits every state. In each state, the search checks INV-1, INV-2, INV-4, INV-7 and the recovery law (INV-3). The
+//! recovery law says that after a crash of all consumers, a new consumer must make the tables equal to the result of
+//! the fold. Writes of the crashed consumers that take effect after the recovery must not change the tables.
 //!
 //! Two states are the same if they have the same hash. The hash covers everything that affects the future of a state.
-//! The hash does not include the time, because all waits are over before the next action.
+//! The hash of a state excludes the simulated time, because every wait ends before the next action.
 
 mod digest;
 mod scene;
@@ -32,13 +32,13 @@ use digest::digest;
 use state::State;
 use worlds::{QUICK, Small, WHOLE};
 
-/// Number of random sequences of actions, called ways, that the test runs in each small world.
+/// Number of random sequences of actions that the test runs in each small world.
 const WAYS: u64 = 40;
-/// Average number of actions in a random way, if the small world allows that many actions.
+/// Average number of actions in a random sequence, if the small world allows that many actions.
 const ACTIONS_MEAN: usize = 60;
 
-/// Time between two actions, in milliseconds. The time between two actions is longer than any wait in the core, except
-/// for the waits between two publications.
+/// Time between two actions, in milliseconds. All waits in the core are shorter than `ACTION_MS`, except for the wait
+/// between two writes of a progress item.
 const ACTION_MS: i64 = 10_000;
 
 #[derive(Clone, Copy, Debug)]
@@ -56,12 +56,12 @@ enum Fate {
 #[derive(Clone, Copy, Debug)]
 enum Action {
     Deliver(usize),
-    /// A request of a consumer ends. The fields are the consumer, the index of the request, and the fate of the
-    /// request.
+    /// A request of a consumer ends. The fields contain the consumer, the index of the request, and the way in which
+    /// the request ends.
     Answer(usize, usize, Fate),
-    /// A consumer crashes. The fields are the consumer, and a bit mask of the requests that may still take effect.
+    /// A consumer crashes. The bit mask selects the requests of the crashed consumer that may still take effect.
     Crash(usize, u32),
-    /// A consumer gets the partition. The flag is true if the former owner is not notified.
+    /// A consumer gets the partition. The Boolean field is true if the partition's former owner is not notified.
     Take(usize, bool),
     Land(usize),
     LoseGroup,
@@ -83,8 +83,8 @@ fn search(small: &Small) -> Result<usize, Wrong> {
     })?;
     let mut seen = HashSet::from([begin.digest()]);
     let mut recovered = HashSet::new();
-    // The states on the way to the current state. Each of these states has a list of the actions that were not tried
-    // yet.
+    // The stack of the depth-first search: each state on the path to the current state, with its actions that were not
+    // tried yet.
     let actions = begin.actions();
     let mut way = vec![(begin, actions, None::<Action>)];
     while let Some((state, actions, _)) = way.last_mut() {
@@ -136,8 +136,8 @@ fn go(
     state.recovers(small)
 }
 
-/// Runs random sequences of actions in each small world. Unlike the search of all states, these sequences can write
-/// traces.
+/// Runs random sequences of actions in each small world. Unlike the exhaustive search, random sequences of actions can
+/// write traces.
 #[test]
 fn any_way_through_a_small_world_keeps_the_invariants() {
     let worlds: Vec<&Small> = QUICK.iter().chain(&WHOLE).collect();
@@ -166,7 +166,7 @@ fn every_order_of_events_in_a_small_world_keeps_the_invariants() {
         let found = search(small).map_err(|Wrong { problem, way }| {
             let names: Vec<String> = way.iter().map(|action| format!("{action:?}")).collect();
             let mut actions = way.into_iter();
-            // The same actions run once more to write a trace, and must lead to the same problem.
+            // To write a trace, the test runs the actions that led to the problem once more.
             drop(trace::written(&format!("model-{at}"), |lines| {
                 crate::problem(|| go(small, lines, |_| actions.next()))
             }));

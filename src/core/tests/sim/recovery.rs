@@ -1,11 +1,11 @@
-//! Tests the recovery law (INV-3). All consumers may stop after any step, and a different number of new consumers may
-//! continue. In the end, the tables must be the same as without the stop, so they must equal the fold over the log.
+//! Tests the recovery law (INV-3). All consumers may stop after any step of a run, and a different number of new
+//! consumers may continue. At the end, the tables must still equal the fold over the log.
 
 use crate::world::World;
 use crate::{env, first_failure};
 
-/// Runs the schedule of a seed. After each `every` steps, the test stops all consumers in a copy of the world, and
-/// resumes the copy with one to four new consumers.
+/// Runs the schedule of a seed. Each time `every` steps have passed, the test copies the world and stops all consumers
+/// in the copy. One to four new consumers then read the log of the copy to its end.
 fn stopped_anywhere(seed: u64, every: usize) -> Result<(), String> {
     let mut world = World::new(seed);
     let steps = world.draw_steps();

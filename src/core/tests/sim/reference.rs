@@ -1,5 +1,4 @@
-//! Computes the expected content of the tables. The computation is a plain fold over the log that shares no code with
-//! the core.
+//! Computes the expected content of the tables with a plain fold over the log, which shares no code with the core.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -63,7 +62,7 @@ pub(crate) struct Tables {
     pub(crate) refused: BTreeSet<(i32, usize, bool)>,
 }
 
-/// The results of a fold over one partition's log, in addition to the tables.
+/// The results of a fold over one partition's log, apart from the tables that the fold fills.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Found {
     /// The largest event time below each offset of the log.

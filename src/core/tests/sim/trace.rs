@@ -1,6 +1,6 @@
 //! Writes traces, which describe the events in a simulated world as steps of the transition system in `proof/`.
 //!
-//! `proof/refine.py` accepts a trace only if every line is a step of this transition system. `docs/PROOF.md` describes
+//! `proof/refine.py` accepts a trace only if every line is a step of the transition system. `docs/PROOF.md` describes
 //! the lines of a trace. The simulated world derives the trace from the inputs and outputs of the pipeline, so the core
 //! contains no code for traces.
 
@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use crate::reference::{LATENESS, Logged, Said, WINDOW};
 
-/// A shared buffer for the lines of one trace. The lines survive a panic of the world.
+/// A shared buffer for the lines of one trace, which survives a panic of the simulated world.
 pub(crate) type Lines = Arc<Mutex<String>>;
 
 /// Returns true if the environment variable `SIM_TRACES` requests traces.
@@ -25,7 +25,8 @@ pub(crate) fn are_wanted() -> bool {
 }
 
 /// Calls the function `run` and returns its result. If the environment variable `SIM_TRACES` names a folder, `run` gets
-/// a buffer for the lines of a trace. These lines are then written to a file in the folder, even if `run` panics.
+/// a buffer for the lines of a trace. After `run` has returned or panicked, the content of the buffer is written to a
+/// file in that folder.
 pub(crate) fn written<T>(name: &str, run: impl FnOnce(Option<Lines>) -> T) -> T {
     let Some(folder) = std::env::var_os("SIM_TRACES") else {
         return run(None);
@@ -38,7 +39,7 @@ pub(crate) fn written<T>(name: &str, run: impl FnOnce(Option<Lines>) -> T) -> T 
     result.unwrap_or_else(|panic| resume_unwind(panic))
 }
 
-/// The name of a row of counts, as traces contain it.
+/// The name of a row of counts in the format of the traces.
 #[derive(Serialize)]
 #[serde(untagged)]
 pub(crate) enum Row {
@@ -62,7 +63,7 @@ impl From<&RowKey> for Row {
     }
 }
 
-/// The content of a row update, as traces describe it.
+/// The content of a row update in the format of the traces.
 #[derive(Serialize)]
 pub(crate) struct Stretch {
     tables: String,
@@ -86,8 +87,8 @@ impl Stretch {
     }
 }
 
-/// A restart point, as traces describe it. The point names tables, a log and an offset, and contains the largest event
-/// time and the number of events below the offset.
+/// A restart point in the format of the traces: the tables, the log, the offset, and the largest event time and the
+/// number of events below the offset.
 #[derive(Serialize)]
 pub(crate) struct Point {
     /// The id of the tables, or `None` for a commit that does not name any tables.
@@ -114,7 +115,7 @@ impl Point {
     }
 }
 
-/// The raw item or the alert of a record, as traces describe it.
+/// The raw item or the alert of a record in the format of the traces.
 #[derive(Serialize)]
 pub(crate) struct Item {
     pub(crate) tables: String,
@@ -136,7 +137,7 @@ pub(crate) fn log_name(topic_id: &str, partition: i32) -> String {
     format!("{topic_id}#{partition}")
 }
 
-/// Returns the name of a table in traces.
+/// Returns the name that traces use for a table.
 pub(crate) fn into(table: PutTable) -> &'static str {
     match table {
         PutTable::Raw => "raw",
@@ -144,11 +145,11 @@ pub(crate) fn into(table: PutTable) -> &'static str {
     }
 }
 
-/// The steps of the transition system that a simulated world can take, with their parameters.
+/// The steps of the transition system that can occur in a simulated world, with their parameters.
 #[derive(Serialize)]
 #[serde(tag = "step", rename_all = "snake_case")]
 pub(crate) enum Step {
-    // The steps in this group have causes outside of the consumers.
+    // Steps with a cause outside of the consumers, such as the deletion of the tables.
     MakeTables {
         tables: String,
     },
@@ -166,7 +167,7 @@ pub(crate) enum Step {
         tables: String,
         of: String,
     },
-    // The steps in this group take effect in DynamoDB or in the dead-letter topic.
+    // Steps that take effect in DynamoDB or in the dead-letter topic.
     Claim {
         tables: String,
         topic: usize,
@@ -189,7 +190,7 @@ pub(crate) enum Step {
         of: String,
         offset: i64,
     },
-    // The steps in this group happen inside a consumer.
+    // Steps that happen only inside a consumer.
     StartAtCommit {
         worker: u64,
         #[serde(flatten)]
@@ -240,7 +241,7 @@ pub(crate) enum Step {
     },
 }
 
-/// Writes the steps of a simulated world to the lines of a trace. If no trace was begun, the steps are ignored.
+/// Writes the steps of a simulated world to the lines of a trace. Steps are ignored until `Trace::begin` is called.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Trace {
     lines: Option<Lines>,
@@ -260,7 +261,7 @@ impl Trace {
         self.lines.is_some()
     }
 
-    /// Returns a number for a new worker. No earlier worker has the same number.
+    /// Returns an unused number for a new worker in the trace.
     pub(crate) fn new_worker(&mut self) -> u64 {
         self.workers += 1;
         self.workers
@@ -273,7 +274,7 @@ impl Trace {
         }
     }
 
-    /// Writes the logs of a topic with all of their records. `items` is true if raw items and alerts are stored.
+    /// Writes all records in the logs of a topic to the trace. `items` is true if raw items and alerts are stored.
     pub(crate) fn logs<'a>(
         &self,
         topic: usize,
@@ -288,8 +289,8 @@ impl Trace {
         }
     }
 
-    /// Notes that a consumer begins to read a topic. The trace contains a step the first time that the topic's id is
-    /// written into the config item of the tables.
+    /// Notes that a consumer begins to read a topic. The first consumer that reads a topic writes the topic's id into
+    /// the config item of the tables, which is a step of the trace.
     pub(crate) fn claim(&mut self, tables: &str, topic: usize) {
         if self.is_on() && self.claimed.insert((tables.to_owned(), topic)) {
             let tables = tables.to_owned();
@@ -318,7 +319,7 @@ impl Trace {
     }
 }
 
-/// Returns the description of a record of a log for the trace.
+/// Returns the trace line that describes a record of a log.
 fn record(log: &str, logged: &Logged, items: bool) -> Value {
     match &logged.said {
         Said::Control => json!({"record": "blank", "log": log}),

@@ -11,12 +11,12 @@ use citystream_core::restart::{Boundary, Metadata, StartFacts};
 use crate::consumer::Request;
 use crate::trace::{Held, Point, Step, Trace, into, log_name};
 
-/// A worker of the consumer, as the trace describes it. Each assignment has its own worker.
+/// A worker of the consumer, with the part of its state that the trace contains. Each assignment has its own worker.
 #[derive(Clone, Debug)]
 struct Watched {
-    /// The number of the worker in the trace.
+    /// The number that identifies the worker in the trace.
     worker: u64,
-    /// The position up to which the trace contains the worker's steps.
+    /// The offset that the worker had reached at its last step in the trace.
     position: i64,
     durable: i64,
     /// The offsets of the records that were passed to the pipeline, but that the worker has not taken yet.
@@ -30,7 +30,7 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    /// Notes that a partition got the facts of its start, so the partition's worker may have begun.
+    /// Adds the assignment's worker to the trace, if the pipeline has started the worker from `facts`.
     pub(crate) fn located(
         &mut self,
         trace: &mut Trace,
@@ -70,8 +70,8 @@ impl Watch {
         }
     }
 
-    /// Writes the steps of every worker up to the worker's current position. If the worker passed an offset without a
-    /// record, the trace shows the offset as skipped.
+    /// Writes the new steps of every running worker to the trace. The trace shows an offset as skipped if the worker
+    /// passed the offset without a record.
     pub(crate) fn follow(&mut self, trace: &Trace, pipeline: &Pipeline) {
         for now in pipeline.workers().filter(|_| trace.is_on()) {
             let Some(watched) = self.workers.get_mut(&now.place().assignment) else {
@@ -93,7 +93,7 @@ impl Watch {
         }
     }
 
-    /// Notes the new requests of the pipeline, and the commits of partitions that the pipeline gives up.
+    /// Writes the new requests of the pipeline, and the commits of released partitions, to the trace.
     pub(crate) fn sent(&self, trace: &Trace, requests: &[Request], leaves: &[CommitPart]) {
         if !trace.is_on() {
             return;
@@ -151,8 +151,8 @@ impl Watch {
         trace.step(|| Step::Offer { worker, at });
     }
 
-    /// Notes the answer to a row update. The caller must call this function just before the pipeline processes the
-    /// answer.
+    /// Writes the answer to a row update to the trace. The caller must call this function just before the pipeline
+    /// processes the answer.
     pub(crate) fn update_answered(
         &self,
         trace: &Trace,
@@ -177,7 +177,8 @@ impl Watch {
         }
     }
 
-    /// Notes the answer to a batch. The caller must call this function just before the pipeline processes the answer.
+    /// Writes the answer to a batch to the trace. The caller must call this function just before the pipeline processes
+    /// the answer.
     pub(crate) fn batch_answered(
         &self,
         trace: &Trace,
@@ -201,8 +202,8 @@ impl Watch {
         }
     }
 
-    /// Notes the acknowledgement of a dead letter. The caller must call this function just before the pipeline
-    /// processes the acknowledgement. If a table refused the record's item, `refused_by` is this table.
+    /// Writes the acknowledgement of a dead letter to the trace. The caller must call this function just before the
+    /// pipeline processes the acknowledgement. `refused_by` is the table that refused the record's item, if any.
     pub(crate) fn letter_answered(
         &self,
         trace: &Trace,

@@ -31,7 +31,7 @@ pub(crate) struct World {
     now_ms: SteadyMs,
     pub(crate) durable: Durable,
     floats: Vec<Float>,
-    /// The puts that a wrong answer has refused. The simulation refuses the same put by mistake at most once.
+    /// The puts that the simulation has wrongly refused. The simulation wrongly refuses the same put at most once.
     refused_wrongly: BTreeSet<(PutTable, Ticket)>,
     consumers: Vec<Option<Consumer>>,
     faults: bool,
@@ -62,14 +62,14 @@ impl World {
         }
     }
 
-    /// Returns the world for a seed, which writes a trace into `lines`.
+    /// Returns the simulated world for a seed, which writes a trace to `lines`.
     pub(crate) fn traced(seed: u64, lines: Lines) -> World {
         let mut world = World::new(seed);
         world.durable.trace_into(lines);
         world
     }
 
-    /// Runs the world to its end, first with faults and then without faults.
+    /// Runs the simulated world to its end, first with faults and then without faults.
     pub(crate) fn run(mut self) -> Result<Seen, String> {
         for _ in 0..self.draw_steps() {
             self.step()?;
@@ -169,8 +169,8 @@ impl World {
         }
         let of_this_log = c.topics.get(&(partition, assignment)) == Some(&self.durable.topic);
         // The program gives no guarantee for records that a consumer reads after a topic was deleted but before the
-        // consumer detects the deletion. The simulation does not deliver such records, and treats the consumer's
-        // position as outside the new log.
+        // consumer detects the deletion. The simulation delivers no records until the consumer detects the deletion,
+        // and reports the consumer's position as out of range.
         if !of_this_log || from < self.durable.starts[partition as usize] {
             c.reading.remove(&partition);
             c.pipeline.out_of_range(partition, assignment);
@@ -220,7 +220,7 @@ impl World {
         to.max(from)
     }
 
-    /// Returns the time of the boot clock. This time equals the steady clock, because no simulated host sleeps.
+    /// Returns the time of the boot clock, which equals the time of the steady clock because no simulated host sleeps.
     fn boot_ms(&self) -> BootMs {
         BootMs(self.now_ms.0)
     }
@@ -248,8 +248,9 @@ impl World {
         Ok(())
     }
 
-    /// Passes the ends of the logs to a consumer from time to time. If the consumer has stopped, it is removed, so that
-    /// a new consumer may replace it. If the consumer has replaced its client, it gets its partitions back.
+    /// Passes the ends of the logs to a consumer from time to time. Removes a consumer that has stopped, so that a new
+    /// consumer may replace it. If a consumer has replaced its Kafka client, the released partitions are assigned to
+    /// the consumer again.
     fn look(&mut self, who: usize) {
         let c = self.consumers[who].as_mut().expect("just pumped");
         if c.halted {

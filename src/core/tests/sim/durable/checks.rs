@@ -12,8 +12,8 @@ use crate::draw::topic_id;
 use crate::reference::{self, RowName, Tables};
 
 impl Durable {
-    /// Checks that every record below the boundary is stored and counted (INV-1). Also checks that the boundary
-    /// contains the largest event time of these records (INV-4).
+    /// Checks that every record below the boundary is stored and counted (INV-1). Checks that the boundary contains the
+    /// largest event time of all records below the boundary (INV-4).
     pub(super) fn check_restart_point(&self, partition: i32, at: Boundary) -> Result<(), String> {
         let next = at.next.0 as usize;
         let want = self.logs.truth[self.topic][partition as usize].max_below[next];
@@ -35,7 +35,7 @@ impl Durable {
         }
         let log_key = self.log_key(partition);
         for (row, last) in found.last {
-            // The row's fence must be above the last record that belongs to the row and is below the boundary.
+            // The row's fence must be above the row's last record below the boundary.
             let fence = self.fences.get(&(row.clone(), log_key.clone()));
             if fence.is_none_or(|f| f.0 <= last as i64) {
                 return Err(format!(
@@ -46,8 +46,8 @@ impl Durable {
         Ok(())
     }
 
-    /// Checks that the sums of a boundary equal the counts of the log below the boundary. The sums may be unknown only
-    /// if a consumer of an older version has owned a partition.
+    /// Checks that the sums of a boundary equal the counts of the log below the boundary. The sums of a boundary may be
+    /// unknown only if a consumer of an older version, which writes no sums, has owned a partition.
     fn check_sums(&self, topic: usize, partition: usize, at: Boundary) -> Result<(), String> {
         let next = at.next.0 as usize;
         let want = &self.logs.truth[topic][partition].counted_below[next];
@@ -64,8 +64,7 @@ impl Durable {
         ))
     }
 
-    /// Checks the grand total. The sums of every progress item must equal the counts of the item's log. This includes
-    /// the progress items of former topics.
+    /// Checks that the sums of every progress item equal the counts of the item's log, even for former topics.
     pub(crate) fn check_grand_total(&self) -> Result<(), String> {
         for (log_key, item) in &self.progress {
             let (topic, partition) = self.log_of(log_key)?;

@@ -9,8 +9,8 @@ pub(super) fn digest(text: &str) -> u64 {
     hasher.finish()
 }
 
-/// Appends the text of a consumer without times, counts and numbers of attempts, because the consumer's future does not
-/// depend on them.
+/// Appends the debug text of a consumer to `out`, but omits times, counts and numbers of attempts. The omitted values
+/// do not affect what the consumer does later.
 pub(super) fn normalized(text: &str, out: &mut String) {
     let mut rest = text;
     while let Some(at) = rest.find("ledger: Ledger {") {

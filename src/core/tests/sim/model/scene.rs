@@ -13,7 +13,7 @@ use crate::consumer::{Consumer, Float, Request};
 use crate::draw::{self, topic_id};
 use crate::durable::Durable;
 
-/// Maximum number of requests of a consumer that the model answers between two actions.
+/// Maximum number of requests that the model answers for a consumer between two actions.
 const ASKS_MAX: usize = 100;
 
 /// Mutable access to the parts of a state that an action may change.
@@ -24,7 +24,8 @@ pub(super) struct Scene<'a> {
 }
 
 impl Scene<'_> {
-    /// Runs a consumer until only writes are under way. All other requests are answered at once.
+    /// Runs a consumer until all of its unanswered requests are writes. Requests that read, and requests to create a
+    /// progress item, are answered at once.
     pub(super) fn settle(&mut self, c: &mut Consumer) -> Result<(), String> {
         for _ in 0..ASKS_MAX {
             for wait_ms in [0, ACTION_MS - 1_000] {
@@ -176,8 +177,7 @@ impl Scene<'_> {
             | Request::Locate(..)
             | Request::CheckGap(..)
             | Request::CheckTopic => {}
-            // A consumer of the model never has to read the tables' id, because the boot clock of the model stands
-            // still.
+            // In the model, a consumer never needs to read the tables' id again, because the boot clock stands still.
             Request::ReadTables
             | Request::Restore(_)
             | Request::Gone(_)

@@ -14,10 +14,10 @@ use crate::consumer::{Consumer, Float, Request};
 use crate::durable::{Durable, Logs};
 use crate::trace::Lines;
 
-/// The start of the model's clock. Among all numbers in a state, only times of this clock have 13 digits and begin with
-/// a 7. The hash of a state can therefore recognize these times and leave them out.
+/// The start of the model's clock. In the text of a state, only times of the model's clock have 13 digits and begin
+/// with a 7. Therefore, the hash of a state can omit every time of the model's clock.
 const BEGIN_MS: SteadyMs = SteadyMs(7_000_000_000_000);
-/// Maximum duration of a drain, in milliseconds. The maximum is so long that every drain can finish.
+/// Maximum duration of a drain, in milliseconds, which is long enough for every drain to finish.
 const DRAIN_MS: i64 = 900_000_000_000;
 /// Maximum number of rounds that a new consumer may take to reach the end of the log.
 const ROUNDS_MAX: usize = 200;
@@ -28,7 +28,7 @@ pub(super) struct State {
     members: [Option<Arc<Member>>; 2],
     /// The durable state, together with its hash.
     pub(super) durable: Arc<(Durable, u64)>,
-    /// The writes under way that may still take effect, sorted by their text.
+    /// The unanswered writes that may still take effect, sorted by their debug text.
     pub(super) floats: Vec<(String, Float)>,
     left: Budget,
 }
@@ -73,8 +73,8 @@ fn sealed(durable: Durable) -> Arc<(Durable, u64)> {
 }
 
 impl State {
-    /// Returns the first state of a small world, in which the first consumer has just got the partition. If `lines` is
-    /// set, the state writes a trace into this buffer.
+    /// Returns the first state of a small world, in which the partition has just been assigned to the first consumer.
+    /// If `lines` contains a buffer, the state writes its trace to that buffer.
     pub(super) fn begin(small: &Small, lines: Option<Lines>) -> Result<State, String> {
         let mut durable = Durable::new(Logs::new(vec![vec![(small.log)()]]));
         durable.items = small.keep != Keep::None;
@@ -96,7 +96,7 @@ impl State {
             .members
             .each_ref()
             .map(|m| m.as_ref().map_or(0, |m| m.digest));
-        // The hash must not depend on the order of the two consumers.
+        // Sorting makes the hash independent of the order of the two consumers.
         members.sort_unstable();
         let mut text = format!("{members:?}{}{:?}", self.durable.1, self.left);
         for (float, _) in &self.floats {
@@ -186,8 +186,8 @@ impl State {
         Ok(next)
     }
 
-    /// Changes a consumer, or creates the consumer if it does not exist. Next, runs the consumer until only writes are
-    /// under way.
+    /// Applies `change` to a consumer, which is created first if it does not exist. After the change, runs the consumer
+    /// until all of its unanswered requests are writes.
     fn change(
         &mut self,
         scene: &mut Scene<'_>,
@@ -263,8 +263,9 @@ impl State {
         }
     }
 
-    /// Checks INV-3. For this check, all consumers crash, a new consumer reads to the end of the log, and finally the
-    /// writes under way take effect.
+    /// Checks the recovery law (INV-3). All consumers crash, a new consumer reads the log to its end, and then the
+    /// writes of the crashed consumers take effect. The tables must equal the fold over the log, both before and after
+    /// the crashed consumers' writes take effect.
     pub(super) fn recovers(&self, small: &Small) -> Result<(), String> {
         let mut durable = self.durable.0.clone();
         let mut scene = Scene {

@@ -55,12 +55,12 @@ fn bad() -> Logged {
     }
 }
 
-/// Returns a log of four records. The second record moves the watermark so far that the third record is late.
+/// Returns a log of four records, of which the third is late because the second moves the watermark far ahead.
 fn late_log() -> Vec<Logged> {
     vec![event(0), event(30), event(1), event(31)]
 }
 
-/// Returns a log of four records. An invalid record and a future event are between two events of the same window.
+/// Returns a log with an invalid record and a future event between two ordinary events of the same window.
 fn bad_log() -> Vec<Logged> {
     vec![event(0), bad(), ahead(90, 0), event(2)]
 }

@@ -10,7 +10,7 @@ use super::World;
 use crate::consumer::{Float, Request};
 use crate::draw::topic_id;
 
-/// Returns the outcome that the core derives from the table's correct answer to an update.
+/// Returns the outcome that the core derives from the table's correct answer to a row update.
 fn judge(update: &RowUpdate, outcome: UpdateOutcome) -> UpdateOutcome {
     let shown = |fence| Shown {
         same_row: true,
@@ -23,8 +23,8 @@ fn judge(update: &RowUpdate, outcome: UpdateOutcome) -> UpdateOutcome {
     }
 }
 
-/// Returns the outcome that the core derives if an update gets an answer that belongs to a different update. The update
-/// itself never reached the table.
+/// Returns the outcome that the core derives from a wrong answer, which belongs to a different row update. The update
+/// that the consumer sent has not reached the table.
 fn judge_wrong(update: &RowUpdate, fate: usize) -> UpdateOutcome {
     let shown = |same_row, fence| Shown {
         same_row,
@@ -39,7 +39,7 @@ fn judge_wrong(update: &RowUpdate, fate: usize) -> UpdateOutcome {
 }
 
 impl World {
-    /// Ends one request of a consumer in a random way.
+    /// Ends a randomly chosen request of a consumer in a random way.
     pub(super) fn answer(&mut self, who: usize) -> Result<(), String> {
         let Some(c) = &self.consumers[who] else {
             return Ok(());
@@ -49,8 +49,8 @@ impl World {
         }
         let at = self.rng.below(c.requests.len());
         let publish = matches!(c.requests[at], Request::Publish(_));
-        // The simulation replaces the tables here, while a publication is under way. At random times, this coincidence
-        // would be rare.
+        // A write of a progress item is rarely under way when the tables are replaced at a random time. Therefore, the
+        // simulation may also replace the tables just before it answers such a write.
         if publish && self.faults && self.rng.one_in(6) {
             self.remake_tables();
         }
@@ -142,7 +142,7 @@ impl World {
                 UpdateOutcome::Unknown
             }
             5 => {
-                // In this case, a software layer below the consumer sends the update twice.
+                // A software layer below the consumer, such as the SDK, sends the update twice.
                 self.durable.update(update);
                 judge(update, self.durable.update(update))
             }
@@ -214,9 +214,9 @@ impl World {
 
     fn answer_stale_publish(&mut self, who: usize, publish: Publish) -> Result<(), String> {
         self.seen.stale_publishes += 1;
-        // If a new owner has already created the progress item in the new tables, the old move would take effect on the
-        // new item. The simulation leaves this case out, because operators must stop all consumers before they create
-        // tables again.
+        // An outdated write would take effect if the new tables already contained the progress item. The simulation
+        // does not send outdated writes to existing progress items, because operators must stop all consumers before
+        // they recreate tables.
         let made = self.durable.progress.contains_key(&*publish.log_key);
         if !made && !self.durable.publish(&publish)? {
             let boot_ms = self.boot_ms();
@@ -246,7 +246,7 @@ impl World {
         Ok(())
     }
 
-    /// Answers a request that only reads, and changes nothing outside of the consumer.
+    /// Answers a request that only reads, and therefore changes nothing outside of the consumer.
     fn answer_question(&mut self, who: usize, request: &Request, fate: usize) {
         let (now, boot_ms) = (self.now_ms, self.boot_ms());
         match *request {
@@ -303,8 +303,8 @@ impl World {
         }
     }
 
-    /// Gives a wrong answer to a batch: either all puts are reported as unprocessed although they are stored, or the
-    /// answer is the refusal of a different request.
+    /// Answers a batch wrongly. The answer either reports all puts as unprocessed although they are stored, or is the
+    /// refusal of a different batch.
     fn answer_wrongly(
         &mut self,
         who: usize,
@@ -312,7 +312,8 @@ impl World {
         batch: &Batch,
     ) -> Result<BatchOutcome, String> {
         let name = |ticket: Ticket| Ticket {
-            // Assignments of different consumers may have the same number, so this number includes the consumer.
+            // Different consumers may use the same assignment number, so the number here includes the index of the
+            // consumer.
             assignment: ticket.assignment * 64 + who as u64,
             ..ticket
         };

@@ -1,4 +1,4 @@
-//! Simulates the end of a run, in which no further faults occur and the remaining consumers must finish.
+//! Simulates the end of a run, in which no further faults occur and the remaining consumers read the log to its end.
 
 use citystream_core::table_identity::READ_INTERVAL_MS;
 
@@ -18,8 +18,9 @@ impl World {
         self.durable.compare(self.partitions)
     }
 
-    /// Stops the faults, so that the remaining consumers must finish. Random numbers decide which consumers crash, and
-    /// which consumers continue as zombies. Random numbers also decide whether old or new consumers own the partitions.
+    /// Stops the faults, and lets the remaining consumers read the log to its end. Random numbers decide which
+    /// consumers crash, and which consumers continue as zombies. A random number decides whether existing or new
+    /// consumers own the partitions.
     pub(super) fn heal(&mut self) -> Result<(), String> {
         for who in 0..self.consumers.len() {
             if self.rng.one_in(3) {
@@ -32,7 +33,8 @@ impl World {
         for n in 0..owners {
             let who = n % self.consumers.len();
             if replaces {
-                // The old consumer continues next to the new consumer until the old consumer has nothing left to do.
+                // The replaced consumer keeps running next to the new consumer until the replaced consumer has no work
+                // left.
                 let old = self.consumers[who].replace(fresh.clone());
                 self.consumers.push(old);
             } else if self.consumers[who].is_none() {
@@ -43,8 +45,8 @@ impl World {
         self.finish(&owner_of)
     }
 
-    /// Crashes every consumer. The requests of crashed consumers may still take effect later. Next, the partitions are
-    /// divided among new consumers, whose number is `resumed`. In the end, the tables must equal the fold over the log.
+    /// Crashes every consumer, and divides the partitions among `resumed` new consumers. The requests of crashed
+    /// consumers may still take effect later. At the end of the run, the tables must equal the fold over the log.
     pub(crate) fn stop_and_resume(mut self, resumed: usize) -> Result<(), String> {
         for who in 0..self.consumers.len() {
             self.crash(who);
@@ -55,8 +57,8 @@ impl World {
         self.ends_exact()
     }
 
-    /// Makes every consumer read the tables' id, as a real consumer does every few seconds. A consumer stops if its
-    /// tables were replaced.
+    /// Makes every consumer read the id of its tables, as a real consumer does every few seconds. A consumer stops if
+    /// its tables were replaced.
     fn look_at_tables(&mut self) -> Result<(), String> {
         self.now_ms += READ_INTERVAL_MS;
         for who in 0..self.consumers.len() {
@@ -86,7 +88,7 @@ impl World {
         let owner_of = |partition: i32| owners[partition as usize % owners.len()];
         for &partition in &all {
             let owner = owner_of(partition);
-            // A draining partition no longer belongs to its consumer.
+            // While a consumer drains a revoked partition, the partition no longer belongs to that consumer.
             let reads = self.consumer(owner).reading.contains_key(&partition);
             let kept = reads && self.rng.one_in(2);
             for other in (0..self.consumers.len()).filter(|other| *other != owner) {
@@ -113,7 +115,7 @@ impl World {
                     self.pump(who)?;
                 }
             }
-            // The check ignores the group's commits, because the last commit may come from a zombie, and may be an
+            // The check ignores the group's commits. A zombie may have written the last commit, which may then be an
             // older but valid restart point.
             let done = |p: &i32| {
                 let end = self.durable.log(*p).len() as i64;
