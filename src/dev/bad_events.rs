@@ -1,4 +1,4 @@
-//! Creates the thousand late and invalid events that the user can send from the panel.
+//! Creates the 1,000 late and invalid events that a user can send with a button on the page of `dev`.
 
 use crate::core::clock::UnixMs;
 use crate::core::synth::{CITIES, Synth};
@@ -21,8 +21,8 @@ pub(crate) struct BadEvents {
 
 /// Returns the events to send, in which late and invalid events alternate.
 ///
-/// `watermark_ms` returns the watermark of the partition to which a city belongs. If the partition of a city has no
-/// watermark, no event for that city can be late, so all its events are invalid.
+/// `watermark_ms` returns the watermark of the partition to which a city belongs. If the partition has no watermark,
+/// all events for the city are invalid, because no event can be late.
 pub(crate) fn make_bad_events(watermark_ms: impl Fn(&str) -> Option<UnixMs>) -> BadEvents {
     let mut synth = Synth::new(fastrand::u64(..));
     let mut text = String::new();
@@ -32,8 +32,7 @@ pub(crate) fn make_bad_events(watermark_ms: impl Fn(&str) -> Option<UnixMs>) -> 
         let event = match watermark_ms(city) {
             Some(watermark) if n % 2 == 0 => {
                 made.late += 1;
-                // The generator gives all events the time 0. This function replaces that time in the text by the time
-                // of a late event.
+                // The synthetic event has the event time 0, which is replaced here by the time of a late event.
                 let time = crate::core::time::format_millis((watermark - LATE_MS).max(UnixMs(0)));
                 let late = text.replace("1970-01-01T00:00:00.000Z", &time);
                 (city.to_owned(), late.into_bytes())

@@ -1,7 +1,7 @@
 //! Compares the log with the tables repeatedly, and shows the result below the panel on the page of `dev`.
 //!
-//! Each comparison is the same as in `citystream verify`: it reads the whole log and every row. Comparisons run only
-//! while the page of `dev` is open, and take at most a third of this time.
+//! Like `citystream verify`, each comparison reads the whole log and every row of the tables. Comparisons run only
+//! while the page of `dev` is open. The pause after a comparison is at least twice as long as the comparison.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -16,7 +16,8 @@ use crate::verify::compare::{CompareOptions, CompareSource, compare};
 
 /// Minimum pause between two comparisons.
 const PAUSE: Duration = Duration::from_secs(2);
-/// Time without a request after which the page counts as closed. An open page sends a request every second.
+/// Time without a request after which the page of `dev` is considered closed. An open page sends a request every
+/// second.
 const WATCHED: Duration = Duration::from_secs(5);
 /// Maximum memory for the rows of one comparison, in bytes.
 const MEMORY_BYTES: usize = 64 << 20;
@@ -45,7 +46,7 @@ pub(crate) async fn watch(
             match compare(&source, &options, &metrics, &read, &shutdown).await {
                 Ok(Some(report)) => panel.set_comparison(summarize(&report)),
                 Ok(None) => return,
-                // An error is expected here, because a user of the panel may have stopped the broker.
+                // The error is logged only for debugging, because the user may have stopped the broker on purpose.
                 Err(error) => tracing::debug!(error = format!("{error:#}"), "failed to compare"),
             }
             pause = pause.max(begun.elapsed() * 2);

@@ -1,8 +1,8 @@
 //! The consumers of `dev`: the active consumer, its successor after a kill, and zombies.
 //!
-//! A zombie is a consumer that other consumers believe to be dead. At first, a zombie reads records while its writes
-//! are held back. Then all writes of the zombie reach the tables at once, and the fences must reject the records that
-//! are already counted.
+//! A zombie is a consumer that other consumers believe to be dead. A zombie of `dev` reads records while its writes are
+//! held back. When the held-back writes reach the tables all at once, the fences must reject the records that are
+//! already counted.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,12 +24,12 @@ use crate::shutdown::Shutdown;
 use crate::store::embedded;
 use crate::telemetry::Metrics;
 
-/// Time for which a zombie reads while its writes are held back. With a longer time, the requests of the zombie would
-/// time out.
+/// Time for which a zombie reads while its writes are held back. A longer time would make the held-back requests of the
+/// zombie time out.
 const ASLEEP: Duration = Duration::from_secs(4);
 /// Maximum time until a zombie reads its first record. Clients reconnect slowly to a broker that was stopped.
 const FIRST_RECORD_MAX: Duration = Duration::from_secs(60);
-/// Minimum time for which a zombie writes at the same time as the active consumer.
+/// Minimum time for which a zombie writes alongside the active consumer.
 const AWAKE_MIN: Duration = Duration::from_secs(6);
 /// Maximum time for which a zombie writes. A zombie ends earlier if it has nothing left to write.
 const AWAKE_MAX: Duration = Duration::from_secs(30);
@@ -51,13 +51,13 @@ pub(crate) struct Consumers {
     pub(crate) status: Arc<Status>,
     /// A callback that receives the durable boundary of each partition.
     pub(crate) settled: SettledCallback,
-    /// The signal on which `dev` kills the active consumer.
+    /// The signal that makes `dev` kill the active consumer.
     pub(crate) killer: Arc<Notify>,
 }
 
 impl Consumers {
-    /// Returns the consumers of `dev`. The active consumer sends its writes through `faults`, and gives credit back to
-    /// the producer when records are durable.
+    /// Returns the consumers of `dev`. The active consumer sends its writes through `faults`. When records become
+    /// durable, the active consumer returns their credit to the producer, which may then send more events.
     ///
     /// # Errors
     /// Returns an error if the client of the database cannot be created.
@@ -81,7 +81,7 @@ impl Consumers {
         })
     }
 
-    /// Returns the ledger of all records that active consumers have read since `dev` started.
+    /// Returns the counts, by outcome, of all records that active consumers have read since `dev` started.
     pub(crate) fn ledger(&self) -> Ledger {
         ledger(&self.metrics)
     }
@@ -129,11 +129,11 @@ impl Consumers {
         }
     }
 
-    /// Runs a zombie and returns the ledger of its records.
+    /// Runs a zombie, and returns the counts, by outcome, of the records that the zombie has read.
     ///
-    /// The zombie begins at the last published restart point. After the zombie's first record, its writes are held back
-    /// for [`ASLEEP`]. After this time, the function calls `woken`, and the tables receive all writes that were held
-    /// back.
+    /// The zombie starts reading at the last stored restart point. The zombie's writes are held back until the duration
+    /// [`ASLEEP`] has passed since the zombie read its first record. When the held-back writes are released to the
+    /// tables, the function calls `woken`.
     ///
     /// # Errors
     /// Returns the error with which the zombie ended.

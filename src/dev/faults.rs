@@ -1,7 +1,8 @@
-//! Injects faults between a consumer and the embedded DynamoDB. The panel switches the faults on and off.
+//! Injects faults into the requests that a consumer sends through the AWS SDK to the embedded DynamoDB. The panel on
+//! the page of `dev` turns the faults on and off.
 //!
-//! The faults are injected between the SDK and the embedded database. The faults affect only writes, so that the page
-//! can still read the tables. To the consumer, the faults look like throttling and network failures of a real table.
+//! The faults affect only writes, so that the page can still read the tables. To the consumer, the faults look like
+//! throttling and network failures of a real table.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -16,9 +17,9 @@ use aws_smithy_runtime_api::client::result::ConnectorError;
 use aws_smithy_runtime_api::http::StatusCode;
 use aws_smithy_types::body::SdkBody;
 
-/// While DynamoDB is throttled, one write out of this number of writes succeeds.
+/// While throttling is on, one of every `THROTTLED_ONE_OF` writes succeeds.
 const THROTTLED_ONE_OF: u64 = 5;
-/// Time between two checks whether a held-back write may continue.
+/// Time between two checks of whether a held-back write may continue.
 const HOLD_POLL: Duration = Duration::from_millis(20);
 
 /// The fault switches of one client. All clones share the same switches.
@@ -48,18 +49,17 @@ impl WriteFaults {
         self.0.cut.store(on, Ordering::SeqCst);
     }
 
-    /// Turns the fault on or off that holds writes back. While this fault is on, writes wait as if the process were
-    /// suspended.
+    /// Starts or stops holding back all writes. A held-back write waits as if the process were suspended.
     pub(crate) fn hold(&self, on: bool) {
         self.0.held.store(on, Ordering::SeqCst);
     }
 
-    /// Returns the number of writes that were refused.
+    /// Returns the number of writes that were refused by throttling.
     pub(crate) fn refused(&self) -> u64 {
         self.0.refused.load(Ordering::SeqCst)
     }
 
-    /// Returns the number of answers that were dropped.
+    /// Returns the number of writes whose answers were dropped.
     pub(crate) fn answers_lost(&self) -> u64 {
         self.0.answers_lost.load(Ordering::SeqCst)
     }

@@ -4,16 +4,16 @@ use crate::dev::TOPIC;
 use crate::dev::ports::Addresses;
 use crate::settings::Dev;
 
-/// Event time in seconds from the first event of January 2013 to the first flight. Before the first flight, there are
-/// only three weather reports an hour.
+/// Time from the first recorded event of January 2013 to the first recorded flight, in seconds of event time. Before
+/// the first flight, the recording contains only three weather reports an hour.
 const FIRST_FLIGHT_SECONDS: f64 = 15_420.0;
 
-/// The example event in the greeting, which the user can send. The timestamp `now` means that the event time is the
-/// time of arrival.
+/// The example event in the greeting, which the user can send. The timestamp `now` stands for the time at which the
+/// event arrives.
 const OWN_EVENT: &str = r#"{"city":"NYC","event_type":"incident","severity":"critical","description":"Water main break","timestamp":"now"}"#;
 
-/// Returns the shell command that starts this program. The command is a path if the program was started by a path, and
-/// otherwise the name of the program.
+/// Returns the shell command that starts this program. The command is the full path if the program was started by a
+/// path, and the program's name otherwise.
 pub(crate) fn own_command() -> String {
     let command = std::env::args().next().unwrap_or_default();
     match std::env::current_exe() {

@@ -8,8 +8,7 @@ use crate::produce::producer::{EventProducer, ProducerError};
 use crate::settings::Rate;
 use crate::shutdown::Shutdown;
 
-/// Maximum number of events in the history. The embedded broker and database process this many events within a few
-/// seconds.
+/// Maximum number of events in the history, which the embedded broker and database process within a few seconds.
 const EVENTS_MAX: u64 = 30_000;
 /// Pause between two attempts to send an event while the embedded broker has no room for records.
 const CREDIT_PAUSE: std::time::Duration = std::time::Duration::from_millis(2);
@@ -27,8 +26,8 @@ const CREDIT_PAUSE: std::time::Duration = std::time::Duration::from_millis(2);
 fn times(now_ms: UnixMs, history_ms: i64, rate: Rate) -> impl Iterator<Item = UnixMs> {
     let (count, span_ms) = match rate {
         Rate::Max => (EVENTS_MAX, history_ms),
-        // The rate is never negative. The cast to `u64` saturates, and `min` limits the number of events after the
-        // cast.
+        // The rate is never negative, so the cast to `u64` either truncates or saturates, and `min` then limits the
+        // number of events.
         Rate::PerSecond(n) => {
             let count = ((history_ms as f64 / 1_000.0 * n) as u64).min(EVENTS_MAX);
             (
@@ -41,8 +40,8 @@ fn times(now_ms: UnixMs, history_ms: i64, rate: Rate) -> impl Iterator<Item = Un
     (0..count).map(move |n| now_ms - span_ms + span_ms * n / count)
 }
 
-/// Sends the history and returns the number of events that were sent. The function blocks its thread, and returns early
-/// if `shutdown` is triggered.
+/// Sends synthetic events for the last `history_ms` milliseconds, and returns the number of events sent. The function
+/// blocks the calling thread, and returns early if `shutdown` is triggered.
 ///
 /// # Errors
 /// See [`EventProducer::send`].

@@ -1,7 +1,7 @@
-//! The role `notify` of `dev`: three rules, and a receiver of webhooks on the port of the page.
+//! Runs the role `notify` in `dev`, with three rules and a receiver of webhooks on the port of the page.
 //!
-//! The receiver accepts every message. The page shows the outcome of each message, because the role stores the outcome
-//! in the row of the incident.
+//! The receiver accepts every message. The page shows whether each message was delivered, because the role `notify`
+//! stores the outcome in the row of the incident.
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
@@ -77,7 +77,7 @@ pub(crate) fn start(
     })
 }
 
-/// The receiver, which the panel can switch off. All clones share the switch.
+/// The receiver of webhooks, which the panel can switch off. All clones share the switch.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct PageReceiver(Arc<ReceiverState>);
 
@@ -133,8 +133,7 @@ fn settings(brokers: &str) -> anyhow::Result<Notify> {
         brokers,
         "--topic",
         TOPIC,
-        // The reconnect time is as short as for the consumer of `dev`, so that the role continues soon after the broker
-        // has been stopped.
+        // A short reconnect time lets the role `notify` continue soon after the broker is available again.
         "--kafka-property",
         "reconnect.backoff.max.ms=500",
     ];

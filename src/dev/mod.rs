@@ -1,17 +1,17 @@
 //! The parts of `citystream dev`: every role in one process, with an embedded broker and database.
 //!
-//! The broker is librdkafka's mock cluster, which keeps its records in memory. The database is SQLite, which answers
-//! the SDK's requests without a network. The database is either in memory or in `--data-dir`. The embedded broker and
-//! database are meant only for trying out the program. The mock cluster keeps at most 5 MB or 100,000 records per
-//! partition, so the producer waits until the consumer has settled enough records ([`Credit`]). Each start creates a
-//! new log with a new topic id. The rows in a kept `--data-dir` have no fences for the new log, so the same input
-//! counts again.
+//! The broker is librdkafka's mock cluster, which keeps its records in memory. The database is SQLite, and answers the
+//! requests of the DynamoDB SDK without a network. The database is either in memory or in `--data-dir`. The embedded
+//! broker and database are meant only for trying out the program. The mock cluster keeps at most 5 MB or 100,000
+//! records per partition, so the producer waits until the consumer has settled enough records ([`Credit`]). Each start
+//! of `dev` creates a new log with a new topic id. The tables in a kept `--data-dir` have no fences for the new log, so
+//! `dev` counts the same input again.
 //!
 //! One port serves the API, the page, the health routes and the metrics of all roles, and accepts events like `produce
-//! --accept`. Two further ports lead to the broker and to the database, so that every other command works in a second
-//! terminal ([`ports`]). Unlike the page of `serve`, the page of `dev` has a panel. The panel injects faults, and shows
-//! that the counts stay correct ([`panel`]). The role `notify` runs with three rules, and its messages go to a route on
-//! the port of the page ([`incidents`]).
+//! --accept`. Through two other ports, commands in a second terminal reach the broker and the database ([`ports`]).
+//! Unlike the page of the role `serve`, the page of `dev` has a panel, which injects faults and shows that the counts
+//! stay correct ([`panel`]). The role `notify` runs with three rules, and sends its messages to a route on the port of
+//! the page ([`incidents`]).
 //!
 //! [`Credit`]: crate::produce::credit::Credit
 
@@ -39,13 +39,13 @@ use crate::settings::{Command, Consume, parse};
 pub(crate) const TOPIC: &str = "city-events";
 /// The number of partitions of the topic of events.
 pub(crate) const PARTITIONS: i32 = 6;
-/// Maximum number of unsettled records per partition in the broker. The value is half of the mock cluster's limit. The
-/// mock cluster also counts some bytes in addition to keys and values.
+/// Maximum number of unsettled records per partition in the broker, which is half of the mock cluster's limit.
 pub(crate) const CREDIT_RECORDS_MAX: usize = 50_000;
-/// Maximum size in bytes of all unsettled records of a partition. The value is half of the mock cluster's limit.
+/// Maximum size in bytes of all unsettled records of a partition, which is half of the mock cluster's limit. Besides
+/// keys and values, the mock cluster counts some additional bytes per record.
 pub(crate) const CREDIT_BYTES_MAX: u64 = 2_500_000;
 
-/// Returns a random token. Only the page of this process receives the token.
+/// Returns a random token, which `dev` passes only to its own page.
 ///
 /// # Errors
 /// Returns an error if the operating system provides no random bytes.
@@ -67,8 +67,8 @@ pub(crate) fn consumer_settings(brokers: &str) -> anyhow::Result<Consume> {
         brokers,
         "--topic",
         TOPIC,
-        // The user of the page waits while the consumer reconnects after a stop of the broker, and while the group
-        // detects a killed member. The following settings shorten both waits to a few seconds.
+        // With short timeouts, the consumer reconnects soon after a stop of the broker, and the group soon detects a
+        // killed member.
         "--kafka-property",
         "reconnect.backoff.max.ms=500",
         "--kafka-property",
@@ -76,7 +76,7 @@ pub(crate) fn consumer_settings(brokers: &str) -> anyhow::Result<Consume> {
         "--kafka-property",
         "heartbeat.interval.ms=1000",
         // When a consumer in a second terminal leaves the group, the mock cluster leaves one request unanswered. The
-        // group waits until this request times out. The default timeout is 60 s.
+        // group waits until the unanswered request times out, by default after 60 s.
         "--kafka-property",
         "socket.timeout.ms=10000",
     ];

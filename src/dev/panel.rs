@@ -41,10 +41,10 @@ use crate::telemetry::{steady_ms, unix_ms};
 
 /// The header that carries the token of the page.
 const TOKEN: HeaderName = HeaderName::from_static("x-citystream-token");
-/// Number of past events that the panel keeps.
+/// Maximum number of messages that the panel keeps in its log.
 const LOG_LINES_MAX: usize = 30;
 
-/// The parts of `dev` that the panel can disrupt.
+/// The parts of `dev` that the panel needs to inject faults.
 pub(crate) struct Parts {
     /// The active consumer and the zombies.
     pub(crate) consumers: Consumers,
@@ -54,13 +54,13 @@ pub(crate) struct Parts {
     pub(crate) receiver: PageReceiver,
     /// The producer that sends late and invalid events.
     pub(crate) producer: Arc<EventProducer>,
-    /// The remaining room in the embedded broker.
+    /// The credit, which limits the number of unsettled records in the embedded broker.
     pub(crate) credit: Credit,
     /// The number of partitions of the topic.
     pub(crate) partitions: i32,
     /// A signal that makes all running actions end.
     pub(crate) shutdown: Shutdown,
-    /// The embedded broker, which is dropped last. A client that outlived the broker would log that Kafka is down.
+    /// The embedded broker, which is dropped after its clients, so that they do not log that Kafka is down.
     pub(crate) broker: Broker,
 }
 
@@ -71,7 +71,7 @@ pub(crate) struct Panel(Arc<Inner>);
 struct Inner {
     parts: Parts,
     token: String,
-    /// The running actions, each with a text that describes its current state.
+    /// The current state of each running action, as the panel shows it.
     running: Mutex<BTreeMap<&'static str, String>>,
     log: Mutex<VecDeque<LogLine>>,
     comparison: Mutex<Option<Comparison>>,
@@ -94,10 +94,10 @@ pub(crate) struct Comparison {
     pub(crate) log: i64,
     /// Total number of events that the tables count in all comparable rows.
     pub(crate) tables: i64,
-    /// Number of rows that differ between the log and the tables.
+    /// Number of rows in which the tables differ from the log.
     pub(crate) difference: u64,
-    /// True if rows of counts were compared. If no rows of counts were compared, `log` and `tables` are equal only
-    /// because both are 0.
+    /// True if at least one row of counts was compared. If no row of counts was compared, `log` and `tables` are both
+    /// 0, and their equality is meaningless.
     pub(crate) compares_counts: bool,
     /// Number of rows that were compared.
     pub(crate) rows: u64,
@@ -108,7 +108,7 @@ pub(crate) struct Comparison {
     pub(crate) not_comparable_why: Option<String>,
     /// Number of events in the log that no consumer has stored yet.
     pub(crate) waiting: u64,
-    /// A description of the first row that differs.
+    /// A description of the first row in which the tables differ from the log.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) first: Option<String>,
 }
@@ -119,7 +119,7 @@ struct RunningAction {
     says: String,
 }
 
-/// The JSON answer to every request of the panel.
+/// The JSON answer to every request to the panel.
 #[derive(Serialize)]
 struct PanelState {
     running: Vec<RunningAction>,

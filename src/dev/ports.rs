@@ -1,5 +1,4 @@
-//! The ports of the page, the embedded Kafka and the embedded DynamoDB. All three ports listen only on the loopback
-//! interface.
+//! The ports of the page, the embedded Kafka and the embedded DynamoDB, which listen only on the loopback interface.
 //!
 //! librdkafka's mock broker chooses its own port. `dev` forwards connections from a fixed Kafka port to the mock
 //! broker. The first answer of the mock broker contains the address of the mock broker, so clients then connect to that
@@ -31,9 +30,10 @@ use crate::store::embedded;
 const KAFKA_PORT: u16 = 9092;
 /// The default port of DynamoDB Local.
 const DYNAMODB_PORT: u16 = 8000;
-/// Maximum number of open connections to Kafka. Further connections to Kafka wait until an open connection is closed.
+/// Maximum number of open connections to Kafka. When the maximum is reached, a new connection waits until an open
+/// connection is closed.
 const CONNECTIONS_MAX: usize = 256;
-/// Maximum size of a request body in bytes. The limit is the same as the limit of DynamoDB.
+/// Maximum size of a request body in bytes, which equals the limit of DynamoDB.
 const BODY_BYTES_MAX: usize = 16 << 20;
 
 /// The open ports of `dev`.
@@ -173,7 +173,7 @@ async fn answer_database_request(database: Database, headers: &HeaderMap, body: 
 
 /// Returns true if a `Host` header names this machine.
 ///
-/// A different name may be the domain of a web site that resolves to this machine (DNS rebinding).
+/// A foreign host name may belong to a web site whose domain resolves to this machine (DNS rebinding).
 pub(crate) fn is_this_machine(host: &str) -> bool {
     let name = host.rsplit_once(':').map_or(host, |(name, _port)| name);
     ["127.0.0.1", "localhost", "[::1]"].contains(&name)

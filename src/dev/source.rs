@@ -15,7 +15,7 @@ use crate::telemetry::unix_ms;
 
 /// Maximum number of invalid input lines that are logged.
 const BAD_LINES_LOGGED_MAX: u32 = 10;
-/// The real events that `--replay` plays if `--input` is not given.
+/// The recorded events of January 2013, which `--replay` sends if `--input` is not given.
 const JANUARY: &[u8] = include_bytes!("../../data/city-events-2013-01.ndjson.gz");
 /// Time between two heartbeats of synthetic events.
 const HEARTBEAT_MS: i64 = 60_000;
@@ -54,8 +54,7 @@ impl Sending {
         })
     }
 
-    /// Sends all events. Returns at the end of the source, or when `shutdown` is triggered. The function blocks its
-    /// thread.
+    /// Sends events until the source ends or `shutdown` is triggered. The function blocks the calling thread.
     ///
     /// # Errors
     /// Returns an error if the producer fails or the input cannot be read.

@@ -2,13 +2,13 @@
 
 use crate::core::clock::SteadyMs;
 
-/// Time without progress after which the page explains the wait, in milliseconds.
+/// Time without settled records after which the page shows the reason for the wait, in milliseconds.
 const STILL_MS: i64 = 3_000;
 
 /// The state of all parts of `dev` at one moment.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Snapshot {
-    /// The time of the snapshot, from the monotonic clock.
+    /// The time at which the snapshot was taken, as read from the monotonic clock.
     pub(crate) now_ms: SteadyMs,
     /// True if the broker is stopped.
     pub(crate) broker_stopped: bool,
@@ -23,7 +23,7 @@ pub(crate) struct Snapshot {
     pub(crate) pending: u64,
 }
 
-/// Remembers when the last record was settled.
+/// Tracks the time at which the number of settled records last changed.
 #[derive(Debug, Default)]
 pub(crate) struct WaitTracker {
     settled: u64,

@@ -12,15 +12,15 @@ use crate::core::murmur2::partition_of;
 use crate::dev::bad_events::make_bad_events;
 use crate::dev::waiting::without_details;
 
-/// Duration of a fault. A fault that has not affected any write lasts longer.
+/// Duration of a fault, which is extended if the fault has not affected any write.
 const FAULT: Duration = Duration::from_secs(10);
-/// Maximum additional time of a fault that has not affected any write yet.
+/// Maximum time by which a fault is extended until the fault affects a write.
 const FAULT_EXTRA_MAX: Duration = Duration::from_secs(60);
-/// Time between two updates of the state of a running action.
+/// Time between two updates of the state that the panel shows for a running action.
 const SECOND: Duration = Duration::from_secs(1);
 /// Pause between two attempts to send an event while the embedded broker has no room for records.
 const CREDIT_PAUSE: Duration = Duration::from_millis(5);
-/// The actions of the panel. Each entry has the name of an action and the first state that the panel shows for it.
+/// The actions of the panel: the name of each action, and the state that the panel shows first.
 const ACTIONS: [(&str, &str); 7] = [
     ("kill", "waiting for its successor"),
     ("zombie", "it reads, and its writes are held back"),
@@ -32,7 +32,7 @@ const ACTIONS: [(&str, &str); 7] = [
 ];
 
 impl Panel {
-    /// Starts the action `what`, unless it is already running. Returns false if there is no action with that name.
+    /// Starts the action `what`, unless the action is already running. Returns false if no action has the name `what`.
     pub(super) fn start(&self, what: &str) -> bool {
         let Some((what, state)) = ACTIONS.into_iter().find(|(name, _)| *name == what) else {
             return false;
@@ -175,14 +175,14 @@ impl Panel {
         });
     }
 
-    /// Sends events in addition to the events of the source, and returns the number of sent events. The function blocks
-    /// its thread.
+    /// Sends the given events, independently of the regular source of events, and returns the number of sent events.
+    /// The function blocks the calling thread.
     fn send(&self, events: &[(String, Vec<u8>)]) -> anyhow::Result<usize> {
         let parts = &self.0.parts;
         for (sent, (city, value)) in events.iter().enumerate() {
             let partition = partition_of(city.as_bytes(), parts.partitions);
-            // The source may send an event after this thread has taken credit and before this thread sends its event.
-            // In this case, the credit swaps the sizes of two adjacent records, but the sum of both sizes is correct.
+            // If another thread sends an event of the regular source between `try_take` and `send`, the credit swaps
+            // the sizes of two adjacent records. The sum of both sizes is still correct.
             while !parts.credit.try_take(partition, city.len() + value.len()) {
                 if parts.shutdown.is_triggered() {
                     return Ok(sent);
@@ -216,9 +216,9 @@ impl Panel {
         }
     }
 
-    /// Keeps a fault active for the duration [`FAULT`]. If the fault has not affected a write by then, the function
-    /// waits for a write, but for at most [`FAULT_EXTRA_MAX`]. The limit is necessary because the consumer may have
-    /// nothing to write while the broker is stopped.
+    /// Keeps a fault active for the duration [`FAULT`]. If the fault has not affected any write, the function extends
+    /// the fault until a write is affected, but by at most [`FAULT_EXTRA_MAX`]. Without this limit, the fault could
+    /// last forever while the broker is stopped and the consumer has nothing to write.
     async fn hold_fault(
         &self,
         what: &'static str,
