@@ -7,10 +7,10 @@ use crate::kafka::client::ClientConfigError;
 use crate::store::error::StoreError;
 
 /// Maximum time for a role to drain. After this time, the role no longer waits for a sink that does not answer, and the
-/// process ends. The setting `TimeoutStopSec` in the service units must be longer.
+/// process ends. The setting `TimeoutStopSec` of the systemd units must be longer than `DRAIN_MAX`.
 pub const DRAIN_MAX: Duration = Duration::from_secs(10);
 
-/// The way in which the process ends.
+/// The result of the process, which determines the exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
     /// Exit code 0: the work is done, the role has drained after SIGTERM, or the output pipe was closed.
@@ -31,8 +31,8 @@ impl Exit {
         }
     }
 
-    /// Returns the exit code for an error. The result is [`Exit::Settings`] if the error or one of its sources says
-    /// that the settings are wrong.
+    /// Returns [`Exit::Settings`] if the error or one of its sources says that the settings are wrong, and
+    /// `Exit::Failed` otherwise.
     pub fn of(error: &anyhow::Error) -> Exit {
         let is_wrong_setting = error.chain().any(|error| {
             error.is::<SettingsError>()
@@ -47,7 +47,7 @@ impl Exit {
     }
 }
 
-/// Prints the message of the command-line parser in the same way as a role does, and returns the exit code.
+/// Prints the message of the command-line parser, and returns the exit code.
 ///
 /// If the options contain `--help`, the parser's message is the help text, which is not an error.
 pub(crate) fn print_parser_message(error: &clap::Error) -> Exit {
@@ -60,7 +60,8 @@ pub(crate) fn print_parser_message(error: &clap::Error) -> Exit {
     }
 }
 
-/// A failure with a cause that an operator must repair. Service units do not restart a role after such a failure.
+/// A failure whose cause an operator must repair. The systemd units do not restart a role that ends with a
+/// `SettingsError`.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct SettingsError(pub Failure);

@@ -1,4 +1,4 @@
-//! A failure in the form in which the user reads it: what failed, why it failed, and the remedy.
+//! Describes a failure for the user: what failed, why it failed, and the remedy.
 //!
 //! ```text
 //! citystream: failed to listen on 127.0.0.1:8080 (--listen)
@@ -6,7 +6,7 @@
 //!   > stop the program that listens there, or choose another address; port 0 picks a free one
 //! ```
 //!
-//! The code that detects a failure sets the three parts, which stay separate fields until the failure is printed.
+//! A failure keeps its three parts as separate fields, which are combined only when the failure is printed.
 //! [`crate::remedy`] adds remedies to errors of other crates.
 
 use std::error::Error;
@@ -14,7 +14,7 @@ use std::fmt;
 
 use crate::output::lines;
 
-/// A failure with its parts in separate fields.
+/// The description of a failure, divided into what failed, why it failed, and the remedy.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Failure {
     /// The action that the program could not complete.
@@ -60,11 +60,11 @@ impl Failure {
         }
     }
 
-    /// Returns the lines to print on standard error. If `columns` is given, longer lines are wrapped between words.
+    /// Returns the lines to print on standard error. Lines that are longer than `columns` are wrapped between words.
     pub fn to_lines(&self, columns: Option<usize>) -> String {
         let mut out = lines("citystream: ", &self.what, 2, columns);
         if let Some(why) = &self.why {
-            // A message from another program may have several lines.
+            // The reason may be a message from another program, with several lines.
             for (at, line) in why.lines().enumerate() {
                 let first = if at == 0 { "  because: " } else { "    " };
                 out.push_str(&lines(first, line, 4, columns));
@@ -92,7 +92,7 @@ impl Error for Failure {}
 
 /// Returns the messages of an error and its sources in one line.
 ///
-/// If the line already ends with the message of a source, the function does not repeat that message.
+/// The message of a source is omitted if the line already ends with that message.
 pub fn chain(error: &(dyn Error + 'static)) -> String {
     let mut out = in_one_line(&error.to_string());
     let mut next = error.source();

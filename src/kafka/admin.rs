@@ -1,7 +1,7 @@
 //! Administrative requests: creating, describing and deleting topics, and reading rights and group members.
 //!
-//! This module never changes an existing topic. A different number of partitions would move keys to other partitions.
-//! Also, the operator may have chosen different topic settings on purpose.
+//! This module never changes an existing topic. Changing the number of partitions would move keys to other partitions,
+//! and the operator may have chosen different topic settings on purpose.
 //! [`differences`](crate::kafka::topic_spec::differences) reports the differences between a topic and the topic that
 //! `init-tables` would create.
 //!
@@ -29,7 +29,7 @@ use crate::sys::{self, Members, MembersError, Rights, TopicError, TopicFacts};
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// Timeout for the brokers to carry out a change, such as creating a topic.
 const OPERATION_TIMEOUT: Duration = Duration::from_secs(20);
-/// The value of the replication factor that makes the brokers use their own default.
+/// The replication factor that tells the brokers to use their own default.
 const REPLICATION_BROKERS: i32 = -1;
 /// Timeout of one attempt to reach a broker.
 const REACH_TIMEOUT: Duration = Duration::from_secs(1);
@@ -42,7 +42,7 @@ pub enum AdminError {
     /// The client's settings cannot work with any broker.
     #[error(transparent)]
     Settings(#[from] ClientConfigError),
-    /// The brokers refuse every client that uses these settings.
+    /// The brokers refuse every client with the given settings.
     #[error("{0}")]
     Refused(Refusal),
     /// The client could not get a token for the login.
@@ -125,8 +125,8 @@ impl Admin {
         tokio::task::spawn_blocking(move || reach(&config, timeout)).await?
     }
 
-    /// Gives the client a login token if the login method needs one. librdkafka cannot request the token through a
-    /// callback. Callbacks run only within a poll, and this client is never polled.
+    /// Passes a login token to the client, if the login method requires a token. A callback cannot provide the token,
+    /// because callbacks run only during a poll, and the admin client is never polled.
     async fn log_in(&self) -> Result<(), AdminError> {
         let client = Arc::clone(&self.client);
         let logged_in = tokio::task::spawn_blocking(move || {
@@ -151,7 +151,7 @@ impl Admin {
         Ok(tokio::task::spawn_blocking(move || call(client.inner(), &name)).await?)
     }
 
-    /// Returns this client's rights on a consumer group. The group does not have to exist.
+    /// Returns this client's rights on a consumer group, which does not have to exist.
     ///
     /// # Errors
     /// Returns an error if the client has no token for the login.
@@ -213,7 +213,7 @@ impl Admin {
             .await
     }
 
-    /// Returns true if the cluster has a controller. The controller is the broker that would create `topic`.
+    /// Returns true if the cluster has a controller, which is the broker that would create `topic`.
     ///
     /// # Errors
     /// Returns an error if the client has no token for the login.
@@ -224,13 +224,14 @@ impl Admin {
             .map_or(true, |brokers| brokers.has_controller))
     }
 
-    /// Returns true if the brokers would allow this client to create the topic. The call does not create the topic.
+    /// Returns true if the brokers would allow this client to create the topic. The method itself does not create the
+    /// topic.
     ///
     /// # Errors
     /// Returns an error if the brokers do not answer, have no controller, or would refuse the topic for another reason.
     pub async fn may_create_topic(&self, spec: &TopicSpec) -> Result<bool, AdminError> {
-        // librdkafka sends the request to the controller. Without a controller, librdkafka would wait until the
-        // timeout.
+        // librdkafka sends the request to create a topic to the controller. Without a controller, librdkafka would wait
+        // for the whole timeout.
         if !self.has_controller(&spec.name).await? {
             let topic = spec.name.clone();
             return Err(AdminError::NoController { topic });
@@ -347,7 +348,7 @@ impl Admin {
         }
     }
 
-    /// Returns the members of a consumer group. The group does not have to exist.
+    /// Returns the members of a consumer group, which does not have to exist.
     ///
     /// # Errors
     /// Returns an error if the brokers refuse the request or do not answer.
@@ -377,10 +378,10 @@ fn is_about_settings(code: RDKafkaErrorCode) -> bool {
     )
 }
 
-/// Requests the list of brokers until a broker answers, and returns their number.
+/// Requests the list of brokers until a broker answers, and returns the number of brokers.
 ///
-/// The function uses a separate Kafka client, and polls that client. The callbacks of the separate client provide the
-/// login token, and report why no broker answers.
+/// The function polls a separate Kafka client, whose callbacks provide the login token and report why no broker
+/// answers.
 fn reach(config: &ClientConfig, timeout: Duration) -> Result<usize, AdminError> {
     let context = Context::new(config);
     let errors = context.errors().clone();
@@ -390,7 +391,7 @@ fn reach(config: &ClientConfig, timeout: Duration) -> Result<usize, AdminError> 
     let begin = Instant::now();
     loop {
         while client.poll(REPORT_WAIT).is_some() {}
-        // The answer lists all topics of the cluster and can be large, but the program sends this request only once.
+        // The metadata lists all topics of the cluster and can be large, but the program needs only one answer.
         let reason = match client.fetch_metadata(None, REACH_TIMEOUT) {
             Ok(metadata) => return Ok(metadata.brokers().len()),
             Err(reason) => reason,
