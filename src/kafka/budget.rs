@@ -1,11 +1,12 @@
 //! The memory budget for records that the consumer has read and that are not yet durable.
 //!
-//! The consumer thread takes bytes from the budget for each record. The pipeline returns the bytes when the record is
-//! durable. While more bytes are used than the budget allows, the consumer thread does not read (INV-5).
+//! The consumer thread takes bytes from the budget for each record. The pipeline returns the bytes of a record to the
+//! budget when the record is durable. While more bytes are used than the budget allows, the consumer thread does not
+//! read (INV-5).
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Counts the bytes in use, and compares their number with a maximum.
+/// A memory budget: the maximum number of bytes, and the number of bytes in use.
 #[derive(Debug)]
 pub struct Budget {
     used: AtomicU64,
@@ -21,8 +22,8 @@ impl Budget {
         }
     }
 
-    /// Adds `bytes` to the number of used bytes. The number may exceed the budget by one batch, because the size of a
-    /// batch is known only after the batch was read.
+    /// Adds `bytes` to the number of used bytes. The number of used bytes may exceed the budget by one batch, because
+    /// the size of a batch is unknown before the batch has been read.
     pub fn take(&self, bytes: u64) {
         self.used.fetch_add(bytes, Ordering::Relaxed);
     }
@@ -37,8 +38,8 @@ impl Budget {
         self.used.fetch_sub(bytes, Ordering::Relaxed);
     }
 
-    /// Returns true if at least three quarters of the budget are used. A consumer with so little free memory has paused
-    /// reading or will soon pause.
+    /// Returns true if at least three quarters of the budget are used. A consumer that uses three quarters of its
+    /// budget has paused reading or will soon pause reading.
     pub fn is_tight(&self) -> bool {
         self.used() >= self.max / 4 * 3
     }

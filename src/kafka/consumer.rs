@@ -1,8 +1,8 @@
-//! The consumer thread. Only this thread polls Kafka for events.
+//! The consumer thread. Only the consumer thread polls Kafka for events.
 //!
-//! One OS thread owns one `BaseConsumer`. The thread polls, parses records, and sends them in batches as
-//! [`ConsumerEvent::Records`]. Apart from the poll, no step of the consumer thread may wait long. A member that stops
-//! polling loses its partitions after `max.poll.interval.ms`
+//! One OS thread owns one `BaseConsumer`. The consumer thread polls Kafka, parses the records, and sends the records in
+//! batches as [`ConsumerEvent::Records`]. No step of the consumer thread except the poll may block for long. A member
+//! that stops polling loses its partitions after `max.poll.interval.ms`
 //! (<https://github.com/confluentinc/librdkafka/blob/v2.12.1/CONFIGURATION.md>).
 //!
 //! - `rebalance` handles the callbacks of a rebalance. librdkafka calls these callbacks from within a poll.
@@ -11,9 +11,9 @@
 //! A newly assigned partition is paused. The consumer thread drops the records of a paused partition until
 //! [`Consumer::begin`] sets the offset to start from.
 //!
-//! When the memory budget is exceeded, the consumer thread waits briefly. If the budget is still exceeded after this
-//! wait, the thread pauses its partitions and continues to poll. Memory therefore stays bounded and the member stays in
-//! the group, even if DynamoDB does not answer (INV-5).
+//! When the memory budget is exceeded, the consumer thread waits briefly. If the budget is still exceeded after the
+//! short wait, the thread pauses its partitions and continues to poll. Even if DynamoDB does not answer, memory stays
+//! bounded and the member stays in the group (INV-5).
 //!
 //! Two alternatives were rejected. A queue for each partition (`split_partition_queue`) would need a thread or a
 //! poll for each partition. A blocking commit would stop the polls of the consumer thread while the coordinator
@@ -60,7 +60,7 @@ pub enum ConsumerEvent {
         /// True if another member may already own the partitions. Kafka refuses commits for partitions that another
         /// member owns.
         lost: bool,
-        /// The channel that carries the restart points to the thread after the partitions have drained.
+        /// The channel through which the consumer thread receives the restart points after the partitions have drained.
         answer: mpsc::Sender<Vec<CommitPart>>,
     },
     /// Records of one or more partitions. The records of each partition are in log order.
@@ -71,8 +71,8 @@ pub enum ConsumerEvent {
         partition: i32,
         /// The assignment under which the partition was read.
         assignment: u64,
-        /// The offset at which reading continues. The offsets directly before this offset may belong to control records
-        /// or to records of aborted transactions.
+        /// The offset at which reading continues. Control records or records of aborted transactions may occupy the
+        /// offsets directly before `at`.
         at: Offset,
     },
     /// In at least one partition, the read position is outside the range of the log.
@@ -219,9 +219,9 @@ impl Consumer {
             client, commands, ..
         } = self;
         // Dropping the last handle closes the Kafka client, and closing the client waits for the answer to the last
-        // revoke. The caller of this function sends this answer, so the caller must not be blocked by dropping the last
-        // handle. The function therefore drops its own handle before it sends the command to end the thread. The
-        // consumer thread or an inquiry then drops the last handle.
+        // revoke. The caller of `close` sends the answer to the last revoke, so `close` must not wait for this answer.
+        // To avoid dropping the last handle, `close` drops its own handle before it sends the command that ends the
+        // consumer thread. The consumer thread or an [`Inquiry`] drops the last handle later.
         drop(client);
         if commands.send(PollerCommand::Close).is_err() {
             tracing::debug!("the consumer thread has ended");

@@ -1,7 +1,7 @@
 //! Uses the consumer's connections to send requests about the group and the log, and to commit restart points.
 //!
 //! All requests block, so callers run them on a thread for blocking tasks. An [`Inquiry`] keeps the Kafka client alive.
-//! The member leaves the group when the last inquiry is dropped.
+//! The member leaves the consumer group only after the last [`Inquiry`] has been dropped.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -172,6 +172,7 @@ pub(super) fn commit(
             sys::set_commit_epoch(&mut list, topic, part.partition, epoch);
         }
     }
-    // The function commits an explicit list of offsets, because a commit of all stored offsets would lose the metadata.
+    // The list contains each partition's offset and metadata. A commit of librdkafka's stored offsets would not contain
+    // the metadata.
     client.commit(&list, mode)
 }

@@ -1,8 +1,8 @@
 //! The loop of the consumer thread.
 //!
 //! Each iteration of the loop carries out commands, starts partitions, pauses or resumes reading depending on the
-//! memory budget, and polls a batch. The rebalance callbacks ([`GroupContext`]) run within the poll. No step of the
-//! loop may block for long, because a group member that stops polling loses its partitions.
+//! memory budget, and polls a batch. The rebalance callbacks ([`GroupContext`]) run during a poll. No step of the loop
+//! may block for long, because a group member that stops polling loses its partitions.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -28,15 +28,16 @@ use crate::telemetry::steady_ms;
 /// Maximum number of records in one batch. Larger batches cost less to send to the shell, and smaller batches have a
 /// lower latency.
 const BATCH_RECORDS_MAX: usize = 500;
-/// Maximum wait of a poll when no partition waits to start.
+/// Maximum time that a poll waits for a record while no partition is waiting to start.
 const POLL_IDLE: Duration = Duration::from_millis(50);
-/// Maximum wait of a poll while a partition waits to start.
+/// Maximum time that a poll waits for a record while a partition is waiting to start.
 const POLL_BEGINNING: Duration = Duration::from_millis(2);
-/// Maximum time that the thread waits for free memory before it pauses its partitions. A pause discards records that
-/// were already fetched. The wait avoids pauses while DynamoDB is only a little slower than Kafka.
+/// Maximum time that the thread waits for free memory before it pauses its partitions. Pausing a partition discards
+/// records that the client has already fetched. If DynamoDB is only a little slower than Kafka, a short wait for free
+/// memory avoids the pause.
 const PRESSURE_WAIT: Duration = Duration::from_millis(200);
-/// Estimated memory that a record needs in addition to its value. The estimate covers the event, two puts, the entries
-/// in two rows, and a share of a request body.
+/// Estimated memory that a record needs in addition to its value. The estimate covers the parsed event, two DynamoDB
+/// put requests, the record's entries in two rows, and a share of a request body.
 const RECORD_OVERHEAD_BYTES: usize = 700;
 /// Maximum wait for a seek. A seek involves no broker, because librdkafka's own thread carries it out.
 const SEEK_TIMEOUT: Duration = Duration::from_secs(2);
@@ -127,7 +128,7 @@ impl Poller {
                 Some(Err(error)) => self.process_error(error),
                 None => break,
             }
-            // A batch contains only records that have already arrived. The loop does not wait to fill the batch.
+            // A batch contains only records that have already arrived, so only the first poll of a batch waits.
             wait = Duration::ZERO;
         }
         self.send_batch();
@@ -153,9 +154,10 @@ impl Poller {
             Timestamp::NotAvailable => (None, 0),
         };
         let value = message.payload_len();
-        // While a record's items are sent, copies of its value are in the request body for the raw row, and perhaps in
-        // the body for the alert row. The memory estimate for a record is therefore at least three times the size of
-        // its value. Request bodies have many different sizes, so the allocator cannot immediately reuse their memory.
+        // While a record is being written to DynamoDB, the request body for the raw row contains a copy of the record's
+        // value. The request body for the alert row may contain another copy of the value. The allocator cannot
+        // immediately reuse the memory of freed request bodies, because request bodies have many different sizes. The
+        // estimated overhead of a record is therefore at least three times the size of its value.
         let overhead = RECORD_OVERHEAD_BYTES.max(value * 3);
         let content = content(message);
         let bytes = value + message.key_len() + overhead + header_bytes(&content);
@@ -231,8 +233,8 @@ impl Poller {
     }
 
     fn process_fatal_error(&self, code: RDKafkaErrorCode) {
-        // The error that the poll returns says only that a fatal error has occurred. The cause must be requested from
-        // the client.
+        // The error that the poll returns says only that a fatal error has occurred. The client's function
+        // `fatal_error` returns the cause of the fatal error.
         let fatal = self.client.client().fatal_error();
         let cause = fatal.as_ref().map_or(code, |(code, _)| *code);
         if membership::remedy(cause).is_some() {
@@ -263,15 +265,15 @@ impl Poller {
         }
     }
 
-    /// Starts the partitions that wait to start. If a partition cannot start now, the next iteration of the loop tries
-    /// again.
+    /// Starts reading the partitions that are waiting to start. If a partition cannot start now, the next iteration of
+    /// the loop tries again.
     fn begin_partitions(&mut self) {
         let waiting = std::mem::take(&mut self.beginning);
         for (partition, (assignment, next)) in waiting {
             match self.seek_and_resume(partition, next) {
-                // The partition may become active only after the seek. If the partition became active earlier, a record
-                // that was fetched before the seek could arrive first. The offset of such an early record would differ
-                // from `next`, and the difference would look like a gap.
+                // The partition becomes active only after the seek, because a record that was fetched before the seek
+                // may still arrive. The offset of a record from before the seek would differ from `next`, and the
+                // difference would look like a gap.
                 Ok(()) => {
                     let context = self.client.context();
                     context.epochs().entry(partition).or_default().begin(next);
@@ -283,7 +285,7 @@ impl Poller {
                 }
             }
         }
-        // A waiting partition that was revoked in the meantime can never start, so it is removed.
+        // If a waiting partition has been revoked, it can never start, so it is removed from `beginning`.
         if !self.beginning.is_empty()
             && let Ok(assigned) = self.client.assignment()
         {
@@ -312,7 +314,7 @@ impl Poller {
     }
 
     /// Waits briefly for free memory, and then pauses reading if the memory budget is still exceeded. Resumes reading
-    /// when a quarter of the budget is free.
+    /// when more than a quarter of the memory budget is free.
     ///
     /// Pausing keeps INV-5: memory stays bounded, and polling continues. A longer wait cannot replace the pause,
     /// because the group would remove a member that does not poll.

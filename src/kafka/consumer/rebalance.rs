@@ -1,8 +1,9 @@
-//! The librdkafka callbacks of the consumer's client. The most important callbacks handle a rebalance.
+//! The callbacks that librdkafka calls for the consumer's client, in particular during a rebalance of the consumer
+//! group.
 //!
-//! librdkafka calls the callbacks on the polling thread. The group uses the cooperative protocol. An assign or a revoke
-//! therefore names only the partitions that are added or removed. The consumer continues to read all other partitions.
-//! Sources:
+//! librdkafka calls the callbacks on the polling thread. The group uses the cooperative protocol, so an assignment
+//! names only the added partitions, and a revocation names only the removed partitions. The consumer continues to read
+//! all other partitions. Sources:
 //!
 //! - The protocol is KIP-429,
 //!   <https://cwiki.apache.org/confluence/display/KAFKA/KIP-429%3A+Kafka+Consumer+Incremental+Rebalance+Protocol>.
@@ -41,7 +42,8 @@ pub(crate) struct GroupContext {
     base: Context,
     topic: String,
     events: UnboundedSender<ConsumerEvent>,
-    /// The partitions that are being read, each with its assignment. The poller drops records of all other partitions.
+    /// The partitions that are being read, each with its assignment. The poller drops the records of partitions that
+    /// are not in `active`.
     active: Mutex<BTreeMap<i32, u64>>,
     /// The leader epochs of the last records of each partition. A commit on revoke needs them, although the partition is
     /// no longer active.
@@ -103,12 +105,13 @@ impl GroupContext {
         list: &mut TopicPartitionList,
     ) {
         // 1. Assign the partitions at a numeric offset. Without an offset, librdkafka would start at the group's
-        // commit, but the group's commit may be invalid. Only the program's start rule decides whether the commit is
-        // valid (INV-3). A logical offset such as "end" could skip records. librdkafka asks the broker for the numeric
-        // value of a logical offset. If the broker's answer arrives after a later seek, librdkafka 2.12 asks the broker
-        // again half a second later. After the second answer, librdkafka jumps to the end of the log and skips all
-        // records in between (`rd_kafka_toppar_handle_Offset` in rdkafka_partition.c). A test in `consumer/tests.rs`
-        // reproduces the jump to the end.
+        // commit, but the group's commit may be invalid. Only the program, and not librdkafka, can check whether the
+        // group's commit is valid (INV-3). A logical offset such as "end" could make librdkafka skip records. For a
+        // logical offset, librdkafka requests the numeric offset from the broker. If the broker's answer arrives after
+        // a seek, librdkafka 2.12 repeats the request half a second later. The answer to the repeated request makes
+        // librdkafka jump to the end of the log, so all records before the end are skipped
+        // (`rd_kafka_toppar_handle_Offset` in rdkafka_partition.c). A test in `consumer/tests.rs` fails if librdkafka
+        // jumps to the end of the log after a seek.
         //
         // 2. Pause the partitions, so that the client fetches nothing from offset 0.
         let result = list
@@ -118,8 +121,8 @@ impl GroupContext {
         if let Err(error) = result {
             tracing::warn!(%error, "failed to apply an assignment");
         }
-        // 3. Drop records that were fetched under an earlier assignment. Such records may be before the restart point
-        // of the new assignment.
+        // 3. Drop records that were fetched under an earlier assignment, because their offsets may be before the
+        // restart point of the new assignment.
         let partitions = self.deactivate(list);
         // 4. Report the assignment. The shell, and not the consumer thread, locates the restart points, because
         // locating them may block.
@@ -149,15 +152,15 @@ impl GroupContext {
             lost,
             answer,
         });
-        // 2. Wait until the partitions have drained. The wait has a limit, because all other members of the group wait
-        // for this member.
+        // 2. Wait until the partitions have drained, but at most for the time `drain_max`, because all other members of
+        // the group wait for this member.
         if !lost
             && let Ok(parts) = drained.recv_timeout(self.drain_max)
             && !parts.is_empty()
         {
             // 3. Commit the partitions' boundaries (INV-1) before giving the partitions up, so that the next owner
             // starts at these boundaries. The client sends the commit request before the next JoinGroup request, on the
-            // same connection. A synchronous commit was rejected, because waiting for the answer here could delay the
+            // same connection. The commit is asynchronous, because waiting for the coordinator's answer could delay the
             // whole group.
             if let Err(error) = commit(client, &self.topic, &parts, CommitMode::Async) {
                 tracing::warn!(%error, "failed to commit on revoke");
@@ -181,8 +184,8 @@ impl ClientContext for GroupContext {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        // The callback ignores the error about a missing topic. The poll also returns this error, and the poller
-        // reports it.
+        // The callback ignores an error about a missing topic, because the poll returns the same error to the poller,
+        // which reports the error.
         if !is_topic_missing(&error) {
             self.base.error(error, reason);
         }

@@ -125,7 +125,7 @@ async fn the_end_of_a_log_comes_with_its_offset() {
     assert_eq!(bed.end().await, Offset(5));
 }
 
-/// A rejected record is kept completely in memory, including its headers.
+/// A rejected record stays in memory as a whole, including its headers.
 #[tokio::test]
 async fn headers_of_rejected_records_count_towards_the_budget() {
     let mut bed = Bed::new();
@@ -149,14 +149,14 @@ async fn headers_of_rejected_records_count_towards_the_budget() {
 
 /// Time that the slow mock broker takes for each answer.
 const SLOW_RTT: Duration = Duration::from_millis(300);
-/// Number of records to read from the slow broker, each with its own request. Reading all ten records takes longer than
-/// two requests for the log's end and librdkafka's pause of 500 ms between these requests.
+/// Number of records to read from the slow mock broker, which returns one record per request. Reading all records takes
+/// longer than two requests for the end of the log, including a pause of 500 ms between the requests.
 const RECORDS: usize = 10;
 
 /// If a partition is assigned at a logical offset, librdkafka asks the broker for the end of the log. If a seek happens
-/// before the broker answers, librdkafka 2.12 considers the answer outdated and asks again half a second later. After
-/// the second answer, librdkafka jumps to the end of the log and skips all records in between
-/// (`rd_kafka_toppar_handle_Offset` in rdkafka_partition.c).
+/// before the broker answers, librdkafka 2.12 considers the answer outdated and asks again half a second later. The
+/// answer to the repeated request makes librdkafka jump to the end of the log, so all records before the end are
+/// skipped (`rd_kafka_toppar_handle_Offset` in rdkafka_partition.c).
 #[tokio::test]
 async fn an_answer_about_the_end_of_the_log_that_crosses_a_seek_skips_nothing() {
     let broker = MockCluster::new(1).expect("a broker");
@@ -169,7 +169,7 @@ async fn an_answer_about_the_end_of_the_log_that_crosses_a_seek_skips_nothing() 
     let mut bed = Bed::on(broker, &[("fetch.message.max.bytes", "1")]);
     bed.until(|event| matches!(event, ConsumerEvent::Assigned(_)).then_some(()))
         .await;
-    // At the assignment, librdkafka sent a request for the log's end, and the answer is still on its way.
+    // If librdkafka requested the end of the log during the assignment, the broker's answer has not arrived yet.
     tokio::time::sleep(SLOW_RTT / 3).await;
     bed.consumer.begin(0, 1, Offset(0));
     let mut offsets = Vec::new();
