@@ -17,7 +17,8 @@ use crate::kafka::iam::{self, IamError};
 use crate::settings::{KafkaArgs, KafkaAuth, nearest, warn_if_others_can_read};
 use crate::sys;
 
-/// The reason why a setting of the Kafka client cannot be used. The program then exits with code 2.
+/// The reason why a setting of the Kafka client cannot be used. If a setting cannot be used, the program exits with
+/// code 2.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientConfigError {
     /// The login mechanism needs an option that is not set.
@@ -52,7 +53,7 @@ pub enum ClientConfigError {
         /// The option that has no effect.
         option: &'static str,
     },
-    /// A certificate or a key cannot be used.
+    /// A TLS certificate or a private key cannot be used.
     #[error("{option} cannot be used: {reason}")]
     Unusable {
         /// The name of the option, or of librdkafka's property.
@@ -125,8 +126,8 @@ pub fn client_config(args: &KafkaArgs, role: &str) -> Result<ClientConfig, Clien
         .set("bootstrap.servers", &args.brokers)
         .set("client.id", format!("citystream-{role}"))
         .set("socket.keepalive.enable", "true");
-    // With the value "probe", librdkafka finds the certificate authorities of this host. Without "probe", the
-    // statically linked OpenSSL would search the folder that was configured when OpenSSL was built.
+    // The value "probe" makes librdkafka search for the certificate authorities of this host. Without "probe", the
+    // statically linked OpenSSL would use a folder that was chosen when OpenSSL was built.
     match &args.kafka_ca_file {
         Some(path) => set_file(&mut config, "ssl.ca.location", "--kafka-ca-file", path)?,
         None => {
@@ -149,8 +150,8 @@ pub fn client_config(args: &KafkaArgs, role: &str) -> Result<ClientConfig, Clien
             config.set("ssl.key.password", password);
         }
     }
-    // Without an explicit log level, the rdkafka crate uses the level of the `log` crate. In this program, the level of
-    // the `log` crate is off.
+    // Without an explicit log level, the rdkafka crate uses the maximum level of the `log` crate. This program installs
+    // no logger for the `log` crate, so the maximum level is `Off`.
     let debug = args
         .kafka_properties
         .iter()
@@ -230,8 +231,8 @@ fn set_login(config: &mut ClientConfig, args: &KafkaArgs) -> Result<(), ClientCo
     Ok(())
 }
 
-/// Makes librdkafka load the certificates and keys, so that unusable files are reported. librdkafka loads these files
-/// when it creates a client, so this function creates a client without brokers.
+/// Makes librdkafka load the certificates and keys, so that unusable files are reported. The function creates a client
+/// without brokers, because librdkafka loads the files only when it creates a client.
 fn check_files(config: &ClientConfig) -> Result<(), ClientConfigError> {
     let mut config = config.clone();
     config.remove("bootstrap.servers");
@@ -296,8 +297,8 @@ pub fn check_properties(config: &ClientConfig) -> Result<(), ClientConfigError> 
     }
 }
 
-/// Returns the existing property whose name is most similar to `name`. If librdkafka's message `reason` does not report
-/// an unknown property, returns `None`.
+/// Returns the existing property whose name is most similar to `name`. Returns `None` if `reason`, a message from
+/// librdkafka, does not report an unknown property.
 fn nearest_property(name: &str, reason: &str) -> Option<String> {
     if !reason.contains("No such") {
         return None;
@@ -353,8 +354,8 @@ pub(crate) fn configure_member(config: &mut ClientConfig, group: &str) {
 }
 
 /// Sets the options of a client that reads assigned partitions and commits no offsets. The client skips records of
-/// aborted transactions, and gets an event at the end of each partition. librdkafka requires a group name (`group`),
-/// although the client joins no group.
+/// aborted transactions, and gets an event at the end of each partition. The client joins no group, but librdkafka
+/// still requires a group name (`group`).
 pub(crate) fn configure_scan(config: &mut ClientConfig, group: &str) {
     config
         .set("group.id", group)

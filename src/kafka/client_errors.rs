@@ -1,7 +1,7 @@
 //! Filters librdkafka's log lines and errors, and remembers why brokers refuse a client.
 //!
-//! librdkafka reports each lost connection as an error many times, although librdkafka reconnects on its own.
-//! [`ClientErrors`] filters these reports:
+//! librdkafka reports each lost connection many times as an error, although it reconnects automatically.
+//! [`ClientErrors`] filters the reports from librdkafka:
 //!
 //! | report | written as |
 //! |---|---|
@@ -9,8 +9,8 @@
 //! | no broker can be reached | warning, at most every 30 s; error once it has lasted 30 s |
 //! | brokers refuse the client ([`Refusal`]) | error at once, with the option to check; again at most every 30 s |
 //!
-//! If a refusal lasts, a one-shot command gives up ([`ClientErrors::lasting_refusal`]). A service logs the refusal and
-//! keeps trying.
+//! A one-shot command gives up if the brokers keep refusing the client ([`ClientErrors::lasting_refusal`]). A service
+//! logs a broker's refusal and keeps trying to connect.
 //!
 //! [`ClientErrors::token`] provides the token for clients that log in with MSK IAM.
 
@@ -27,11 +27,11 @@ use crate::kafka::refusal::{Cause, Refusal, examine_certificate, parse_refusal};
 /// Time between two log lines about the same outage or refusal. An outage that lasts longer than 30 s is logged as an
 /// error.
 const OUTAGE_LINE_EVERY: Duration = Duration::from_secs(30);
-/// An outage or a refusal is considered over if librdkafka reports no failure for this time. librdkafka reconnects at
-/// least every ten seconds, and reports the same failure every thirty seconds.
+/// An outage or a refusal is considered over if librdkafka reports no failure for this time. While connections fail,
+/// librdkafka tries to reconnect at least every ten seconds, and reports the same failure every thirty seconds.
 const OUTAGE_OVER_AFTER: Duration = Duration::from_secs(60);
-/// Minimum duration of a refusal after which a command gives up. A shorter refusal may be temporary, because a broker
-/// that is starting may also refuse logins.
+/// Minimum duration of a refusal after which a command gives up. A broker that is starting may refuse logins for a
+/// short time.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(4);
 /// Minimum duration of a refusal after which a command gives up, if the cause of the refusal is not certain.
 const GIVE_UP_AFTER_UNCERTAIN: Duration = Duration::from_secs(6);
@@ -72,7 +72,7 @@ fn loudness_of(level: RDKafkaLogLevel, facility: &str, message: &str) -> Loudnes
     }
 }
 
-/// The time span of one outage or one refusal. librdkafka reports the same outage or refusal many times.
+/// The time span of one outage or one refusal, which librdkafka reports many times.
 #[derive(Clone, Copy, Debug)]
 struct Episode {
     began: Instant,
@@ -81,8 +81,8 @@ struct Episode {
 }
 
 impl Episode {
-    /// Returns an episode that begins with a report at the time `now`. The first report of an episode is logged at
-    /// once.
+    /// Returns an episode that begins with a report at the time `now`. The first report of an outage or a refusal is
+    /// logged at once.
     fn begin(now: Instant) -> Episode {
         Episode {
             began: now,
@@ -107,7 +107,7 @@ impl Episode {
 }
 
 /// Adds a report to an outage and returns the level at which to log the report. The first log line of an outage is a
-/// warning. All later log lines are errors, because the outage has then lasted at least [`OUTAGE_LINE_EVERY`].
+/// warning. Every later log line is an error, because by then the outage has lasted at least [`OUTAGE_LINE_EVERY`].
 fn report_outage(outage: &mut Option<Episode>, now: Instant) -> Loudness {
     match outage {
         Some(episode) if !episode.is_over(now) => {
@@ -124,7 +124,8 @@ fn report_outage(outage: &mut Option<Episode>, now: Instant) -> Loudness {
     }
 }
 
-/// Logs librdkafka's reports about one client, and remembers the last refusal. All clones of a value share its state.
+/// Logs librdkafka's reports about one client, and remembers the last refusal. All clones of a [`ClientErrors`] share
+/// the same state.
 #[derive(Clone, Debug)]
 pub struct ClientErrors(Arc<ErrorState>);
 
@@ -145,8 +146,8 @@ struct KnownRefusal {
 }
 
 impl ClientErrors {
-    /// Returns the error handler of a client that is created with `config`. If the client logs in with MSK IAM, the
-    /// function also starts the thread that signs tokens.
+    /// Returns the error handler of a client that is created with `config`. If `config` selects a login with MSK IAM,
+    /// the function also starts the thread that signs the login tokens.
     pub fn new(config: &ClientConfig) -> ClientErrors {
         let authorities = config
             .get("ssl.ca.location")
@@ -164,8 +165,8 @@ impl ClientErrors {
 
     /// Handles a log line of librdkafka. `ClientContext::log` calls this function.
     pub fn report_line(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
-        // If a broker refuses the client by closing the connection, librdkafka writes only a log line. Every other
-        // refusal also appears as an error from librdkafka.
+        // If a broker refuses the client by closing the connection, librdkafka writes a log line but reports no error.
+        // For a refusal of any other kind, librdkafka also reports an error.
         if matches!(facility, "FAIL" | "SSL")
             && let Some(refusal) = parse_refusal(text)
         {
@@ -219,13 +220,13 @@ impl ClientErrors {
             .map(|known| known.refusal.clone())
     }
 
-    /// Removes the last refusal, because a broker has answered.
+    /// Forgets the last refusal, which no longer applies after a broker has answered.
     pub fn clear_refusal(&self) {
         *self.lock_refused() = None;
     }
 
-    /// Returns the current refusal if it has lasted so long that further waiting would not help. Callers use this
-    /// function only for clients that have not reached any broker yet.
+    /// Returns the current refusal if the brokers have refused the client for so long that waiting is unlikely to help.
+    /// This function is meant for clients that have not reached any broker yet.
     pub fn lasting_refusal(&self) -> Option<Refusal> {
         let known = self.lock_refused();
         let known = known.as_ref()?;
@@ -276,8 +277,8 @@ impl ClientErrors {
         }
         let mut episode = Episode::begin(now);
         if let Some(other) = known {
-            // A refusal with a different cause does not restart the wait, so [`ClientErrors::lasting_refusal`] still
-            // reports the refusal in time.
+            // If the cause of a refusal changes, the new refusal keeps the start time of the old refusal. A one-shot
+            // command therefore does not wait longer before it gives up.
             episode.began = other.episode.began;
         }
         *slot = Some(KnownRefusal {
@@ -290,7 +291,7 @@ impl ClientErrors {
             return;
         }
         // Examining the certificate requires a connection to the broker. The polling thread, which runs this callback,
-        // must not wait for a connection. The examination therefore runs on a separate thread.
+        // must not wait for a connection, so a separate thread examines the certificate.
         let this = self.clone();
         std::thread::spawn(move || {
             let detail = examine_certificate(&refusal.broker, this.0.authorities.as_deref());

@@ -11,11 +11,11 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use crate::core::event::Offset;
 use crate::kafka::client_errors::ClientErrors;
 
-/// Passes log lines and errors to [`ClientErrors`]. When a partition was read to its end, also remembers the end
-/// offset.
+/// Passes log lines and errors to [`ClientErrors`]. The context also remembers the end offset when a partition has been
+/// read to its end.
 ///
-/// If a poll reaches the end of a partition, the poll returns an error that does not contain the end offset. librdkafka
-/// passes the offset only to the error callback, which runs within the same poll.
+/// If a poll reaches the end of a partition, the poll returns an error that does not contain the end offset. The error
+/// callback, which runs during the same poll, receives the end offset.
 #[derive(Debug)]
 pub(crate) struct Context {
     errors: ClientErrors,
@@ -31,7 +31,7 @@ impl Context {
         }
     }
 
-    /// Returns the error handler of this client.
+    /// Returns the error handler of the client.
     pub(crate) fn errors(&self) -> &ClientErrors {
         &self.errors
     }
@@ -57,8 +57,7 @@ impl ClientContext for Context {
             Some(RDKafkaErrorCode::PartitionEOF) => {
                 *self.end_of_log.lock().expect("no panic holds the lock") = end_of_log(reason);
             }
-            // The callback ignores offset errors. The poll also returns these errors, and the code that polls handles
-            // them.
+            // The callback ignores offset errors, because the poll returns the same errors to its caller.
             Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => {}
             _ => self.errors.report_error(&error, reason),
         }
@@ -78,10 +77,11 @@ impl ConsumerContext for Context {}
 
 /// Returns the offset in librdkafka's message about the end of a partition.
 ///
-/// All records before the returned offset have been delivered. The last fetch found no record at or after this offset.
-/// No function of librdkafka returns the offset at which the last fetch found the end of the log. The client's read
-/// position can be smaller than the log's end, because it is only the offset after the last delivered record. The log
-/// end that brokers report on request may come from another moment or from another replica.
+/// The client has delivered all records before the returned offset. The last fetch found no record at or after the
+/// returned offset. No function of librdkafka returns the offset at which the last fetch found the end of the log. The
+/// client's read position may be before the end of the log, because the read position is only the offset after the last
+/// delivered record. A request to a broker for the end of the log could return the end at a later moment or on another
+/// replica.
 pub(crate) fn end_of_log(reason: &str) -> Option<Offset> {
     let (_, rest) = reason.split_once("end of partition at offset ")?;
     let digits = rest.split(' ').next()?;

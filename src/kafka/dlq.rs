@@ -2,7 +2,8 @@
 //!
 //! The sender sends each dead letter repeatedly until Kafka acknowledges it. If the added headers make a record too
 //! large, the sender omits the record's value. If the record is still too large without its value, the sender omits its
-//! key and its own headers as well. A rejected record that is too large can therefore never block its partition.
+//! key and its own headers as well. A rejected record therefore never blocks its partition, even if the record is too
+//! large.
 
 use std::time::Duration;
 
@@ -19,8 +20,8 @@ use crate::kafka::context::Context;
 /// Maximum size of a message in the dead-letter topic, in bytes. Two MiB are enough for the largest record and the
 /// added headers.
 pub const DLQ_MESSAGE_BYTES_MAX: usize = 2 << 20;
-/// Maximum number of characters in the header `detail`. The limit is necessary because the parser's message may quote
-/// the record.
+/// Maximum number of characters in the header `detail`. The length is limited, because the parser's error message in
+/// this header may quote the whole record.
 const DETAIL_CHARS_MAX: usize = 1_000;
 /// Timeout of one attempt to send a dead letter, in milliseconds.
 const DELIVERY_TIMEOUT_MS: &str = "30000";
@@ -54,14 +55,15 @@ impl DeadLetters {
         let mut config = config.clone();
         config
             // A dead letter may be written twice, so readers identify a dead letter by the partition and offset of the
-            // original record. An idempotent producer was rejected, because it fails permanently when a broker has lost
-            // its state. After such a failure, the partition of the rejected record would wait forever.
+            // original record. Idempotence is disabled, because an idempotent producer fails permanently when a broker
+            // has lost the producer's state. If the producer failed permanently, the partition of a rejected record
+            // would wait forever.
             .set("enable.idempotence", "false")
             .set("acks", "all")
             .set("linger.ms", "5")
             .set("message.max.bytes", DLQ_MESSAGE_BYTES_MAX.to_string())
             .set("delivery.timeout.ms", DELIVERY_TIMEOUT_MS)
-            // The size limit of the queue bounds the memory when a log contains many bad records.
+            // The limit on the queue size bounds the memory use when a log contains many invalid records.
             .set("queue.buffering.max.kbytes", "16384");
         Ok(DeadLetters {
             producer: config.create_with_context(Context::new(&config))?,
@@ -163,8 +165,8 @@ mod tests {
     use rdkafka::message::Headers as _;
     use rdkafka::mocking::MockCluster;
 
-    /// The headers that [`DeadLetters`] adds. The last two headers are added only if the dead letter omits the record's
-    /// value.
+    /// The headers that [`DeadLetters`] adds. The headers `truncated` and `sha256` are added only if the dead letter
+    /// omits the record's value.
     const ADDED: [&str; 9] = [
         "reason",
         "detail",

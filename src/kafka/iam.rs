@@ -2,13 +2,13 @@
 //!
 //! A token is a presigned URL (Signature Version 4) for the action `kafka-cluster:Connect` on
 //! `https://kafka.<region>.amazonaws.com/`. The presigned URL is encoded as URL-safe base64 without padding. AWS's own
-//! clients create the same tokens. A test compares the tokens of this module with the tokens of two AWS clients. A
-//! token is valid for 15 minutes, or until the credentials expire if they expire earlier. librdkafka requests the next
-//! token after four fifths of a token's validity.
+//! clients create tokens in the same format. A test compares the tokens of this module with the tokens of two AWS
+//! clients. A token is valid for at most 15 minutes, and never longer than the AWS credentials. After four fifths of a
+//! token's validity, librdkafka requests the next token.
 //!
 //! librdkafka requests tokens on threads outside the async runtime. A [`Signer`] therefore has its own thread with a
-//! small async runtime, in which AWS's library finds the credentials. The signer requests credentials for each token.
-//! If a request for credentials fails, the signer uses the previous credentials while they are valid.
+//! small async runtime, in which the AWS SDK finds the credentials. The signer requests credentials for each token. If
+//! a request for credentials fails, the signer uses the previous credentials while they are valid.
 
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -29,8 +29,8 @@ use crate::failure::{Failure, chain};
 
 /// Maximum validity of a token. MSK rejects tokens that are valid for more than 15 minutes.
 const TOKEN_LIFE: Duration = Duration::from_secs(900);
-/// Maximum wait for credentials. The wait must be short because the polling thread also waits, and the group removes a
-/// member that has not polled for five minutes. The instance metadata service answers within milliseconds.
+/// Maximum wait for credentials. The polling thread waits for the credentials too, and the group removes a member that
+/// has not polled for five minutes. The instance metadata service answers within milliseconds.
 const CREDENTIALS_WAIT: Duration = Duration::from_secs(8);
 /// Minimum remaining validity of the AWS credentials. Credentials that expire sooner are not used, because the login
 /// itself takes time.
@@ -51,10 +51,10 @@ pub enum IamError {
     /// The AWS profile uses a login that this program does not support.
     #[error("{0}")]
     Profile(Failure),
-    /// AWS's library found no credentials, or did not find them in time.
+    /// The AWS SDK found no credentials, or did not find any in time.
     #[error("no AWS credentials: {reason}")]
     NoCredentials {
-        /// The message from AWS's library.
+        /// The message from the AWS SDK.
         reason: String,
     },
     /// The credentials have expired, or will expire within seconds.
@@ -100,7 +100,7 @@ impl std::fmt::Debug for Token {
     }
 }
 
-/// Creates tokens from the credentials that AWS's library finds.
+/// Creates tokens from the credentials that the AWS SDK finds.
 #[derive(Debug)]
 pub struct Signer {
     requests: mpsc::Sender<mpsc::Sender<Result<Token, IamError>>>,
@@ -186,8 +186,8 @@ async fn provider(region: &str) -> Option<SharedCredentialsProvider> {
         .credentials_provider()
 }
 
-/// Requests credentials and signs a token with them. If the request fails, the function uses the previous credentials,
-/// which `last` holds.
+/// Requests credentials and signs a token with them. If the request for credentials fails, the function signs the token
+/// with the previous credentials in `last`.
 async fn next_token(
     region: &str,
     provider: Option<&SharedCredentialsProvider>,
@@ -311,8 +311,8 @@ mod tests {
         String::from_utf8(bytes.unwrap()).unwrap()
     }
 
-    /// Returns the parameters of a URL in sorted order, without the user agent. The order of the parameters has no
-    /// meaning, so the test compares them in sorted order.
+    /// Returns the query parameters of a URL in sorted order, without the parameter `User-Agent`. The order of query
+    /// parameters has no meaning, so the tests compare sorted parameters.
     fn query(url: &str) -> Vec<&str> {
         let mut pairs: Vec<&str> = url.split(['?', '&']).collect();
         pairs.retain(|pair| !pair.starts_with("User-Agent="));

@@ -12,8 +12,7 @@ pub(crate) struct LogLimit {
 }
 
 impl LogLimit {
-    /// Returns true if the log line may be written now. After a call that returned true, the function returns false for
-    /// ten seconds.
+    /// Returns true if the log line may be written now. The function returns true at most once every ten seconds.
     pub(crate) fn allow(&mut self) -> bool {
         let due = self.last.is_none_or(|last| last.elapsed() >= LINE_EVERY);
         if due {

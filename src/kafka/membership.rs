@@ -31,16 +31,16 @@ pub fn remedy(code: RDKafkaErrorCode) -> Option<&'static str> {
 /// reports such an error.
 ///
 /// With `group.protocol=consumer`, librdkafka 2.12 searches for another coordinator forever if the brokers do not
-/// support the protocol. During this search, librdkafka reports no error, so a log line is the only sign of the
-/// problem. [`log_coordinator_lines`] makes librdkafka write the log line that reveals the problem.
+/// support the protocol. While librdkafka searches for a coordinator, it reports no error and only writes a log line.
+/// [`log_coordinator_lines`] makes librdkafka write log lines about the coordinator.
 pub fn parse_refused_member(facility: &str, text: &str) -> Option<RDKafkaErrorCode> {
     let unknown = facility == "COORD"
         && text.contains("ConsumerGroupHeartbeatRequest not supported by broker");
     unknown.then_some(RDKafkaErrorCode::UnsupportedFeature)
 }
 
-/// Makes librdkafka write the log lines that [`parse_refused_member`] reads. With this setting, librdkafka writes a few
-/// log lines per second.
+/// Makes librdkafka write the log lines that [`parse_refused_member`] reads. With the debug context `cgrp`, librdkafka
+/// writes a few log lines per second.
 pub fn log_coordinator_lines(config: &mut ClientConfig) {
     if config.get("group.protocol") != Some("consumer") {
         return;

@@ -36,10 +36,10 @@ use start::OpenPartition;
 const GROUP: &str = "citystream-tail";
 /// Timeout of each request that the reader sends before it begins to read records.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
-/// Timeout of the first request. The timeout grows by this time after each attempt. The first timeout is short, because
-/// the client reports the reason for a failed connection only after the request has failed.
+/// Timeout of the first request, and the increase of the timeout after each failed attempt. The first timeout is short,
+/// because the client reports the reason for a failed connection only after the request has failed.
 const FIRST_TIMEOUT: Duration = Duration::from_secs(1);
-/// Maximum wait for a record. Between two waits, the caller can update its display, flush its output or stop.
+/// Maximum wait for a record. After each wait, the caller can update its display, flush its output or stop.
 const POLL: Duration = Duration::from_millis(50);
 
 /// The reason why reading failed.
@@ -72,7 +72,7 @@ pub enum ReadStart {
 pub struct ReadRange {
     /// The position at which the reader begins to read each partition.
     pub start: ReadStart,
-    /// In each partition, the reader stops at the first record whose Kafka timestamp is at or after this time. `None`
+    /// In each partition, the reader stops at the first record whose Kafka timestamp is at or after `until_ms`. `None`
     /// sets no time limit.
     pub until_ms: Option<UnixMs>,
     /// True if the reader stops at the log end that each partition had when reading began.
@@ -118,15 +118,16 @@ pub struct Letter {
 pub enum ReadStep {
     /// A record of the event topic.
     Record(LogRecord),
-    /// A dead letter. Only a reader that [`LogReader::of_letters`] returns passes dead letters.
+    /// A dead letter. A reader passes dead letters to the callback only if [`LogReader::of_letters`] created the
+    /// reader.
     Letter(Letter),
     /// No record has arrived for a short time.
     Idle,
-    /// The brokers answer, and the given number of records is left to read. The reader reports this number several
-    /// times a second.
+    /// The brokers answer, and the given number of records is left to read. The reader reports the number of remaining
+    /// records several times a second.
     Behind(u64),
-    /// The brokers do not answer, or the topic does not exist. The text consists of the reason, `; ` and the remedy.
-    /// The reader repeats this step until the brokers answer ([`ReadStep::Behind`]).
+    /// The brokers do not answer, or the topic does not exist. The text contains the reason and the remedy. The reader
+    /// passes [`ReadStep::Waiting`] to the callback again and again until the brokers answer ([`ReadStep::Behind`]).
     Waiting(String),
 }
 

@@ -1,12 +1,13 @@
 //! Finds out why a broker refuses a client, and names the option that the operator should check.
 //!
 //! librdkafka retries forever and reports each failure as text. [`parse_refusal`] searches the text for causes that an
-//! operator must fix, such as an untrusted certificate, a wrong password, or a port that uses another protocol. Other
-//! failures may end by themselves, such as a refused connection, a name that does not resolve, or a restarting broker.
+//! operator must fix, such as an untrusted certificate, a wrong password, or a port that uses another protocol. The
+//! function ignores failures that may be temporary, such as a refused connection, a name that does not resolve, or a
+//! restarting broker.
 //!
 //! librdkafka's text does not say which flaw OpenSSL found in a certificate. [`examine_certificate`] therefore connects
-//! to the same port with another TLS library and the same certificate authorities, and returns the flaw that this
-//! library finds.
+//! to the same port with another TLS library, which trusts the same certificate authorities. The function returns the
+//! flaw that the other library finds.
 
 use std::net::{TcpStream, ToSocketAddrs as _};
 use std::sync::Arc;
@@ -122,8 +123,8 @@ impl Refusal {
         }
     }
 
-    /// Returns true if the cause is certain. An uncertain cause is only the most likely reason why the connection was
-    /// closed. For example, a load balancer that reaches no broker also closes connections.
+    /// Returns true if the cause is certain. An uncertain cause is only the most likely reason why the broker closed
+    /// the connection. For example, a load balancer that cannot reach any broker also closes connections.
     pub fn is_certain(&self) -> bool {
         match self.cause {
             Cause::Certificate
@@ -137,16 +138,16 @@ impl Refusal {
     }
 }
 
-/// Maximum lifetime, in milliseconds, of a connection that a broker closes because the client does not log in. The
-/// broker delays the close by `connection.failed.authentication.delay.ms`, which is 100 ms by default. In tests,
-/// brokers closed such connections after 6 ms (Kafka 4.1) and after 300 ms (Kafka 3.9).
+/// If a client does not log in, a broker that requires a login closes the connection within this time, in milliseconds.
+/// By default, the broker waits 100 ms before it closes the connection (`connection.failed.authentication.delay.ms`).
+/// In tests, brokers closed a connection without a login after 6 ms (Kafka 4.1) and after 300 ms (Kafka 3.9).
 const HUNG_UP_WITHIN_MS: u64 = 1_000;
 
 /// Parses librdkafka's text about a failed connection, and returns the refusal. Returns `None` if the failure may end
 /// without a change of settings.
 ///
-/// The recognized texts are those of librdkafka 2.12 with OpenSSL 3. Tests with real brokers check that librdkafka
-/// still writes these texts.
+/// The function recognizes the error texts of librdkafka 2.12 with OpenSSL 3. Tests with real brokers check that
+/// librdkafka still writes the same error texts.
 pub fn parse_refusal(reason: &str) -> Option<Refusal> {
     let says = |words: &str| reason.contains(words);
     let (cause, detail) =
@@ -172,8 +173,7 @@ pub fn parse_refusal(reason: &str) -> Option<Refusal> {
             (Cause::NoToken, why.to_owned())
         } else if says("SASL authentication error") {
             let said = between(reason, "SASL authentication error: ", " (after ");
-            // The connection was lost during the login. A lost connection does not show whether the login would
-            // succeed.
+            // The connection was lost during the login, so it is unknown whether the broker accepts the login.
             if said.contains("Disconnected") || said.contains("timed out") {
                 return None;
             }
@@ -211,8 +211,8 @@ fn between<'a>(text: &'a str, begin: &str, end: &str) -> &'a str {
     rest[..end.unwrap_or(rest.len())].trim()
 }
 
-/// Returns the broker's address from the text, which has the form `[protocol://]host:port/id`. The protocol is absent
-/// from this text if the connection uses neither TLS nor a login.
+/// Returns the broker's name from librdkafka's text about a failed connection. The name has the form
+/// `[protocol://]host:port/id`. The name contains no protocol if the connection uses neither TLS nor a login.
 fn name(reason: &str) -> Option<&str> {
     reason
         .split(": ")
@@ -290,7 +290,7 @@ fn describe_flaw(error: &CertificateError, host: &str) -> String {
         E::NotValidYet | E::NotValidYetContext { .. } => "it is not valid yet".to_owned(),
         E::NotValidForName => format!("it is not for {host}"),
         E::NotValidForNameContext { presented, .. } => {
-            // Each name has the form `DnsName("a")` or `IpAddress(1.2.3.4)`.
+            // Each name in the certificate has the form `DnsName("a")` or `IpAddress(1.2.3.4)`.
             let names: Vec<String> = presented
                 .iter()
                 .map(|name| {

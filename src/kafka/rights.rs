@@ -4,8 +4,8 @@
 //! `check` compares the list of rights with the rights that the brokers report for the client. For a missing right,
 //! `check` prints the Kafka command that grants the right, or the IAM actions of Amazon MSK.
 //!
-//! In Kafka, each right to read, write or delete a resource includes the right to describe that resource. The list
-//! therefore contains the right Describe only if no other right on the same resource includes Describe.
+//! In Kafka, each right to read, write or delete a resource includes the right to describe that resource. For each
+//! resource, the list contains the right Describe only if no other right in the list includes Describe.
 
 use std::fmt;
 
@@ -16,8 +16,8 @@ use crate::sys::{Operation, Rights};
 /// joins this group.
 pub const RESEND_GROUP: &str = "citystream-from-dlq";
 
-/// Returns the transactional id of the producer that resends the dead letters of `topic`. If a new producer uses the
-/// same transactional id, Kafka fences off the older producer.
+/// Returns the transactional id of the producer that resends the dead letters of `topic`. If two producers use the same
+/// transactional id, Kafka fences off the older producer.
 pub fn resend_transactional_id(topic: &str) -> String {
     format!("{RESEND_GROUP}-{topic}")
 }
@@ -76,7 +76,7 @@ pub struct Need {
 }
 
 impl Need {
-    /// Returns a need for the same resource, with only the given operations.
+    /// Returns a copy of this [`Need`] that contains only the given operations.
     pub fn only(&self, operations: &[Operation]) -> Need {
         Need {
             resource: self.resource.clone(),
@@ -84,8 +84,8 @@ impl Need {
         }
     }
 
-    /// Returns the needed operations that the client has no right to perform. Returns `None` if the brokers do not
-    /// report rights.
+    /// Returns the operations that the role needs but that the client is not allowed to perform. Returns `None` if the
+    /// brokers do not report rights.
     pub fn missing(&self, rights: &Rights) -> Option<Vec<Operation>> {
         match rights {
             Rights::Listed(told) => {

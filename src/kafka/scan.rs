@@ -2,8 +2,8 @@
 //!
 //! librdkafka may skip records, so the scan checks the offset of every record. If a record's offset is higher than
 //! expected, a [`SecondReader`] reads the offsets in between. If the [`SecondReader`] finds a record that the client
-//! skipped, the scan moves the client back to this record. docs/ARCHITECTURE.md describes the check of gaps in detail.
-//! All calls block.
+//! skipped, the scan moves the client back to the skipped record. The file docs/ARCHITECTURE.md describes the check of
+//! gaps in detail. All calls block.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -63,7 +63,7 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// Returns true if the scan has closed every partition.
+    /// Returns true if no partition is left to read, because the scan has closed every partition.
     pub(crate) fn is_done(&self) -> bool {
         self.next.is_empty()
     }
@@ -73,12 +73,13 @@ impl<'a> Scan<'a> {
         self.next.get(&partition).copied()
     }
 
-    /// Closes a partition. From then on, the scan ignores the records of this partition.
+    /// Closes a partition. The scan then ignores all further records of the closed partition.
     pub(crate) fn close(&mut self, partition: i32) {
         self.next.remove(&partition);
     }
 
-    /// Waits for the next record for at most the duration `wait`. The call may take longer while the scan checks a gap.
+    /// Waits for the next record for at most the duration `wait`. The call may take longer if the scan has to check a
+    /// gap.
     ///
     /// # Errors
     /// Returns the errors of the client, and [`KafkaError::Seek`] if the client cannot be moved back.
@@ -107,9 +108,9 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// Returns true if the log holds no record between the partition's position and the offset `to`. If the client
-    /// skipped a record, the function moves the client back and returns `false`. The function also returns `false` if a
-    /// stop was requested.
+    /// Returns true if the log holds no record between the partition's position and the offset `to`. Returns `false` if
+    /// the client skipped a record, or if a shutdown was requested. If the client skipped a record, the function also
+    /// moves the client back to the partition's position.
     fn passes(&self, partition: i32, to: Offset) -> KafkaResult<bool> {
         let Some(from) = self.position(partition) else {
             return Ok(false);

@@ -1,9 +1,9 @@
 //! Reads a range of a log a second time, to distinguish real gaps from records that the client skipped
 //! ([`crate::core::gap`]).
 //!
-//! The second read uses a separate Kafka client, which shares no fetch position with the first client. The second
+//! The second read uses a separate Kafka client, which shares no fetch position with the first client. The separate
 //! client assigns partitions only at numeric offsets. For a logical offset such as "beginning" or "end", librdkafka
-//! would have to ask the broker first. All calls block.
+//! would first have to request the numeric offset from the broker. All calls block.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard};
@@ -20,18 +20,18 @@ use crate::core::gap::{Gap, SecondRead, Verdict};
 use crate::kafka::client::configure_scan;
 use crate::kafka::context::Context;
 
-/// The group name that is used if the settings contain no group name. librdkafka requires a group name, but no member
-/// joins this group.
+/// The group name that is used if the settings contain no group name. No member ever joins the group, but librdkafka
+/// requires a group name.
 const GROUP: &str = "citystream-second-read";
 /// Maximum time that one call of [`SecondReader::read`] waits for an answer.
 const WAIT: Duration = Duration::from_secs(1);
-/// Time after which a new client replaces the first client that searches a gap for records. Each further client gets
-/// twice as much time as the previous client. A long range of aborted transactions needs more time, because one client
-/// must read the range completely.
+/// Time after which a new client replaces the first client that searches a gap for records. Each later client may
+/// search twice as long as the client before it. Searching a long range of aborted transactions takes more time,
+/// because a single client must read the whole range.
 const LIFE_FIRST: Duration = Duration::from_secs(5);
 /// Maximum time that any client may search a gap for records.
 const LIFE_MAX: Duration = Duration::from_secs(600);
-/// The reader forgets a gap if no further call concerns this gap for this time.
+/// Time after which the reader forgets a gap if [`SecondReader::read`] is not called again for the gap.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(60);
 /// Maximum number of idle clients that the reader keeps for later gaps.
 const IDLE_MAX: usize = 8;
@@ -75,13 +75,13 @@ struct ReadClients {
 /// A gap for which the search for records has not ended yet.
 struct OpenGap {
     gap: Gap,
-    /// The client with which the next call about this gap continues the search.
+    /// The client that searches this gap. The next call for the same gap continues the search with the same client.
     client: Option<ReadClient>,
-    /// The time at which the current client of this gap began to read.
+    /// The time at which the current client began to search this gap.
     began: Instant,
-    /// Maximum time for which the current client may search this gap.
+    /// Maximum time that the current client may spend on the search of this gap.
     life: Duration,
-    /// The time at which the last call about this gap began.
+    /// The time of the last call of [`SecondReader::read`] for this gap.
     asked: Instant,
 }
 
@@ -98,8 +98,8 @@ impl SecondReader {
     /// Reads a partition from the offset [`Gap::from`], and returns the first result: a record or the end of the log.
     /// The call blocks for about a second at most.
     ///
-    /// After [`SecondRead::NoAnswer`], the next call about the same gap continues the search. Calls for different
-    /// partitions may run at the same time.
+    /// After [`SecondRead::NoAnswer`], the next call for the same gap continues the search. Several threads may call
+    /// this function for different partitions at the same time.
     pub fn read(&self, partition: i32, gap: Gap) -> SecondRead {
         let mut open = self.open(partition, gap);
         let (client, answer) = match self.poll_until_answer(&mut open, partition) {
@@ -114,7 +114,8 @@ impl SecondReader {
             open.client = client;
             clients.open.insert(partition, open);
         } else if clients.idle.len() < IDLE_MAX {
-            // Unassigning the partition releases the memory of records that the client has fetched after the answer.
+            // Unassigning the partition releases the memory of records that the client has fetched but that are no
+            // longer needed.
             clients
                 .idle
                 .extend(client.filter(|client| client.unassign().is_ok()));
@@ -122,7 +123,7 @@ impl SecondReader {
         answer
     }
 
-    /// Returns the state of the gap from the last call, or a new state if the gap is new.
+    /// Returns the state of an earlier search of the gap, or a new state if no earlier search is known.
     fn open(&self, partition: i32, gap: Gap) -> OpenGap {
         let now = Instant::now();
         let mut clients = self.clients();
@@ -137,7 +138,7 @@ impl SecondReader {
             asked: now,
         });
         open.asked = now;
-        // The current client has used up its time and may be stuck, so a new client replaces the current client.
+        // A client that has used up its time may be stuck, so a new client replaces it.
         if open.client.is_some() && now.duration_since(open.began) >= open.life {
             open.client = None;
             open.began = now;
@@ -198,8 +199,7 @@ pub fn warn_if_skipped(partition: i32, gap: Gap, verdict: Verdict) {
     }
 }
 
-/// Polls the client once. If the poll has found a record or the end of the log, returns the one that comes first after
-/// [`Gap::from`].
+/// Polls the client once. Returns the result of the search, or `None` if the search must continue.
 fn poll(client: &ReadClient, partition: i32, gap: Gap) -> KafkaResult<Option<SecondRead>> {
     match client.poll(POLL) {
         None => Ok(None),
@@ -209,8 +209,8 @@ fn poll(client: &ReadClient, partition: i32, gap: Gap) -> KafkaResult<Option<Sec
             Ok(asked.then_some(SecondRead::Next(offset)))
         }
         Some(Err(KafkaError::PartitionEOF(ended))) => {
-            // If a replica reports a log end inside the gap, the gap may still contain records, because this replica
-            // may lack the rest of the log.
+            // If a replica reports an end of the log inside the gap, the gap may still contain records. The replica may
+            // lack the newest records of the log.
             let end = client.context().take_end_of_log().unwrap_or(Offset(0));
             let passed = ended == partition && end >= gap.to;
             Ok(passed.then_some(SecondRead::Next(end)))
@@ -218,7 +218,7 @@ fn poll(client: &ReadClient, partition: i32, gap: Gap) -> KafkaResult<Option<Sec
         Some(Err(KafkaError::MessageConsumption(
             RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange,
         ))) => Ok(Some(SecondRead::OutOfRange)),
-        // The brokers may be unreachable only for a while, so the next poll or the next client tries again.
+        // The error may be temporary, so the next poll or the next client tries again.
         Some(Err(KafkaError::MessageConsumption(code))) => {
             tracing::debug!(%code, "waiting for a second read");
             Ok(None)

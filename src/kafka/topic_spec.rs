@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use crate::kafka::dlq::DLQ_MESSAGE_BYTES_MAX;
 
-/// The topic settings that MSK Serverless allows. All other brokers also allow these settings.
+/// The topic settings that MSK Serverless allows. Kafka brokers outside of MSK Serverless also allow all settings in
+/// this list.
 ///
 /// The list comes from "Configuration properties for MSK Serverless clusters" in AWS's documentation.
 const TAKEN_EVERYWHERE: [&str; 7] = [
@@ -64,8 +65,8 @@ impl TopicSpec {
     /// Returns the specification of the topic that holds the events.
     pub fn events(name: &str, partitions: i32, replication: i32) -> TopicSpec {
         let mut config = common(replication, 24);
-        // With `LogAppendTime`, the broker sets the ingest time. A producer with a wrong clock therefore cannot make
-        // both the event time and the ingest time wrong.
+        // With `LogAppendTime`, the broker sets the ingest time. A producer with a wrong clock may set a wrong event
+        // time, but the ingest time is still right.
         config.push(("message.timestamp.type", "LogAppendTime".to_owned()));
         TopicSpec {
             name: name.to_owned(),

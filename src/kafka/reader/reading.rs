@@ -29,8 +29,8 @@ use crate::telemetry::unix_ms;
 const LAG_EVERY: Duration = Duration::from_millis(250);
 /// Timeout of the request that checks whether a broker is reachable again.
 const PROBE_TIMEOUT: Duration = Duration::from_millis(500);
-/// Time, in milliseconds, for which the reader continues to read a quiet partition after `until_ms`. Records with an
-/// earlier timestamp may still be on their way.
+/// Time, in milliseconds, for which the reader continues to read a quiet partition after `until_ms`. Records with a
+/// timestamp before `until_ms` may still arrive shortly after `until_ms`.
 const UNTIL_GRACE_MS: i64 = 1_000;
 
 /// One run of a [`LogReader`], with the partitions that the run has not finished yet.
@@ -106,7 +106,7 @@ impl<'a> Reading<'a> {
         if end.is_some_and(|end| offset >= end) || too_new {
             return ControlFlow::Continue(());
         }
-        // Timestamps that producers set are not in log order. A record after the first offset to read may therefore be
+        // Producers may set timestamps that are not in log order. A record after the start offset may therefore be
         // older than the start time.
         if let (ReadStart::At(from_ms), Some(record_ms)) = (self.range.start, record_ms)
             && record_ms < from_ms
@@ -157,8 +157,8 @@ impl<'a> Reading<'a> {
     }
 
     fn report_lag(&mut self) -> ControlFlow<()> {
-        // If the topic has no new records, the broker sends nothing when it becomes reachable again. The reader
-        // therefore sends a request to find out whether the broker is reachable.
+        // If the topic has no new records, a broker that becomes reachable again sends nothing. The reader requests
+        // metadata to find out whether the broker is reachable again.
         if self.brokers_away {
             let answer = self.reader.consumer.fetch_metadata(None, PROBE_TIMEOUT);
             self.brokers_away = answer.is_err();
@@ -170,8 +170,8 @@ impl<'a> Reading<'a> {
         (self.step)(ReadStep::Behind(lag))
     }
 
-    /// Returns the number of records that are left to read. The function sends no request, and uses the log ends that
-    /// the last fetches returned.
+    /// Returns the number of records that are left to read. The function sends no request, because the log ends come
+    /// from the last fetches.
     fn lag(&self) -> u64 {
         let of_partition = |(partition, open): (&i32, &OpenPartition)| {
             let next = self.scan.position(*partition).filter(|_| !open.at_end)?;

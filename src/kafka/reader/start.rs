@@ -12,7 +12,7 @@ use crate::core::clock::UnixMs;
 use crate::core::event::Offset;
 use crate::kafka::partitions_of;
 
-/// Maximum wait for one report from the Kafka client. A report says why the client could not reach a broker.
+/// Maximum wait for one report from the Kafka client about a failed connection.
 const REPORT_WAIT: Duration = Duration::from_millis(300);
 /// Maximum number of reports from the Kafka client for which the reader waits.
 const REPORTS_MAX: usize = 10;
@@ -38,9 +38,9 @@ impl LogReader {
     ) -> KafkaResult<Option<BTreeMap<i32, OpenPartition>>> {
         let metadata = self.consumer.fetch_metadata(None, timeout);
         if metadata.is_err() {
-            // No partition is assigned yet, so the polls in this loop only run callbacks. Shortly after a request has
-            // failed, the client reports why it could not reach a broker. The client's report is more precise than the
-            // error of the request.
+            // Shortly after a request has failed, the client reports why it could not reach a broker. The client's
+            // report is more precise than the error that the request returned. No partition is assigned yet, so a poll
+            // of the client only runs callbacks.
             for _ in 0..REPORTS_MAX {
                 if self.consumer.poll(REPORT_WAIT).is_none() {
                     break;
@@ -84,8 +84,8 @@ impl LogReader {
     /// Returns the offset of the first record at or after the time `from_ms`, for each partition that has such a
     /// record. Returns `None` if the broker cannot look up offsets by time.
     ///
-    /// If the broker cannot look up offsets by time, the caller reads from the beginning and skips older records. For
-    /// example, librdkafka's mock cluster finds no offset for any time.
+    /// If the broker cannot look up offsets by time, the caller reads from the beginning and skips records before
+    /// `from_ms`. For example, librdkafka's mock cluster finds no offset for any time.
     fn offsets_at(
         &self,
         from_ms: UnixMs,
@@ -113,9 +113,9 @@ impl LogReader {
             }
             Err(error) => return Err(error),
         };
-        // An empty answer means either that all records are older than the requested time, or that the broker cannot
-        // look up offsets by time. A second request for the time 0 distinguishes the two cases, because every record is
-        // at or after the time 0.
+        // If the broker returns no offset, either all records are older than the requested time, or the broker cannot
+        // look up offsets by time. A request for the time 0 shows whether the broker can look up offsets by time,
+        // because every record is at or after the time 0.
         let has_records = bounds.values().any(|(low, end)| low < end);
         if found.is_empty() && has_records && request(UnixMs(0))?.is_empty() {
             return Ok(None);
