@@ -27,7 +27,7 @@ pub use target::{Location, ReceiverConfig, Target, TopicArn};
 
 /// Maximum size of the rules file in bytes.
 const FILE_BYTES_MAX: u64 = 1 << 20;
-/// Maximum number of mistakes that are shown. A longer list would hide the first mistakes.
+/// Maximum number of mistakes that are shown. In a longer list, the first mistakes would be hard to find.
 pub const SHOWN_MAX: usize = 20;
 /// The section names that the rules file may contain.
 const SECTIONS: [&str; 2] = ["rule", "receiver"];
@@ -155,8 +155,8 @@ fn read(
 ) -> NotifyConfig {
     let rule_sections = sections(notes, root, SECTIONS[0]);
     let rules = read_rules(notes, &rule_sections);
-    // The list also contains rules with mistakes. Otherwise, a receiver that names a rule with a mistake would be
-    // reported too.
+    // `names` also contains the names of invalid rules. A receiver that refers to an invalid rule is therefore not
+    // reported as a further mistake.
     let names = rule_sections.iter().filter_map(|section| {
         let name = section.table.get("name");
         name.and_then(toml_edit::Item::as_str)

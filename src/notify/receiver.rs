@@ -1,6 +1,6 @@
 //! Turns a message about an incident into an HTTP request for a receiver.
 //!
-//! The functions of this module are pure. The functions receive the secrets and the time as parameters.
+//! The functions of this module are pure, so they receive the secrets and the time as parameters.
 //! [`crate::notify::send`] sends the requests that the functions return.
 
 pub mod alertmanager;
@@ -29,7 +29,7 @@ use crate::core::time::format_seconds;
 pub struct Request {
     /// The URL of the request, without user name and password.
     pub url: Url,
-    /// The headers, except those that are part of every request.
+    /// The headers of the request, except the headers that every request contains.
     pub headers: Vec<(&'static str, String)>,
     /// The body of the request.
     pub body: String,
@@ -54,7 +54,7 @@ impl Request {
         if let Some(authorization) = token.map(|token| format!("Bearer {token}")).or(login) {
             headers.push(("authorization", authorization));
         }
-        // These calls fail only for a URL that cannot contain a user name.
+        // `set_username` and `set_password` fail only for a URL that cannot contain a user name.
         let cleared = url.set_username("").and_then(|()| url.set_password(None));
         debug_assert!(cleared.is_ok(), "an http URL can lose its user name");
         Request {
@@ -128,7 +128,8 @@ fn sample_line(sample: &Sample) -> String {
     line
 }
 
-/// Returns at most the first `max` characters of a text. A text that was cut ends with `…`.
+/// Returns at most the first `max` characters of a text. If characters were removed from the text, the result ends with
+/// `…`.
 fn cut(text: &str, max: usize) -> String {
     if text.chars().count() <= max {
         return text.to_owned();

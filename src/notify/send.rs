@@ -1,7 +1,6 @@
 //! Sends messages to receivers over HTTP.
 //!
-//! [`Receiver::send`] sends a message once and reports what the caller must do next. The function itself never repeats
-//! a message.
+//! [`Receiver::send`] makes a single attempt to send a message, and reports what the caller must do next.
 //!
 //! | answer | resulting [`Delivery`] |
 //! |---|---|
@@ -40,9 +39,9 @@ pub use client::{ANSWER_BYTES_MAX, ANSWER_WAIT, REDIRECTS_MAX};
 
 /// Maximum pause that the sender accepts from a `Retry-After` header.
 pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(3_600);
-/// Maximum number of characters of an answer that are copied into the reason for a failure.
+/// Maximum number of characters that the description of a failure quotes from a response.
 const REASON_CHARS_MAX: usize = 200;
-/// SNS error codes that arrive with status 4xx, although a later attempt to send the message may succeed.
+/// Error codes of SNS that arrive with a status 4xx, although a later attempt to send the message may succeed.
 const SNS_AGAIN: [&str; 4] = [
     "ExpiredToken",
     "RequestExpired",
@@ -85,7 +84,7 @@ pub struct Receiver {
     client: Client,
     /// The AWS credentials, if the receiver is an SNS topic.
     credentials: Option<CredentialSource>,
-    /// The address of SNS, if the receiver is an SNS topic.
+    /// The URL of SNS, if the receiver is an SNS topic.
     endpoint: Option<Url>,
 }
 
@@ -190,7 +189,7 @@ fn now_ms() -> UnixMs {
     UnixMs(i64::try_from(ms).unwrap_or(i64::MAX))
 }
 
-/// Decides from the receiver's answer whether the message was delivered.
+/// Decides from the receiver's response whether the message was delivered.
 fn judge(answer: &Answer, is_sns: bool, now: SystemTime) -> Delivery {
     let status = answer.status;
     if status.is_success() {
@@ -210,7 +209,7 @@ fn judge(answer: &Answer, is_sns: bool, now: SystemTime) -> Delivery {
     }
 }
 
-/// Returns the status and the beginning of the answer as one line of text.
+/// Returns the status and the beginning of the response body as one line of text.
 fn reason(answer: &Answer) -> String {
     let status = answer.status;
     let text = answer.text.split_whitespace().collect::<Vec<_>>().join(" ");

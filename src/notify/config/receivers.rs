@@ -30,7 +30,7 @@ const PAGERDUTY_URL: &str = "https://events.pagerduty.com/v2/enqueue";
 pub enum SecretReading {
     /// Reads each file with secrets, and reports an invalid file as a mistake.
     Check,
-    /// Does not read the files with secrets, because nothing will be sent.
+    /// Does not read the files with secrets, which are needed only for sending messages.
     Skip,
 }
 
@@ -44,8 +44,8 @@ pub(super) struct Folders<'a> {
 }
 
 impl Folders<'_> {
-    /// Returns the path of the file `name`. A systemd credential with that name takes precedence over a file next to
-    /// the rules file.
+    /// Returns the path of the file whose name in the rules file is `name`. A systemd credential with the same name
+    /// takes precedence over a file next to the rules file.
     fn file(&self, name: &str) -> PathBuf {
         // If `name` is an absolute path, `join` returns `name` unchanged.
         let credential = self.credentials.map(|folder| folder.join(name));
@@ -55,7 +55,7 @@ impl Folders<'_> {
     }
 }
 
-/// The types of receivers. Each type is listed with the keys that it accepts in addition to the common keys.
+/// The types of receivers. Each entry contains a type, and the keys that the type accepts in addition to `COMMON_KEYS`.
 const TYPES: [(&str, &[&str]); 6] = [
     (
         "webhook",
@@ -182,7 +182,8 @@ impl<'a> Reader<'a, '_> {
         }
     }
 
-    /// Notes a mistake for each unknown key. The message differs if the key is valid for another type of receiver.
+    /// Notes a mistake for each unknown key. If another type of receiver accepts the key, the error message names the
+    /// receiver's type.
     fn misplaced_keys(&self, notes: &mut Notes<'_>, kind: &str, known: &[&str]) {
         let is_elsewhere = |key: &str| TYPES.iter().any(|(_, own)| own.contains(&key));
         let mut known = known.to_vec();
@@ -298,7 +299,8 @@ impl<'a> Reader<'a, '_> {
         Some(placed.value.to_owned())
     }
 
-    /// Returns the URL from the key `url` or `url_file`. Notes a mistake if the receiver has both keys or neither.
+    /// Returns the URL from the key `url` or `url_file`. Notes a mistake if the receiver has both `url` and `url_file`,
+    /// or neither `url` nor `url_file`.
     fn location(&self, notes: &mut Notes<'_>) -> Option<Location> {
         match (self.section.has("url"), self.section.has("url_file")) {
             (true, false) => self.url(notes).map(Location::Given),
@@ -334,8 +336,8 @@ impl<'a> Reader<'a, '_> {
         None
     }
 
-    /// Returns the file that the value of `key` names. If secrets are checked and `read` rejects the file, the function
-    /// notes a mistake.
+    /// Returns the file that the value of `key` names. With [`SecretReading::Check`], the function also notes a mistake
+    /// if `read` rejects the file.
     fn secret(
         &self,
         notes: &mut Notes<'_>,

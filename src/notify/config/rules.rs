@@ -21,9 +21,9 @@ const KEYS: [&str; 10] = [
 ];
 /// Default time without a new event after which an incident ends.
 const QUIET_MS: i64 = 15 * 60_000;
-/// Maximum value of the key `count` of a rule.
+/// Maximum value of the key `count` in a rule.
 const COUNT_MAX: u32 = 1_000_000;
-/// Maximum value of the key `open_max` of a rule. Each open incident takes about one kilobyte of memory.
+/// Maximum value of the key `open_max` in a rule. Each open incident takes about one kilobyte of memory.
 const OPEN_LIMIT: u32 = 100_000;
 
 /// Returns the valid rules, and notes the mistakes in the invalid rules.

@@ -11,7 +11,8 @@ use crate::settings::{nearest, parse_duration_ms};
 pub(super) const DURATION_MS_MIN: i64 = 1_000;
 /// Maximum duration that the rules file may contain: 30 days.
 pub(super) const DURATION_MS_MAX: i64 = 30 * 24 * 3_600_000;
-/// Maximum length of the name of a rule or receiver in bytes. Sort keys and metric labels contain these names.
+/// Maximum length of the name of a rule or a receiver, in bytes. Sort keys and metric labels contain the names of rules
+/// and receivers.
 const NAME_BYTES_MAX: usize = 64;
 
 /// A mistake in the rules file.
@@ -59,7 +60,7 @@ impl<'a> Section<'a> {
         self.table.contains_key(key)
     }
 
-    /// Returns the position of a key. If the section does not have the key, returns the position of the section.
+    /// Returns the position of a key, or the position of the section if the section does not contain the key.
     pub(super) fn key_span(self, key: &str) -> Option<Range<usize>> {
         let key = self.table.key(key).and_then(toml_edit::Key::span);
         key.or_else(|| self.table.span())
@@ -162,7 +163,7 @@ impl<'t> Notes<'t> {
         Some(Placed { value, span })
     }
 
-    /// Returns the list of strings of a key. Notes a value that is not a list of strings as a mistake.
+    /// Returns the list of strings of a key. Notes a mistake if the value is not a list of strings.
     pub(super) fn texts<'a>(
         &mut self,
         section: Section<'a>,
@@ -254,8 +255,8 @@ impl<'t> Notes<'t> {
     }
 }
 
-/// Returns true if the text is a valid name. A name contains only lower-case letters, digits, and characters for which
-/// `admits` returns true. A name begins with a lower-case letter, and is at most 64 bytes long.
+/// Returns true if the text is a valid name. A valid name contains only lower-case letters, digits, and the further
+/// characters that `admits` accepts. A name begins with a lower-case letter, and is at most 64 bytes long.
 pub(super) fn is_name(text: &str, admits: impl Fn(char) -> bool) -> bool {
     text.len() <= NAME_BYTES_MAX
         && text.starts_with(|c: char| c.is_ascii_lowercase())

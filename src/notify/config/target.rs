@@ -20,8 +20,8 @@ pub struct ReceiverConfig {
     pub timing: Timing,
     /// True if messages may go to private addresses and to this host.
     pub allow_private: bool,
-    /// A PEM file with certificate authorities. The connection to the receiver trusts only these authorities. If there
-    /// is no file, the connection trusts the authorities of the host.
+    /// A PEM file with certificate authorities. The connection to the receiver trusts only the certificate authorities
+    /// in `ca_file`. Without `ca_file`, the connection trusts the certificate authorities of the host.
     pub ca_file: Option<PathBuf>,
     /// The service that receives the messages.
     pub target: Target,
@@ -95,7 +95,7 @@ impl Target {
     }
 }
 
-/// The place of a URL: the rules file, or a separate file if the URL is a secret.
+/// The location of a receiver's URL: the rules file, or a separate file if the URL is a secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Location {
     /// The rules file contains the URL, which is not a secret.

@@ -19,7 +19,7 @@ fn mistakes(text: &str) -> Vec<String> {
     found.iter().map(ToString::to_string).collect()
 }
 
-/// Returns the mistakes in one rule. The section consists of the line `[[rule]]`, followed by `lines`.
+/// Returns the mistakes in a rules file that contains the line `[[rule]]`, followed by `lines`.
 fn rule_mistakes(lines: &str) -> Vec<String> {
     mistakes(&format!("[[rule]]\n{lines}"))
 }
@@ -203,7 +203,7 @@ fn columns_count_characters() {
     );
 }
 
-/// Each entry contains the lines of a rule, and the message about the mistake in these lines.
+/// Test cases, each with the lines of a rule and the expected error message.
 const RULE_MISTAKES: &[(&str, &str)] = &[
     (
         "city = [\"NYC\"]",
@@ -306,7 +306,7 @@ fn each_mistake_of_a_rule_says_what_to_write() {
     }
 }
 
-/// Each entry contains the lines of a receiver, and the message about the mistake in these lines.
+/// Test cases, each with the lines of a receiver and the expected error message.
 const RECEIVER_MISTAKES: &[(&str, &str)] = &[
     (
         "name = \"a\"",

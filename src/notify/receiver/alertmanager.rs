@@ -1,9 +1,9 @@
 //! Requests for [Alertmanager's API v2](https://github.com/prometheus/alertmanager/blob/main/api/v2/openapi.yaml).
 //!
 //! Alertmanager identifies an alert by its labels. The label `severity` contains the current severity of the incident.
-//! If the severity rises, the request therefore also ends the alerts that the incident had at lower severities.
+//! If the severity of an incident has risen, the request also ends the incident's alerts with lower severities.
 //!
-//! An open alert needs an end time in the future. Otherwise, Alertmanager would end the alert after its
+//! An open alert needs an end time in the future. Without an end time, the alert would end after Alertmanager's
 //! `resolve_timeout`.
 
 use serde_json::{Map, Value, json};
@@ -20,7 +20,8 @@ use super::{Request, sample_line};
 
 /// Minimum time for which an open alert stays open without a further message.
 const OPEN_MS_MIN: i64 = 3_600_000;
-/// An open alert ends after this many repeat intervals without a message. Prometheus uses the same number of intervals.
+/// An open alert ends after this number of repeat intervals without a message. Prometheus also ends its alerts after
+/// four intervals without a message.
 const REPEATS_MISSED: i64 = 4;
 
 /// Returns the request for Alertmanager at `base`. `repeat_ms` is the time between two messages about an open incident.
@@ -63,8 +64,8 @@ pub fn request(
     Request::json(url, token, &Value::Array(alerts))
 }
 
-/// Returns the severities below the current severity that the incident may have had. The first of these severities is
-/// the severity of the first event.
+/// Returns the severities that the incident may have had before its severity rose to the current severity. The lowest
+/// severity in the result is the severity of the first event.
 fn former_severities(message: &Message<'_>) -> impl Iterator<Item = Severity> {
     let first = message.incident.samples.first().map(|s| s.severity);
     let current = message.incident.severity;

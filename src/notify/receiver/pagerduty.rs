@@ -1,7 +1,7 @@
 //! Requests for [PagerDuty's Events API v2](https://developer.pagerduty.com/docs/events-api-v2-overview).
 //!
-//! A message that opens or updates an incident triggers an alert. All alerts of one incident have the same `dedup_key`.
-//! The last message about an incident resolves the alert.
+//! For a message that opens or updates an incident, the request triggers an alert. All alerts of one incident have the
+//! same `dedup_key`. For the last message about an incident, the request resolves the alert.
 
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};

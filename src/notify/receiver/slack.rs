@@ -8,13 +8,13 @@ use crate::core::incident::message::Message;
 
 use super::{Request, cut, facts, sample_line};
 
-/// Maximum length of a header in characters.
+/// Maximum length of a Slack header in characters.
 const HEADER_CHARS_MAX: usize = 150;
-/// Maximum length of the text in a section, in characters.
+/// Maximum length of the text in a section block of Slack, in characters.
 const SECTION_CHARS_MAX: usize = 3_000;
-/// Maximum length of a field in a section, in characters.
+/// Maximum length of a field in a section block of Slack, in characters.
 const FIELD_CHARS_MAX: usize = 2_000;
-/// Maximum number of fields in a section.
+/// Maximum number of fields in a section block of Slack.
 const FIELDS_MAX: usize = 10;
 
 /// Returns the request for an incoming webhook of Slack.
@@ -60,7 +60,7 @@ fn markdown(text: &str) -> Value {
 }
 
 /// Escapes the characters `&`, `<` and `>` in the text, because Slack would interpret these characters. The result has
-/// at most `max` characters, and truncation never splits an escape.
+/// at most `max` characters. Truncation either keeps or removes each escape sequence as a whole.
 fn escape(text: &str, max: usize) -> String {
     let escaped = |c: char| match c {
         '&' => "&amp;".to_owned(),

@@ -98,8 +98,8 @@ fn form(topic: &TopicArn, message: &Message<'_>) -> String {
     form.finish()
 }
 
-/// Converts the title to a valid subject for SNS: ASCII without control characters, beginning with a letter, a digit or
-/// punctuation.
+/// Converts the title to a valid subject for SNS. A valid subject consists of ASCII characters without control
+/// characters, and begins with a letter, a digit or a punctuation character.
 fn subject(title: &str) -> String {
     let ascii = title.chars().map(|c| match c {
         ' '..='~' => c,

@@ -37,7 +37,7 @@ fn long() -> Incident {
 
 #[test]
 fn the_signature_is_that_of_standard_webhooks() {
-    // The key comes from the example of the Standard Webhooks libraries.
+    // The signing key comes from an example in the Standard Webhooks libraries.
     let key = parse_signing_key("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap();
     assert_eq!(
         webhook::sign(
@@ -288,7 +288,7 @@ fn alertmanager_gets_the_alert_and_the_end_of_those_at_lower_severities() {
             "generatorURL": LINK,
         })
     };
-    // The alert stays open for an hour, because four repeat intervals are shorter than an hour.
+    // The alert stays open for the minimum of one hour, because four repeat intervals are shorter than one hour.
     let wanted = json!([
         alert("critical", "2026-01-02T04:04:05.000Z"),
         alert("medium", "2026-01-02T03:04:05.000Z"),
@@ -396,7 +396,8 @@ fn sns_gets_a_signed_form() {
     assert_eq!(signature, sigv4(&request.body));
 }
 
-/// Returns the signature of a request with the body `body`, at the time and with the credentials of these tests.
+/// Returns the expected signature of an SNS request with the body `body`. The signature uses the time and the
+/// credentials of the tests in this file.
 fn sigv4(body: &str) -> String {
     use hmac::{Hmac, KeyInit as _, Mac as _};
     use sha2::{Digest as _, Sha256};

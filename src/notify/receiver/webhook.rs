@@ -10,8 +10,8 @@ use crate::core::incident::message::Message;
 
 use super::{Request, seconds};
 
-/// Returns the request for a webhook. Each key in `keys` adds a signature of the body. While keys are being renewed, a
-/// receiver can therefore verify the message with the old key or the new key.
+/// Returns the request for a webhook. The request contains a signature of the body for each key in `keys`. During a key
+/// renewal, a receiver can verify the message with the old key or with the new key.
 pub fn request(
     url: Url,
     keys: &[Vec<u8>],

@@ -1,9 +1,9 @@
 //! Decides which IP addresses may receive messages.
 //!
-//! A URL in the rules file may contain a host name that another party controls. The other party could point the name to
-//! a service on this host or in its network, or to the instance metadata. Messages are therefore sent only to public
-//! addresses, unless the receiver has `allow_private`. The name is resolved once per connection, and the connection
-//! uses an address that was checked.
+//! A URL in the rules file may contain a host name that another party controls. The owner of the host name could make
+//! the name resolve to the address of an internal service, such as the instance metadata service. Messages are
+//! therefore sent only to public addresses, unless the receiver has `allow_private`. The host name is resolved once per
+//! connection, and the connection uses only an address that has been checked.
 
 use std::future::Future;
 use std::io;
@@ -86,7 +86,7 @@ impl Service<Name> for Resolver {
     fn call(&mut self, name: Name) -> Self::Future {
         let allow_private = self.allow_private;
         Box::pin(async move {
-            // The port is zero here, because the caller replaces the port.
+            // The lookup uses the port 0, because the caller of the resolver sets the real port.
             let found: Vec<SocketAddr> =
                 tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
             let admitted = found.iter().copied();

@@ -23,14 +23,14 @@ use super::Delivery;
 use super::addresses::{is_public, refusal};
 use super::route::Route;
 
-/// Maximum wait for an answer, including the connection and redirects.
+/// Maximum wait for a response, including the time for connecting and for redirects.
 pub const ANSWER_WAIT: Duration = Duration::from_secs(10);
-/// Maximum number of bytes that are read from an answer.
+/// Maximum number of bytes that are read from a response.
 pub const ANSWER_BYTES_MAX: usize = 64 << 10;
 /// Maximum number of redirects that are followed.
 pub const REDIRECTS_MAX: usize = 2;
-/// Maximum wait for the body of an answer after the head of the answer has arrived. Only the status matters for the
-/// result, so the client does not wait long for a slow body.
+/// Maximum wait for the body of a response after its headers have arrived. The result depends only on the status, so
+/// the client does not wait long for a slow body.
 const BODY_WAIT: Duration = Duration::from_secs(1);
 /// Time after which an idle connection is closed. `src/aws.rs` explains the value.
 const POOL_IDLE: Duration = Duration::from_secs(20);
@@ -38,14 +38,14 @@ const POOL_IDLE: Duration = Duration::from_secs(20);
 const POOL_COUNT: usize = 4;
 pub(super) const AGENT: &str = concat!("citystream/", env!("CARGO_PKG_VERSION"));
 
-/// The parts of an HTTP answer that the sender uses.
+/// The parts of an HTTP response that the sender uses.
 #[derive(Debug)]
 pub(super) struct Answer {
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
-    /// The host that sent the answer.
+    /// The host that sent the response.
     pub(super) host: String,
-    /// The beginning of the answer's body.
+    /// The beginning of the response body.
     pub(super) text: String,
 }
 
@@ -78,7 +78,7 @@ impl Client {
         }
     }
 
-    /// Sends the request. Returns the answer, or the resulting [`Delivery`] if no answer arrives.
+    /// Sends the request. Returns the response, or the resulting [`Delivery`] if no response arrives.
     pub(super) async fn post(&self, request: Request) -> Result<Answer, Delivery> {
         let host = request.url.host_str().unwrap_or_default().to_owned();
         let answer = tokio::time::timeout(ANSWER_WAIT, self.post_following(request));
@@ -132,10 +132,10 @@ impl Client {
 }
 
 enum Redirect {
-    /// The answer is not a redirect with status 301, 302, 307 or 308.
+    /// The response is not a redirect with the status 301, 302, 307 or 308.
     None,
     To(Url),
-    /// The client does not follow the redirect, for the given reason.
+    /// The client does not follow the redirect. The text contains the reason.
     Away(String),
 }
 
@@ -164,7 +164,7 @@ fn redirect(from: &Url, status: StatusCode, headers: &HeaderMap) -> Redirect {
     Redirect::To(to)
 }
 
-/// Reads the beginning of the body, as far as it arrives in time.
+/// Reads the response body, up to [`ANSWER_BYTES_MAX`] bytes and for at most [`BODY_WAIT`].
 async fn read(url: &Url, response: Response<Incoming>) -> Answer {
     let (head, mut body) = response.into_parts();
     let mut bytes = Vec::new();

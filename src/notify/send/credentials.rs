@@ -1,4 +1,4 @@
-//! The AWS credentials for SNS, and the address of SNS.
+//! The AWS credentials for SNS, and the URL of SNS.
 
 use std::time::{Duration, SystemTime};
 
@@ -13,7 +13,7 @@ use crate::failure::{Failure, chain};
 use crate::notify::config::TopicArn;
 use crate::notify::secret::parse_url;
 
-/// The variables that replace the address of SNS. The first variable that is set takes effect.
+/// The environment variables that override the URL of SNS. The first environment variable that is set takes effect.
 const ENDPOINT_VARIABLES: [&str; 2] = ["AWS_ENDPOINT_URL_SNS", "AWS_ENDPOINT_URL"];
 /// Maximum wait for credentials.
 const CREDENTIALS_WAIT: Duration = Duration::from_secs(8);
@@ -84,10 +84,10 @@ impl CredentialSource {
     }
 }
 
-/// Returns the address of SNS for the topic.
+/// Returns the URL at which SNS accepts messages for the topic.
 ///
 /// # Errors
-/// Returns a failure if the variable that takes effect holds no URL.
+/// Returns a failure if the environment variable that takes effect does not contain a URL.
 pub(super) fn sns_endpoint(topic: &TopicArn) -> Result<Url, Failure> {
     let given = ENDPOINT_VARIABLES.into_iter().find_map(|name| {
         let text = std::env::var(name).ok()?;

@@ -1,7 +1,8 @@
 //! The connection to a receiver: direct, or through the tunnel of a proxy.
 //!
-//! The variables `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY` apply only to `https` URLs, as they do for AWS. If a proxy
-//! is used, the proxy resolves the host name of the receiver. The proxy must therefore block private addresses itself.
+//! The environment variables `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY` apply only to `https` URLs, as they do for AWS.
+//! If a proxy is used, the proxy resolves the host name of the receiver. The program cannot check the resolved address,
+//! so the proxy must block private addresses.
 
 use std::error::Error;
 use std::future::Future;
@@ -20,7 +21,7 @@ use tower::Service;
 
 use super::addresses::Resolver;
 
-/// Maximum wait for a TCP connection. The limit leaves time to try another address of the host.
+/// Maximum wait for a TCP connection. The short limit leaves time for an attempt with another address of the host.
 const CONNECT_WAIT: Duration = Duration::from_secs(5);
 
 type BoxError = Box<dyn Error + Send + Sync>;

@@ -193,7 +193,7 @@ async fn a_receiver_that_does_not_answer_is_given_up() {
     let mut server = Server::start(|_| Reply::Nothing).await;
     let sending = tokio::spawn(send(webhook_at(server.url("/"))));
     server.seen.recv().await.unwrap();
-    // The server has received the request. From here on, only the passage of time affects the test.
+    // The server has received the request. A paused clock lets the test skip the wait for the timeout.
     tokio::time::pause();
     let (after, why) = again(sending.await.unwrap());
     assert_eq!(

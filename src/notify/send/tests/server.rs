@@ -1,4 +1,4 @@
-//! An HTTP server on the loopback interface, whose answers the test chooses.
+//! An HTTP server on the loopback interface, whose responses are chosen by the test.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -18,16 +18,16 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio_rustls::TlsAcceptor;
 use url::Url;
 
-/// The answer of the test server.
+/// The response of the test server.
 #[derive(Clone, Debug)]
 pub(super) enum Reply {
-    /// An answer with the given status and one header, given by its name and value.
+    /// A response with the given status, and with a header of the given name and value.
     Status(u16, &'static str, String),
-    /// An answer with the given status and a body that never ends.
+    /// A response with the given status and a body that never ends.
     Endless(u16),
-    /// An answer with the given status, whose body never arrives.
+    /// A response with the given status, whose body never arrives.
     NoBody(u16),
-    /// No answer at all.
+    /// No response at all.
     Nothing,
 }
 
@@ -99,7 +99,8 @@ async fn answer<R: Fn(&str) -> Reply>(
     let body = String::from_utf8(body.to_vec()).unwrap();
     let headers = head.headers;
     let chosen = reply(&path);
-    // Sending fails if the test reads only the answers and has dropped the receiving end of the channel.
+    // A test that does not inspect the requests may have dropped the receiving end of the channel, so a failure to send
+    // is ignored.
     let seen = Seen {
         path,
         headers,
