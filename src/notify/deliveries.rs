@@ -241,8 +241,8 @@ fn pause_ms(failures: u32) -> i64 {
 }
 
 impl Live {
-    /// Copies the newer parts of `row`: the incident if its fence is higher, and messages with a higher number or a
-    /// newer outcome.
+    /// Merges `row` into the known row of the incident. The function copies the incident if `row` has the higher fence,
+    /// and copies each message with a higher number or a newer outcome.
     fn merge(&mut self, row: StoredIncident) {
         if row.incident.next > self.row.incident.next {
             self.row.incident = row.incident;

@@ -1,4 +1,4 @@
-//! The results that the tasks of the role send to its main loop.
+//! The results that background tasks send to the main loop of `notify`.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use crate::notify::start::Started;
 use crate::store::error::StoreError;
 use crate::store::incidents::StoredIncident;
 
-/// The result of a task of the role.
+/// The result of a background task that the main loop of `notify` has started.
 pub(super) enum Done {
     Started {
         partition: i32,

@@ -24,7 +24,8 @@ use crate::telemetry::unix_ms;
 /// The placeholder for the topic id in the ids of incidents. A dry run may lack the right to read the real topic id.
 const TOPIC_ID: &str = "dry-run";
 
-/// Reads the log and prints messages. Blocks until the end of the log, or until `shutdown` is triggered.
+/// Reads the log and prints messages. The function blocks until it has read the log to the end, or until `shutdown` is
+/// triggered.
 ///
 /// # Errors
 /// Returns an error if reading fails or the output cannot be written.

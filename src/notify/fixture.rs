@@ -74,7 +74,7 @@ pub(super) fn silence() -> Incident {
     }
 }
 
-/// Returns a message of the given kind. The kind determines the number of the message.
+/// Returns a message of the given kind. The number of the message depends on the kind.
 pub(super) fn message(kind: Kind, incident: &Incident) -> Message<'_> {
     let n = match kind {
         Kind::Opened => 1,

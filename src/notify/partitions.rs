@@ -18,7 +18,8 @@ use crate::telemetry::unix_ms;
 const CHECKPOINT_TICKS: u32 = 50;
 /// Time between two bases, in milliseconds. A base is a checkpoint that is kept for `verify --incidents`.
 const BASE_EVERY_MS: i64 = 86_400_000;
-/// Maximum number of bases. A base is useless if the log no longer has the records after the base.
+/// Maximum number of bases that are kept for a partition. A base is useful only while the log still contains the
+/// records after the base.
 const BASES_MAX: usize = 40;
 /// Maximum number of rows that are written at the same time.
 const WRITES_MAX: usize = 64;
@@ -26,20 +27,20 @@ const WRITES_MAX: usize = 64;
 /// An assigned partition.
 struct Assigned {
     assignment: u64,
-    /// The owner, or `None` until the start offset is known.
+    /// The owner of the partition, or `None` until the partition's start offset is known.
     owner: Option<Owner>,
-    /// The next checkpoint, which is published as soon as all rows that it depends on are written.
+    /// The next checkpoint, which is published as soon as all rows that belong to the checkpoint have been written.
     checkpoint: Option<StoredCheckpoint>,
     is_publishing: bool,
     /// The number of ticks since the last checkpoint was published.
     ticks: u32,
     /// The offset of the last published checkpoint.
     published: i64,
-    /// Earlier checkpoints under the same rules, oldest first.
+    /// Earlier checkpoints that were created with the same rules, oldest first.
     bases: Vec<StoredBase>,
 }
 
-/// Keeps the checkpoint as a base if the previous base is old enough.
+/// Adds the checkpoint to `bases`, unless the last base was added less than a day ago.
 fn keep_base(bases: &mut Vec<StoredBase>, checkpoint: &Checkpoint, now_ms: UnixMs) {
     let last = bases.last();
     if last.is_some_and(|last| now_ms < last.made_ms + BASE_EVERY_MS) {
@@ -82,7 +83,7 @@ impl Partitions {
         }
     }
 
-    /// Adds a partition whose start offset is not known yet. Returns the number of the new assignment.
+    /// Adds a partition whose start offset is not known yet. Returns the number that identifies the new assignment.
     pub(super) fn assign(&mut self, partition: i32) -> u64 {
         self.assignments += 1;
         let assigned = Assigned {
@@ -107,7 +108,7 @@ impl Partitions {
         self.assigned.keys().copied().collect()
     }
 
-    /// Returns the owners of all partitions whose start offset is known.
+    /// Returns the [`Owner`] of each partition whose start offset is known.
     pub(super) fn owners(&self) -> impl Iterator<Item = &Owner> {
         self.assigned.values().filter_map(|a| a.owner.as_ref())
     }
@@ -161,7 +162,7 @@ impl Partitions {
         }
     }
 
-    /// Notes that a row write has ended. Returns `false` if the assignment has ended.
+    /// Processes the end of a row write, which may have failed. Returns `false` if the assignment has ended.
     pub(super) fn written(
         &mut self,
         partition: i32,
@@ -181,8 +182,8 @@ impl Partitions {
         true
     }
 
-    /// Creates checkpoints that are due, and publishes each checkpoint whose rows are written. `owed` returns the names
-    /// of a partition's ended incidents for which a message may not have reached a receiver yet.
+    /// Creates the checkpoints that are due, and publishes each checkpoint whose rows have been written. `owed` returns
+    /// the names of a partition's ended incidents for which a message may not have reached a receiver yet.
     pub(super) fn publish(&mut self, topic_id: &Arc<str>, owed: impl Fn(i32) -> Vec<Name>) {
         for (&partition, assigned) in &mut self.assigned {
             let Some(owner) = &assigned.owner else {
@@ -224,8 +225,8 @@ impl Partitions {
         }
     }
 
-    /// Notes that the publication of a checkpoint has ended, successfully or not. If the publication failed, a later
-    /// checkpoint is published instead.
+    /// Processes the end of an attempt to publish a checkpoint, whether the attempt succeeded or failed. After a failed
+    /// attempt, a later checkpoint is published instead.
     pub(super) fn published(&mut self, partition: i32, assignment: u64) {
         if let Some(assigned) = self.current(partition, assignment) {
             assigned.is_publishing = false;

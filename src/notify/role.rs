@@ -2,9 +2,8 @@
 //! sends messages to the receivers.
 //!
 //! The core decides which incidents exist, which rows must be written and which messages are due. The loop carries out
-//! these decisions. The loop keeps no state that another process would need: a process that takes over a partition
-//! continues from the checkpoint and the rows. When a partition is revoked, the loop therefore gives up the partition
-//! immediately.
+//! these decisions. The loop keeps no state that another process would need, so it gives up a revoked partition
+//! immediately. A process that takes over a partition continues from the checkpoint and the rows.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -38,7 +37,7 @@ use crate::telemetry::Metrics;
 
 /// Maximum memory for records that were read but not yet evaluated, in bytes.
 const BUDGET_BYTES: u64 = 32 << 20;
-/// Maximum time for which the consumer waits for this loop before it gives up a revoked partition.
+/// Maximum time for which the consumer waits for the main loop before it gives up a revoked partition.
 const REVOKE_MAX: Duration = Duration::from_secs(5);
 /// Time between two checks for work that is due.
 const TICK: Duration = Duration::from_millis(100);
@@ -48,18 +47,18 @@ const SILENCE_TICKS: u32 = 50;
 const TOPIC_TICKS: u32 = 50;
 /// Time between two warnings of the same kind, in ticks.
 const WARN_TICKS: u32 = 600;
-/// Maximum number of incidents whose row must still be written. Above this number, the loop evaluates no further
-/// records.
+/// Maximum number of incidents whose row must still be written. The loop evaluates no further records while this
+/// maximum is exceeded.
 const UNWRITTEN_MAX: usize = 10_000;
-/// Maximum number of incidents with messages that may not have reached a receiver yet. Above this number, the loop
-/// evaluates no further records.
+/// Maximum number of incidents with messages that may not have reached a receiver yet. The loop evaluates no further
+/// records while this maximum is exceeded.
 const LIVE_MAX: usize = 50_000;
-/// Maximum wait for answers while the role stops.
+/// Maximum time to wait for DynamoDB, and then for Kafka, while the role stops.
 const STOP_MAX: Duration = Duration::from_secs(5);
 /// Maximum wait for an answer from Kafka.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The parts and settings from which a role is built.
+/// The settings of a role, and the services that the role uses.
 pub(super) struct RoleOptions {
     /// The rules and the receivers.
     pub(super) config: NotifyConfig,
@@ -69,7 +68,8 @@ pub(super) struct RoleOptions {
     pub(super) topic: String,
     /// The table of incidents.
     pub(super) table: IncidentTable,
-    /// The rules for event time, such as the lateness and the skew. The role `consume` uses the same rules.
+    /// The rules for event time, such as the allowed lateness and the allowed clock skew. The role `consume` uses the
+    /// same event-time rules.
     pub(super) times: Rules,
     /// The position at which a partition without a checkpoint starts.
     pub(super) from: From,
@@ -229,8 +229,8 @@ impl Role {
                     self.partitions.remove(partition);
                     self.deliveries.forget(partition);
                 }
-                // The revoke need not wait for anything, because the next owner continues from the checkpoint and the
-                // rows in the table.
+                // The loop answers immediately, because the next owner of the partition continues from the checkpoint
+                // and the rows in the table.
                 drop(answer.send(Vec::new()));
             }
             ConsumerEvent::Records(runs) => self.backlog.extend(runs),
@@ -487,7 +487,7 @@ async fn topic_id(inquiry: crate::kafka::consumer::Inquiry) -> Option<String> {
         .map(|facts| facts.id.as_str().to_owned())
 }
 
-/// Reads a gap in the offsets again, to find out whether the log really has no records there.
+/// Reads a gap in the offsets again, to find out whether the log really contains no records in the gap.
 async fn confirm(second: &Arc<SecondReader>, partition: i32, gap: Gap) -> Verdict {
     let reader = Arc::clone(second);
     let read = run_blocking(move || reader.read(partition, gap)).await;

@@ -47,7 +47,8 @@ impl SecretFile {
         Ok(lines.map(str::to_owned).collect())
     }
 
-    /// Reads the only line of the file. The line must be a token or a key that an HTTP header can contain.
+    /// Reads a token or a key from a file that contains a single line. The line must contain only characters that are
+    /// allowed in an HTTP header.
     ///
     /// # Errors
     /// Returns an error message that names the file.
@@ -71,7 +72,8 @@ impl SecretFile {
             .map_err(|flaw| format!("{} holds a URL that {flaw}", self.path.display()))
     }
 
-    /// Reads the signing keys in the file. Each key has the form `whsec_<base64>`. The first key is the newest key.
+    /// Reads the signing keys in the file. Each key has the form `whsec_<base64>`. The first key in the file is the
+    /// newest key.
     ///
     /// # Errors
     /// Returns an error message that names the file.

@@ -1,4 +1,4 @@
-//! Adds, lists and ends silences. Every `notify` process sees a change within ten seconds.
+//! Adds, lists and ends silences. Every `notify` process applies a new or ended silence within ten seconds.
 
 use crate::core::clock::UnixMs;
 use crate::core::incident::silence::Silence;
@@ -9,7 +9,7 @@ use crate::settings::SilenceAdd;
 use crate::store::incidents::IncidentTable;
 use crate::telemetry::unix_ms;
 
-/// The characters of a silence id. The set excludes characters that look alike.
+/// The characters that a silence id may contain. Digits and letters that look alike, such as `0` and `O`, are excluded.
 const ID_CHARS: &[u8] = b"23456789ABCDEFGHJKLMNPQRSTUVWXYZ";
 /// Number of characters in a silence id.
 const ID_LENGTH: usize = 6;

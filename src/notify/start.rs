@@ -42,7 +42,7 @@ pub(super) struct Started {
     pub(super) next: Offset,
     /// The incidents that are open, or whose messages may not have reached a receiver yet.
     pub(super) rows: Vec<StoredIncident>,
-    /// Earlier checkpoints under the same rules.
+    /// Earlier checkpoints that were created with the same rules.
     pub(super) bases: Vec<StoredBase>,
 }
 
@@ -73,8 +73,9 @@ impl Starter {
         let mut is_new_base = *stored.rules != *self.rules_print || stored.bases.is_empty();
         let at = &mut stored.checkpoint;
         if at.start.next < begin {
-            // The loss of events before the checkpoint is harmless. The rules have evaluated these events already, and
-            // would only count them again in windows that are still open.
+            // If retention has deleted records before the checkpoint, the loss is harmless. The rules have already
+            // evaluated the records before the checkpoint, and would only count them again in windows that are still
+            // open.
             if at.next < begin {
                 let (from, to) = (at.next.0, begin.0);
                 tracing::error!(
@@ -89,8 +90,8 @@ impl Starter {
             is_new_base = true;
         }
         if is_new_base {
-            // An evaluation that starts at an earlier base would no longer produce the stored rows, so the earlier
-            // bases are dropped.
+            // Earlier bases are dropped, because an evaluation from an earlier base would no longer reproduce the
+            // stored rows.
             stored.bases = vec![StoredBase {
                 base: Base::of(at),
                 made_ms: unix_ms(),

@@ -7,8 +7,8 @@ use crate::api::ops::Probe;
 use crate::core::clock::SteadyMs;
 use crate::telemetry::steady_ms;
 
-/// Maximum time between two rounds of the role's loop, in milliseconds. If the loop pauses for longer, the role no
-/// longer counts as alive, because a restart would help.
+/// Maximum time between two iterations of the role's main loop, in milliseconds. If an iteration takes longer, the
+/// health check reports that the role is not alive, because a restart may help.
 const BEAT_MS_MAX: i64 = 120_000;
 
 /// The status that the role updates and the HTTP server reads.
