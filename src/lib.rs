@@ -1,6 +1,6 @@
 //! The library of citystream, which reads city events from Kafka and counts them exactly in DynamoDB.
 //!
-//! The modules, in the order in which a new reader should read them:
+//! The modules, in a good order for reading the code:
 //!
 //! | module | holds |
 //! |---|---|
@@ -12,7 +12,7 @@
 //! | [`cmd`] | one small file per subcommand, which builds and connects its parts |
 //! | [`failure`], [`remedy`], [`exit`] | failures, their remedies, and the exit codes |
 //!
-//! `docs/ARCHITECTURE.md` describes how the parts work together.
+//! `docs/ARCHITECTURE.md` describes how the modules work together.
 
 mod access;
 pub mod api;

@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 
 use crate::telemetry;
 
-/// Prints the address of the role if the operating system chose the port (port 0). If the operating system chose the
-/// port, no setting contains the port number.
+/// Prints the address of the role if the configured port is 0. For port 0, the operating system chooses the port, so no
+/// setting contains the port number.
 ///
 /// `service` names the service that listens on the address. `scheme` is `http` or `https`.
 pub(crate) fn print_picked(service: &str, scheme: &str, setting: SocketAddr, address: SocketAddr) {
@@ -14,7 +14,7 @@ pub(crate) fn print_picked(service: &str, scheme: &str, setting: SocketAddr, add
     }
 }
 
-/// Logs a warning if other hosts can reach `address`. Callers use this function for ports on which requests need no
+/// Logs a warning if other hosts can reach `address`. This function is meant for ports that accept requests without a
 /// login.
 pub(crate) fn warn_if_open(address: SocketAddr) {
     if !address.ip().is_loopback() {

@@ -41,7 +41,7 @@ fn main() -> ExitCode {
             Command::Dev(args) => cmd::dev::run(args, metrics, shutdown).await,
         }
     });
-    // The program must not wait for calls into librdkafka that are still blocking.
+    // Do not wait for threads that are still blocked in a call of librdkafka.
     runtime.shutdown_background();
     let exit = match result {
         Ok(exit) => exit,

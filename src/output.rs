@@ -7,7 +7,8 @@ use std::io::{ErrorKind, IsTerminal, Write as _};
 
 use textwrap::{Options, WordSplitter, fill};
 
-/// Prints text on standard output. The function does not return an error if the reader has closed the pipe.
+/// Prints text on standard output. The function returns no error if the process that reads the output has closed the
+/// pipe.
 ///
 /// # Errors
 /// Returns every error of standard output except a closed pipe.

@@ -1,4 +1,4 @@
-//! The answer to an HTTP request that sends events. The answer reports the outcome of each line of the request.
+//! The response to an HTTP request that sends events. The response reports the outcome of each line of the request.
 
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -9,7 +9,7 @@ use crate::produce::receipts::Outcome;
 /// Maximum number of characters in the detail of a rejected line. A longer detail is cut off, because the detail may
 /// quote the whole invalid value.
 const DETAIL_CHARS_MAX: usize = 200;
-/// Maximum size in bytes of the result of one request line, not counting the text fields of the result.
+/// Maximum size of the result of one request line without the result's text fields, in bytes.
 const RESULT_BYTES: usize = 160;
 
 /// A line of the request body, with the result of checking its event.
@@ -17,13 +17,12 @@ const RESULT_BYTES: usize = 160;
 pub(super) struct Line {
     /// The number of the line in NDJSON, or of the element in a JSON array.
     pub(super) number: u64,
-    /// For a valid event, `Ok` with the event id that the client set, if any. For an invalid event, `Err` with the
-    /// broken rule.
+    /// `Ok` with the event id that the client set, if any, or `Err` with the reason why the event is invalid.
     pub(super) verdict: Result<Option<Box<str>>, Reject>,
 }
 
 impl Line {
-    /// Returns a line whose event breaks a rule.
+    /// Returns a line with an invalid event.
     pub(super) fn rejected(number: u64, mut reject: Reject) -> Line {
         if let Some((end, _)) = reject.detail.char_indices().nth(DETAIL_CHARS_MAX) {
             reject.detail.truncate(end);
@@ -35,7 +34,7 @@ impl Line {
         }
     }
 
-    /// Returns the maximum size in bytes of the line's result. JSON escapes can double the size of a text.
+    /// Returns the maximum size in bytes of the line's result. Escape sequences in JSON can double the size of a text.
     pub(super) fn result_bytes_max(&self, topic: &str) -> usize {
         let text_bytes = match &self.verdict {
             Ok(Some(id)) => id.len(),
@@ -46,26 +45,27 @@ impl Line {
     }
 }
 
-/// What became of an event.
+/// The outcome of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Status {
     /// All replicas have the event.
     Accepted,
-    /// The event breaks a rule, and was not sent.
+    /// The event is invalid, and was not sent.
     Rejected,
-    /// The event was sent, but Kafka has not acknowledged it. It may be in the topic, or arrive there later.
+    /// The event was sent, but Kafka has not acknowledged it. The event may already be in the topic, or may still
+    /// arrive in the topic.
     Unknown,
     /// The event is valid, but was not sent.
     NotSent,
 }
 
-/// What became of one line.
+/// The outcome of one line of the request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub(crate) struct LineResult {
-    /// The number of the line in NDJSON, or of the element in an array, from 1.
+    /// The number of the line in NDJSON, or of the element in a JSON array, counted from 1.
     pub(crate) line: u64,
-    /// What became of the event.
+    /// The outcome of the event.
     pub(crate) status: Status,
     /// Why the event was rejected: `empty`, `too_large`, `not_utf8`, `not_json`, `missing_field`, `bad_city`,
     /// `bad_event_type`, `bad_severity`, `bad_timestamp`, `bad_description` or `bad_event_id`.
@@ -85,13 +85,13 @@ pub(crate) struct LineResult {
     pub(crate) offset: Option<i64>,
 }
 
-/// What became of the events of a request.
+/// The outcome of the events in a request.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
 #[schema(as = Accepted)]
 pub(crate) struct Answer {
     /// Number of events that all replicas have.
     pub(crate) accepted: u64,
-    /// Number of lines that break a rule.
+    /// Number of lines with an invalid event.
     pub(crate) rejected: u64,
     /// Number of events whose outcome is unknown; absent if it is 0.
     #[serde(skip_serializing_if = "is_zero")]
@@ -99,7 +99,8 @@ pub(crate) struct Answer {
     /// Number of events that were not sent; absent if it is 0.
     #[serde(skip_serializing_if = "is_zero")]
     pub(crate) not_sent: u64,
-    /// The rejected lines, in their order. With `verbose`, or if an event is not accepted, all lines.
+    /// The results of the rejected lines, in the order of the request. The list contains the results of all lines if
+    /// the request sets `verbose`, or if Kafka has not acknowledged every valid event.
     pub(crate) results: Vec<LineResult>,
 }
 
@@ -109,8 +110,9 @@ fn is_zero(count: &u64) -> bool {
 }
 
 impl Answer {
-    /// Returns the answer to a request with the given lines. `outcomes` lists the outcomes of the valid lines, in their
-    /// order. An event without an outcome was not sent. A line whose event is still pending has the status "unknown".
+    /// Returns the response to a request with the given lines. `outcomes` lists the outcomes of the valid lines, in
+    /// their order. An event without an outcome was not sent. If Kafka has not acknowledged an event yet, the line has
+    /// the status "unknown".
     pub(super) fn new(
         lines: Vec<Line>,
         outcomes: &[Outcome],
