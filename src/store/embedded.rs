@@ -5,9 +5,9 @@
 //! each request to the embedded database, and returns the database's JSON answer. The SDK signs requests, retries them,
 //! and parses answers and errors exactly as it does with AWS.
 //!
-//! The database library also has an HTTP server, but that server accepts requests from any web site that is open in a
-//! browser on this host. `dev` therefore does not use this HTTP server. Instead, `dev` has its own server, which
-//! answers requests with [`run`].
+//! The database library also has an HTTP server, but that server accepts requests from any web page that is open in a
+//! browser on this host. `dev` therefore does not use the HTTP server of the database library. The subcommand `dev` has
+//! its own HTTP server, which answers DynamoDB requests with [`run`].
 
 use aws_sdk_dynamodb::Client;
 use aws_smithy_runtime_api::client::http::{
@@ -38,8 +38,8 @@ pub async fn client(db: Database) -> Result<Client, StoreError> {
     client_through(embedded(db)).await
 }
 
-/// Returns a client like the one from [`client`], but sends its requests through the HTTP client `http`. The caller
-/// must make `http` pass the requests to [`embedded`].
+/// Returns a DynamoDB client that sends its requests through the HTTP client `http`. The other settings are the same as
+/// for [`client`]. The HTTP client `http` must pass each request to the HTTP client that [`embedded`] returns.
 ///
 /// # Errors
 /// Returns the same errors as [`client`].
@@ -70,7 +70,7 @@ impl HttpConnector for Embedded {
         let operation = target.rsplit('.').next().unwrap_or_default().to_owned();
         let db = self.db.clone();
         HttpConnectorFuture::new(async move {
-            // The SDK keeps a JSON body in memory. `bytes` returns `None` only for a streamed body.
+            // The SDK keeps the body of a JSON request in memory. `bytes` returns `None` only for a streamed body.
             let Some(body) = request.body().bytes().map(<[u8]>::to_vec) else {
                 return Err(ConnectorError::user("the body is a stream".into()));
             };
@@ -117,8 +117,8 @@ pub fn run(db: &Database, operation: &str, body: &[u8]) -> (u16, String) {
         "ListTagsOfResource" => call!(list_tags_of_resource),
         "PutItem" => call!(put_item),
         "Query" => call!(query),
-        // Among the subcommands, only `init-tables` scans a table, and such a scan reads at most two items. Tests scan
-        // whole tables to compare their contents.
+        // `init-tables` is the only subcommand that scans a table. The scan reads at most two items. Tests scan whole
+        // tables to compare their contents.
         "Scan" => call!(scan),
         "TagResource" => call!(tag_resource),
         "TransactGetItems" => call!(transact_get_items),

@@ -1,10 +1,11 @@
 //! The errors of the store, and how the caller must react to each kind of error.
 //!
-//! [`CODES`] is the only table that maps DynamoDB's error codes to a [`StoreErrorKind`]. For a code that is not in
-//! [`CODES`], the HTTP status determines the kind. HTTP status 429 means throttling. For status 5xx, or status 2xx with
-//! a garbled body, the kind is [`StoreErrorKind::Unknown`], because DynamoDB may have carried out the request. For any
-//! other status, the kind is [`StoreErrorKind::Denied`]. An unknown status never maps to [`StoreErrorKind::Invalid`].
-//! Invalid items go to the dead-letter topic, so an unexpected answer could keep valid records out of the tables.
+//! [`CODES`] is the only list that maps DynamoDB's error codes to a [`StoreErrorKind`]. For a code that is not in
+//! [`CODES`], the HTTP status determines the kind. HTTP status 429 means that DynamoDB throttled the request. For
+//! status 5xx, or status 2xx with a garbled body, the kind is [`StoreErrorKind::Unknown`], because DynamoDB may have
+//! carried out the request. For any status other than 2xx, 429 and 5xx, the kind is [`StoreErrorKind::Denied`]. An
+//! unknown status never maps to [`StoreErrorKind::Invalid`]. If an unexpected answer counted as
+//! [`StoreErrorKind::Invalid`], valid records could go to the dead-letter topic.
 //!
 //! The text of a store error names the code, the operation, the table, the key and the request id. For a throttled
 //! request, the text also contains DynamoDB's own reasons, which distinguish a hot key from a limit of the table. A
@@ -22,11 +23,11 @@ use crate::store::answers::{Flaw, FlawedAnswer};
 /// The kind of an error, which determines what the caller of a failed request must do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StoreErrorKind {
-    /// DynamoDB did not carry out the request. The caller repeats the request without limit, with growing pauses
-    /// up to a maximum.
+    /// DynamoDB did not carry out the request. The caller repeats the request until the request succeeds, with pauses
+    /// that grow up to a maximum.
     Transient,
-    /// DynamoDB throttled the request. The caller repeats the request as for [`StoreErrorKind::Transient`], and also
-    /// sends fewer requests.
+    /// DynamoDB throttled the request. The caller repeats the request as after a [`StoreErrorKind::Transient`] error,
+    /// and also sends fewer requests.
     Throttled,
     /// DynamoDB may have carried out the request. The caller sends the same conditional update again, and does not
     /// read the item first.
@@ -34,22 +35,22 @@ pub enum StoreErrorKind {
     /// The table is missing, or the item that the operation needs is missing. The caller waits until the table or
     /// the item exists, and reads the config item again before it repeats the request.
     NotFound,
-    /// The condition of a write did not hold.
+    /// The condition of a conditional write did not hold.
     Conflict,
-    /// DynamoDB can never accept the request. If the refused request updates a row, the caller stops the consumer.
-    /// If the refused request puts an item, the caller sends the record to the dead-letter topic.
+    /// DynamoDB can never accept the request. If the invalid request updates a row, the caller stops the consumer. If
+    /// the invalid request puts an item, the caller sends the record to the dead-letter topic.
     Invalid,
-    /// The login failed or a right is missing, and an operator must fix it. The caller reports the error, and repeats
-    /// the request with the maximum pause.
+    /// The login failed or a right is missing. An operator must fix the cause. The caller reports the error, and
+    /// repeats the request with the maximum pause.
     Denied,
     /// A stored item is damaged, so the caller stops.
     Corrupt,
-    /// The settings for DynamoDB cannot work, so the program exits with code 2.
+    /// The settings for DynamoDB are invalid, so the program exits with code 2.
     Settings,
 }
 
 impl StoreErrorKind {
-    /// Returns the value of the label `outcome` in metrics.
+    /// Returns the value of the metric label `outcome` for this kind of error.
     pub const fn name(self) -> &'static str {
         match self {
             StoreErrorKind::Transient => "transient",
@@ -77,10 +78,10 @@ impl StoreErrorKind {
     }
 }
 
-/// The error codes of DynamoDB and its front end, each with its kind.
+/// The error codes of DynamoDB and of AWS's front end, each with its kind of error.
 ///
-/// The codes come from "Error handling with DynamoDB" and "Common errors" in AWS's documentation, and from the
-/// service model of botocore. `scripts/check-aws` compares the table with botocore's model.
+/// The codes come from "Error handling with DynamoDB" and "Common errors" in AWS's documentation, and from the service
+/// model of botocore. The script `scripts/check-aws` compares this list with the service model of botocore.
 pub const CODES: [(&str, StoreErrorKind); 39] = [
     ("AccessDeniedException", StoreErrorKind::Denied),
     ("ConditionalCheckFailedException", StoreErrorKind::Conflict),
@@ -144,14 +145,14 @@ pub const CODES: [(&str, StoreErrorKind); 39] = [
 /// The error code for an answer that fails the checks of [`crate::store::answers`].
 pub const WRONG_ANSWER: &str = "WrongAnswer";
 
-/// Returns the kind of error that an answer with the error code `code` and the HTTP status `status` reports.
+/// Returns the kind of error for an answer with the error code `code` and the HTTP status `status`.
 pub fn classify(code: &str, status: u16) -> StoreErrorKind {
     let known = CODES.iter().find(|(known, _)| *known == code);
     match (known, status) {
         (Some((_, kind)), _) => *kind,
         (None, 429) => StoreErrorKind::Throttled,
-        // If the SDK reports an error for an answer with a success status, the answer's body is garbled, and DynamoDB
-        // has carried out the request.
+        // If the SDK reports an error although the HTTP status is a success, the body is garbled, but DynamoDB has
+        // carried out the request.
         (None, 200..=299 | 500..) => StoreErrorKind::Unknown,
         (None, _) => StoreErrorKind::Denied,
     }
@@ -163,10 +164,10 @@ pub enum StoreError {
     /// A request to DynamoDB failed.
     #[error("{0}")]
     Request(Box<RequestError>),
-    /// The settings for DynamoDB cannot work.
+    /// The settings for DynamoDB are invalid.
     #[error("{0}")]
     Settings(Failure),
-    /// A stored item does not have the shape in `docs/TABLES.md`.
+    /// A stored item does not have the shape that `docs/TABLES.md` describes.
     #[error("item {key} of table {table} is corrupt: {message}")]
     Corrupt {
         /// The name of the affected table.
@@ -192,22 +193,22 @@ pub enum StoreError {
         /// The number of seconds that the program waited.
         seconds: u64,
     },
-    /// An answer needs more read units than one API request may use.
+    /// The answer to an API request would cost more read units than the limit allows.
     #[error("an answer may read at most {units} units of DynamoDB")]
     TooCostly {
-        /// Maximum number of read units of one answer.
+        /// Maximum number of read units for one API answer.
         units: u64,
     },
 }
 
-/// A request that failed, either in DynamoDB or on the way to DynamoDB.
+/// The details of a failed request to DynamoDB.
 #[derive(Debug)]
 pub struct RequestError {
     /// The kind of the error, which determines what the caller must do.
     pub kind: StoreErrorKind,
-    /// The name of the operation, as DynamoDB calls it.
+    /// DynamoDB's name for the operation, such as `PutItem`.
     pub operation: &'static str,
-    /// The name of the table, or an empty string if the operation has no table.
+    /// The name of the table, or an empty string if the operation does not concern a table.
     pub table: String,
     /// The key of the item, if the request concerned a single item.
     pub key: Option<String>,
@@ -218,7 +219,7 @@ pub struct RequestError {
     pub message: String,
     /// The id that DynamoDB gave the request.
     pub request_id: Option<String>,
-    /// The reasons that DynamoDB gives for throttling.
+    /// The reasons that DynamoDB returned for throttling the request.
     pub throttling: Vec<String>,
 }
 
@@ -340,7 +341,7 @@ impl StoreError {
         }))
     }
 
-    /// Returns the error for an answer that has the flaw `flaw`.
+    /// Returns the error for an answer with the flaw `flaw`.
     pub(super) fn wrong_answer(operation: &'static str, table: &str, flaw: Flaw) -> StoreError {
         StoreError::Request(Box::new(RequestError::new(
             StoreErrorKind::Unknown,
@@ -351,7 +352,7 @@ impl StoreError {
         )))
     }
 
-    /// Returns the same error with the key of the affected item added.
+    /// Adds the key of the affected item to the error, and returns the error.
     #[must_use]
     pub fn with_key(mut self, item: impl Into<String>) -> StoreError {
         match &mut self {
@@ -376,15 +377,15 @@ impl StoreError {
     }
 
     /// Returns true if the request was not sent because there are no credentials to sign it. If no source of
-    /// credentials is configured, the kind of the error is [`StoreErrorKind::Denied`]. If a configured source does not
-    /// answer, the kind of the error is [`StoreErrorKind::Transient`].
+    /// credentials is configured, the kind of the error is [`StoreErrorKind::Denied`]. If a configured source of
+    /// credentials does not answer, the kind of the error is [`StoreErrorKind::Transient`].
     pub fn is_about_credentials(&self) -> bool {
         matches!(self, StoreError::Request(request) if request.code == "Dispatch"
             && (request.kind == StoreErrorKind::Denied || request.message.contains("loading credentials")))
     }
 
     /// Returns true if DynamoDB refused a change to a table because an earlier change is not finished. DynamoDB accepts
-    /// the refused change later.
+    /// the change later.
     pub fn is_busy(&self) -> bool {
         const BUSY: [&str; 3] = [
             "ContinuousBackupsUnavailableException",
@@ -432,7 +433,7 @@ fn classify_unsent(error: &(dyn std::error::Error + 'static)) -> StoreErrorKind 
     if text.contains("AccountIdEndpointMode is required") {
         return StoreErrorKind::Settings;
     }
-    // The SDK does not export the type of this error, so only its text identifies the cause. If no source of
+    // The SDK does not export the type of credential errors, so this function checks the error's text. If no source of
     // credentials is configured, an operator must configure one. A source of credentials that fails now may work again
     // later.
     if text.contains("credential provider was not enabled")
@@ -468,8 +469,8 @@ fn throttling_reasons(error: &aws_sdk_dynamodb::Error) -> Vec<String> {
         .collect()
 }
 
-/// Returns a description of the DynamoDB limit that was reached. The reasons for throttling contain the same words for
-/// reads and writes, and for tables and indexes. Source: "Understanding DynamoDB throttling" in AWS's documentation.
+/// Returns a description of the DynamoDB limit that was reached. A reason for throttling names the limit in the same
+/// words for reads, writes, tables and indexes. Source: "Understanding DynamoDB throttling" in AWS's documentation.
 fn describe_limit(reason: &str) -> &'static str {
     if reason.contains("KeyRange") {
         "one key is hot"

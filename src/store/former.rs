@@ -2,8 +2,7 @@
 //! totals table.
 //!
 //! Consumers cannot count into tables of the former system, because the rows of these tables have no fences. If a
-//! subcommand finds such tables under its prefix, it reports these tables instead of waiting for the missing totals
-//! table.
+//! subcommand finds tables of the former system, it reports them and does not wait for the totals table.
 
 use aws_sdk_dynamodb::Client;
 
@@ -11,7 +10,7 @@ use crate::core::keys::{AGGREGATIONS, TableNames};
 use crate::store::error::StoreErrorKind;
 use crate::store::rights::{TableUser, try_grant};
 
-/// The remedy for an operator whose tables belong to the former system.
+/// The advice in the error message about tables that belong to the former system.
 pub const REMEDY: &str = "if these tables belong to the system that citystream replaces, count into other tables: \
      citystream init-tables --table-prefix city2, and the same option here; if the totals were lost, \
      restore them, or rebuild all tables from the log";
@@ -25,7 +24,7 @@ pub async fn has_windows(client: &Client, names: &TableNames, user: TableUser) -
     };
     match try_grant(client, names, grant).await {
         Ok(()) => true,
-        // The table exists, but its keys differ or the index is missing.
+        // The table of windows exists, but its keys are different or its index is missing.
         Err(error) => error.kind() == StoreErrorKind::Invalid,
     }
 }

@@ -1,9 +1,9 @@
 //! Writes the JSON bodies of requests to DynamoDB.
 //!
-//! Each function writes a body directly into one buffer. At 100,000 events per second, building the SDK's typed items
-//! would take half as much CPU time as all other work together. `docs/TABLES.md` describes the items that these
-//! requests write. In an expression, an alias such as `#x` replaces every attribute name, because many attribute names
-//! are reserved words in DynamoDB.
+//! Each function writes the JSON text directly into one buffer, without the types of the SDK. At 100,000 events per
+//! second, building the SDK's typed items would take half as much CPU time as all other work together. `docs/TABLES.md`
+//! describes the items that the requests write. In an expression, an alias such as `#x` replaces every attribute name,
+//! because many attribute names are reserved words in DynamoDB.
 
 use crate::core::clock::UnixMs;
 use crate::core::event::Severity;
@@ -18,10 +18,10 @@ use crate::store::attributes::{
     WINDOW_END, WINDOW_START,
 };
 
-/// The aliases of the severity counts in an expression that updates a row, without the leading `#` or `:`.
+/// The aliases of the four severity counts in update expressions, without the leading `#` or `:`.
 const SEVERITY_ALIASES: [&str; 4] = ["a", "b", "c", "d"];
-/// The members of a request that make DynamoDB return the consumed capacity, and the stored item if DynamoDB refuses an
-/// update. Returning this data costs no capacity units.
+/// The JSON members that request the consumed capacity, and the stored item if DynamoDB refuses an update. DynamoDB
+/// returns the consumed capacity and the stored item at no extra cost.
 const RETURNS: &str =
     ",\"ReturnValuesOnConditionCheckFailure\":\"ALL_OLD\",\"ReturnConsumedCapacity\":\"TOTAL\"";
 
@@ -51,7 +51,7 @@ impl Json {
         self.0.extend_from_slice(text.as_bytes());
     }
 
-    /// Writes a comma, unless the last byte opened an object or a list.
+    /// Writes a comma, unless the last byte is an opening brace or bracket.
     fn comma(&mut self) {
         if !matches!(self.0.last(), Some(b'{' | b'[')) {
             self.raw(",");
@@ -64,9 +64,9 @@ impl Json {
         self.raw("\"");
     }
 
-    /// Writes a string without its quotation marks. Most strings contain no character that needs an escape. Checking
-    /// all bytes without an early exit is therefore usually several times faster than a search that stops at the first
-    /// special character.
+    /// Escapes a string for JSON, and writes it without quotation marks. Most strings contain no character that needs
+    /// an escape. The check reads all bytes, which is usually several times faster than stopping at the first special
+    /// character.
     fn escaped(&mut self, text: &str) {
         let is_special = |b: u8| (b < 0x20) | (b == b'"') | (b == b'\\');
         if text.bytes().fold(false, |any, b| any | is_special(b)) {
@@ -112,7 +112,7 @@ impl Json {
         self.raw("true}");
     }
 
-    /// Writes a string attribute with a shard number: `"name":{"S":"<text>#<shard>"}`.
+    /// Writes a string attribute that ends with a shard number, in the form `"name":{"S":"<text>#<shard>"}`.
     fn shard(&mut self, name: &str, text: &str, shard: u32) {
         self.open(name, "S");
         self.raw("\"");
@@ -122,7 +122,7 @@ impl Json {
         self.raw("\"}");
     }
 
-    /// Writes a member of the alias map: `"alias":"name"`.
+    /// Writes a member of `ExpressionAttributeNames` in the form `"alias":"name"`.
     fn alias(&mut self, alias: &str, name: &str) {
         self.comma();
         self.string(alias);
@@ -213,9 +213,9 @@ fn common_attributes(j: &mut Json, e: &StoredEvent, now: &str) {
 
 /// Returns the table name and the body of the UpdateItem request for one row.
 ///
-/// One request either adds the stretch's sum and moves the fence, or does neither. Two separate requests could not keep
-/// INV-2: a crash between them would leave a sum without its fence, or a fence without its sum.
-/// [`crate::core::stretch`] explains the condition of the update.
+/// One request both adds the stretch's sum to the row and moves the fence, so DynamoDB does both or neither. With two
+/// separate requests, a crash could leave a sum without its fence, which would violate INV-2. [`crate::core::stretch`]
+/// explains the condition of the update.
 pub fn update_body<'a>(
     names: &'a TableNames,
     update: &RowUpdate,
@@ -313,7 +313,8 @@ fn row_values(j: &mut Json, update: &RowUpdate, options: &ItemOptions, now_ms: U
 
 /// Returns the body of the UpdateItem request for a progress item. If `create` is true, the request creates the item,
 /// but does not change an existing item. If `create` is false, the request only moves an existing item forward. A move
-/// must not create an item, because a new progress item in recreated tables would hide that the counts are missing.
+/// of a progress item must not create the item. In recreated tables, a new progress item would hide that the counts of
+/// earlier records are missing.
 ///
 /// The request is an UpdateItem and not a PutItem, because only UpdateItem returns the item as it is after the write.
 pub fn progress_body(names: &TableNames, publish: &Publish, create: bool) -> Vec<u8> {

@@ -1,15 +1,15 @@
 //! Checks whether the item in an answer proves the outcome of a write.
 //!
-//! DynamoDB returns attributes of the item, whether it carries out a write or refuses the write. If DynamoDB carried
-//! out the write, it returns the new attributes (`UPDATED_NEW` or `ALL_NEW`). If the condition refused the write,
-//! DynamoDB returns the stored attributes (`ALL_OLD`). Returning these attributes costs no capacity units. An answer
-//! proves an outcome only if it contains exactly the values that the write stores, or values for which the write's
-//! condition must have failed. If the item in an answer contains other values, the outcome is unknown, and the caller
-//! sends the write again.
+//! DynamoDB returns attributes of the item both when it carries out a write and when it refuses a write. After a
+//! successful write, DynamoDB returns the new attributes (`UPDATED_NEW` or `ALL_NEW`). After a failed condition,
+//! DynamoDB returns the stored attributes (`ALL_OLD`). DynamoDB returns the attributes of the item at no extra cost. An
+//! answer proves success only if it contains exactly the values that the write stores. An answer proves a refusal only
+//! if the values in the answer violate the write's condition. If the item in an answer contains other values, the
+//! outcome is unknown, and the caller sends the write again.
 //!
 //! The HTTP status alone proves nothing. If the program trusted a swapped or invented answer, the pipeline could mark
-//! records as durable although no row counts them (INV-1, INV-2). The module [`crate::store::answers`] checks for every
-//! operation that the item has the key of the request.
+//! records as durable although no row counts them (INV-1, INV-2). For every operation, the module
+//! [`crate::store::answers`] checks that the item in the answer has the requested key.
 
 use crate::core::event::Offset;
 use crate::core::keys::{self, FENCE_NEXT, SUMS, SUMS_NEXT};
@@ -23,13 +23,13 @@ use crate::store::attributes::{
 };
 use crate::store::items::progress_attributes;
 
-/// The reason why DynamoDB's refusal of a write does not prove the write's outcome.
+/// The reason why an answer does not prove the outcome of a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Unproven {
-    /// The answer cannot be DynamoDB's answer to the write.
+    /// The answer does not belong to the write that was sent.
     Flaw(Flaw),
-    /// The condition compares a stored attribute that is not a number. Sending the write again cannot repair this
-    /// attribute.
+    /// The write's condition refers to a stored attribute that should be a number but has another type. A repetition of
+    /// the write cannot repair the damaged attribute.
     Corrupt,
 }
 
@@ -68,7 +68,7 @@ pub(super) fn shown_by_refusal(update: &RowUpdate, old: Option<&Item>) -> Result
     })
 }
 
-/// Returns the name of the attribute that holds the fence that an update moves.
+/// Returns the name of the row attribute that stores the fence of the update's log.
 pub(super) fn fence_name(update: &RowUpdate) -> String {
     format!("{FENCE_NEXT}{}", update.log_key)
 }
@@ -88,10 +88,10 @@ pub(super) fn check_published(publish: &Publish, new: Option<&Item>) -> Result<(
     Ok(())
 }
 
-/// Checks that the progress item in an answer really fails the condition under which `publish` is written.
+/// Checks that the progress item in DynamoDB's refusal really violates the condition of the refused write.
 ///
-/// DynamoDB refuses to create a progress item that exists. DynamoDB refuses to move a progress item if the stored
-/// `next` is at least as large as the new `next`. A progress item therefore never moves back (INV-4).
+/// DynamoDB refuses to create a progress item that already exists. DynamoDB refuses to move a progress item if the
+/// stored `next` is at least as large as the new `next`. A progress item therefore never moves back (INV-4).
 pub(super) fn check_refusal(publish: &Publish, create: bool, old: &Item) -> Result<(), Unproven> {
     match checked_number(old, NEXT).map_err(|NotANumber| Unproven::Corrupt)? {
         Some(next) if create || next >= publish.boundary.next.0 => Ok(()),

@@ -1,5 +1,5 @@
-//! Functions that the readers and the writer share. One function counts requests, and the other finds the stored item
-//! for which a write's condition failed.
+//! Functions that the readers and the writer share. One function counts requests. The other function returns the stored
+//! item that made a conditional write fail.
 
 use std::time::Instant;
 

@@ -1,8 +1,8 @@
 //! Carries out the writes that the pipeline planned: batches of puts, row updates and progress items.
 //!
-//! Each call sends one request and reports its answer. This module makes no decisions and repeats no requests, because
-//! the core crate decides about retries. Retries by the SDK are switched off. With SDK retries, all requests of a
-//! client would share one retry budget, and concurrent requests would exhaust it.
+//! Each function sends a write request only once and reports the answer. This module makes no decisions and repeats no
+//! requests, because the core crate decides about retries. Retries by the SDK are switched off. With SDK retries, all
+//! requests of a client would share one retry budget, and concurrent requests would exhaust it.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -36,7 +36,7 @@ use crate::store::proof::{self, Unproven};
 use crate::store::requests::{count_request, refusing_item};
 use crate::telemetry::Metrics;
 
-/// Writes to the tables that share one prefix. All clones of a writer share its settings.
+/// Writes to the tables whose names share one prefix. All clones of a writer share its settings.
 #[derive(Clone)]
 pub struct Writer {
     client: Client,
@@ -212,8 +212,7 @@ impl Writer {
         if self.write_progress(publish, false).await? {
             return Ok(true);
         }
-        // The caller stops counting if the item does not exist, so a second request confirms that the item is
-        // missing.
+        // The caller stops counting if the item is missing, so a second request confirms the result.
         match self.read_progress(&publish.log_key).await? {
             None => Ok(false),
             Some(_) => Err(self.other_item(publish)),
@@ -233,8 +232,8 @@ impl Writer {
             }
             Err(error) => match refusing_item(error) {
                 Some(Some(old)) => proof::check_refusal(publish, create, old),
-                // The condition for creating an item holds if no item exists. A refusal that shows no existing item is
-                // therefore not a valid answer.
+                // The request to create a progress item succeeds if no item exists yet. If DynamoDB refuses to create a
+                // progress item, its answer must therefore contain an existing item.
                 Some(None) if create => Err(Unproven::Flaw(Flaw::OtherItem)),
                 Some(None) | None => Ok(()),
             },
@@ -273,7 +272,7 @@ impl Writer {
         error.with_key(format!("{PROGRESS_PK}/{}", publish.log_key))
     }
 
-    /// Returns the restart point in the progress item of a log (`<topic id>#<partition>`).
+    /// Returns the restart point from the progress item of a log (`<topic id>#<partition>`).
     ///
     /// # Errors
     /// Returns an error if the item cannot be read or does not have the shape in `docs/TABLES.md`.
@@ -313,7 +312,7 @@ impl Writer {
         }))
     }
 
-    /// Adds a flawed answer to the metrics, and returns the error for its flaw.
+    /// Counts a flawed answer in the metrics, and returns the error for the flaw.
     fn wrong_answer(
         &self,
         operation: &'static str,
@@ -352,7 +351,7 @@ fn with_body(body: Vec<u8>) -> impl Fn(&mut HttpRequest) + Send + Sync + 'static
     }
 }
 
-/// Returns the flaw of an answer that does not prove an outcome.
+/// Returns the flaw of an answer that does not prove the outcome of an update.
 fn shown_flaw(shown: Shown) -> Flaw {
     if shown.same_row {
         Flaw::OtherValues
@@ -361,7 +360,7 @@ fn shown_flaw(shown: Shown) -> Flaw {
     }
 }
 
-/// Returns the indexes, in the batch, of the puts that DynamoDB returned as unprocessed.
+/// Returns the batch indexes of the puts that DynamoDB returned as unprocessed.
 ///
 /// # Errors
 /// Returns a flaw if the answer contains anything other than puts of this batch. After such an answer, it is unknown
