@@ -61,10 +61,10 @@ use crate::store::error::StoreError;
 use crate::store::incidents::StoredIncident;
 use crate::telemetry::Metrics;
 
-/// Maximum age of the shard count that a reader has cached. `init-tables` raises the shard count in the config item
-/// before any consumer uses the new count.
+/// Maximum age of a reader's cached shard count. `init-tables` raises the shard count in the config item before any
+/// consumer uses the new count.
 const CONFIG_AGE_MAX: Duration = Duration::from_secs(60);
-/// Interval between pings of the tables other than the totals table, while these tables answer.
+/// Interval at which `ping` reads the tables other than the totals table, as long as all of these tables answer.
 const OTHERS_EVERY: Duration = Duration::from_secs(10);
 
 /// The future that a method of [`Reads`] returns.
@@ -88,7 +88,7 @@ impl<T> Page<T> {
         }
     }
 
-    /// Returns an empty page that no further page follows.
+    /// Returns an empty page, which is the last page of its list.
     pub const fn empty() -> Page<T> {
         Page {
             items: Vec::new(),
@@ -139,16 +139,17 @@ impl Windows {
     }
 }
 
-/// The position after an item of a merged list. The merged list is sorted by descending sort key, and then by lane.
-/// Within a lane, items with equal sort keys keep DynamoDB's order.
+/// The position after an item of a list that is merged from several DynamoDB partitions. The merged list is sorted by
+/// descending sort key, and then by the number of the partition. Within one partition, items with equal sort keys keep
+/// DynamoDB's order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Position {
     /// The sort key of the last item on the previous page.
     pub sort_key: String,
-    /// The number of the lane from which the item was read.
+    /// The number of the DynamoDB partition from which the item was read.
     pub lane: u32,
-    /// The remaining attributes of the item's key, separated by `#`. The string is empty if the item's key has only two
-    /// attributes.
+    /// The attributes that are keys of the table but not of the index, separated by `#`. The string is empty if the
+    /// list is read from a table and not from an index.
     pub key: String,
 }
 
@@ -162,7 +163,7 @@ pub struct Range {
 }
 
 impl Range {
-    /// Returns true if the range contains no instant.
+    /// Returns true if the range is empty.
     pub fn is_empty(&self) -> bool {
         self.from_ms >= self.to_ms
     }
@@ -171,17 +172,17 @@ impl Range {
 /// A request for one page of a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PageRequest {
-    /// The range of event times, or of window starts in a list of windows.
+    /// The range of event times. In a list of windows, the range applies to the window starts.
     pub range: Range,
     /// Maximum number of items on the page.
     pub limit: usize,
     /// The position where the page begins, or `None` to begin with the newest item.
     pub after: Option<Position>,
-    /// The current time. The page leaves out rows that have expired by this time.
+    /// The current time. The page leaves out rows that have expired by the current time.
     pub now_ms: UnixMs,
 }
 
-/// The read operations on the tables that the API needs.
+/// The read operations that the API needs.
 pub trait Reads: Send + Sync + 'static {
     /// Returns the events of a city, newest first.
     fn events(&self, city: String, request: PageRequest) -> ReadFuture<'_, Page<EventItem>>;
@@ -228,8 +229,8 @@ pub trait Reads: Send + Sync + 'static {
     /// Returns the time up to which the windows of the current topic are rolled up. The caller reads hours before
     /// `until_ms` from rollups, and later hours from windows. The call costs two read units.
     ///
-    /// The caller passes the returned value to [`Reads::hours`] and [`Reads::days`], and calls this function again for
-    /// each answer. The rollup rows of an hour before `until_ms` change only if the topic is recreated or an idle
+    /// For each answer, the caller calls this function again and passes the result to [`Reads::hours`] and
+    /// [`Reads::days`]. The rollup rows of an hour before `until_ms` change only if the topic is recreated or an idle
     /// partition counts its first event.
     fn rolled_up(&self, now_ms: UnixMs) -> ReadFuture<'_, RolledUp>;
 
@@ -312,8 +313,8 @@ impl DynamoReads {
     /// Returns a reader of the tables with the given names. The function sends no request.
     pub fn new(client: Client, names: TableNames, metrics: Metrics) -> DynamoReads {
         DynamoReads {
-            // The reader does not repeat a failed request. The API's client waits for the answer and can repeat its own
-            // request.
+            // The reader does not repeat a failed request. The client of the API waits for the answer, and can repeat
+            // the request itself.
             db: Db::new(client, names, metrics, 1),
             shards: Mutex::new(None),
             finals: aggregations::finals(),
@@ -321,8 +322,8 @@ impl DynamoReads {
         }
     }
 
-    /// Returns the shard count from the config item. The shard count is at most [`CONFIG_AGE_MAX`] old while DynamoDB
-    /// answers.
+    /// Returns the shard count from the config item. As long as DynamoDB answers, the shard count is at most
+    /// [`CONFIG_AGE_MAX`] old.
     async fn shards(&self) -> Result<u32, StoreError> {
         let known = *self.shards.lock().expect("no panic holds the shard count");
         match known {
@@ -342,8 +343,8 @@ impl DynamoReads {
         Ok(config)
     }
 
-    /// Reads a nonexistent key from each table other than the totals table. Each read costs half a read unit. The reads
-    /// are sent once per [`OTHERS_EVERY`], and at every ping while a table does not answer.
+    /// Reads a nonexistent key from each table other than the totals table. Each read costs half a read unit. A ping
+    /// repeats the reads if a table failed to answer before, or if [`OTHERS_EVERY`] has passed.
     async fn ping_others(&self) -> Result<(), StoreError> {
         let is_recent = |at: Option<Instant>| at.is_some_and(|at| at.elapsed() < OTHERS_EVERY);
         let lock = || self.others_answered.lock().expect("no panic holds it");

@@ -1,10 +1,10 @@
 //! Reads the windows of a series, and decides whether each window is final.
 //!
 //! The order of the reads guarantees that a window marked as final gets no more events. The published watermarks are
-//! read before the rows. If these watermarks show that a window is final, the row that is read afterwards contains all
-//! events of the window. The current topic id is read after the rows. A consumer writes a new topic id before it counts
-//! the first record of the new topic. A fence with any other topic id therefore belongs to a topic that no longer
-//! exists.
+//! read before the rows. If a watermark shows that a window is final, the row that is read later contains all events of
+//! the window. The current topic id is read after the rows. A consumer writes a new topic id before it counts the first
+//! record of the new topic. A fence with a topic id other than the current one therefore belongs to a topic that no
+//! longer exists.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -24,17 +24,17 @@ use crate::store::attributes::{
 use crate::store::config::ConfigItem;
 use crate::store::error::StoreError;
 
-/// Maximum number of newest windows that are read for each series, even if the rules allow more open windows.
+/// Maximum number of newest windows that are read for each series, even if more windows can be open.
 const LATEST_MAX: i64 = 64;
 /// Maximum time for which the API returns a final row from memory. A final row changes only if the tables are recreated
 /// or partitions are added to the topic.
 const FINAL_AGE_MAX: Duration = Duration::from_secs(300);
-/// Maximum number of final rows in memory, about 10 MB. Seventy series have about 20,000 windows in one day.
+/// Maximum number of final rows in memory, which take about 10 MB. Seventy series have about 20,000 windows in one day.
 const FINALS_MAX: u64 = 20_000;
 
-/// A cache of the rows that were final when they were read. The key of an entry consists of the topic id at the time of
-/// the read and the key of the row. The topic id is part of the key, because a recreated topic may add events to any
-/// row that was final before. With this cache, a client that reads the newest windows repeatedly pays only for the open
+/// A cache of the rows that were final when they were read. The key of a cached row consists of the row's key and the
+/// topic id at the time of the read. The topic id is part of the cache key, because a recreated topic may add events to
+/// a formerly final row. With this cache, a client that reads the newest windows repeatedly pays only for the open
 /// windows.
 pub(super) type Finals = Cache<(Option<String>, String), AggregationItem>;
 
@@ -74,8 +74,8 @@ pub(super) async fn page(
 }
 
 /// Reads all windows that start in `range` and belong to one of several series, in any order. The watermark in the
-/// result was read before the rows. If a window ends at or before the watermark and is not among the rows, the window
-/// has no events.
+/// result was read before the rows. If a window ends at or before the watermark and is missing from the result, the
+/// window has no events.
 pub(super) async fn windows(
     db: &Db,
     finals: &Finals,
@@ -99,8 +99,8 @@ pub(super) async fn windows(
     })
 }
 
-/// Returns the start of the newest window of several series. Only windows that start at or before `until_ms` are
-/// considered.
+/// Returns the start of the newest window among all windows of the given series. Only windows that start at or before
+/// `until_ms` are considered.
 pub(super) async fn newest(
     db: &Db,
     series: Vec<String>,
@@ -131,8 +131,8 @@ pub(super) async fn latest(
     rows_of(db, finals, &found, topic_id, None).await
 }
 
-/// Reads the keys of the newest windows of each series, at most `limit` for each. Only windows that start at or
-/// before `until_ms` are considered.
+/// Reads the keys of the newest windows of each series, at most `limit` keys for each series. Only windows that start
+/// at or before `until_ms` are considered.
 async fn newest_keys(
     db: &Db,
     series: Vec<String>,
@@ -153,7 +153,7 @@ async fn newest_keys(
 }
 
 /// Reads the rows whose keys are in the index items `found`. A row that is final for the current `topic_id` is taken
-/// from the cache `finals`. `published` contains the watermarks if the caller has just read them.
+/// from the cache `finals`. If the caller has just read the watermarks, the caller passes them in `published`.
 async fn rows_of(
     db: &Db,
     finals: &Finals,
@@ -215,8 +215,9 @@ async fn read_rows(
     keys: Vec<String>,
     published: Option<BTreeMap<String, UnixMs>>,
 ) -> Result<ReadRows, StoreError> {
-    // The order of the three reads guarantees that a window marked as final gets no more events. Watermarks that were
-    // read earlier are safe to use, because older watermarks only mark fewer windows as final.
+    // The function reads the watermarks first, then the rows, and then the topic id. This order of the reads guarantees
+    // that a window marked as final gets no more events. Watermarks that were read earlier are safe to use, because
+    // older watermarks only mark fewer windows as final.
     let watermarks = match published {
         Some(watermarks) => watermarks,
         None => watermarks(db).await?,
@@ -259,17 +260,18 @@ fn smallest(watermarks: &BTreeMap<String, UnixMs>, topic_id: Option<&str>) -> Op
     watermarks.iter().filter_map(of_topic).min()
 }
 
-/// Returns true if a final window stays final as long as the current topic exists. The window stays final if the
-/// current topic has counted an event in it, or if all partitions of that topic have passed the window's end. A window
-/// can still get events if it is final only because the topic of its fences no longer exists.
+/// Returns true if a final window stays final as long as the current topic exists. A final window stays final if the
+/// current topic has counted an event in it. A final window also stays final if all partitions of the current topic
+/// have passed its end. A window that is final only because the topic of its fences no longer exists can still get
+/// events.
 fn stays_final(window_end: &str, is_counted: bool, watermark_ms: Option<UnixMs>) -> bool {
     let ends = watermark_ms.zip(parse_timestamp(window_end));
     is_counted || ends.is_some_and(|(watermark_ms, end_ms)| watermark_ms >= end_ms)
 }
 
 /// Returns true if a window gets no more events. A window is final if every partition with a fence in its row has a
-/// watermark at or after the window's end. A fence of a former topic id does not keep a window open. A row without
-/// fences is never final, because no consumer of this program has written it.
+/// watermark at or after the window's end. A fence of a former topic does not prevent a window from becoming final. A
+/// row without fences is never final, because no consumer of this program has written it.
 fn is_final<'a>(
     window_end: &str,
     fences: impl Iterator<Item = &'a str>,
@@ -284,7 +286,7 @@ fn is_final<'a>(
         has_fence = true;
         let is_current = match (log_key.rsplit_once('#'), topic_id) {
             (Some((id, _)), Some(topic_id)) => id == topic_id,
-            // The config item does not name a topic yet, so any topic may be the current topic.
+            // The config item does not name a topic yet, so the fence may belong to the current topic.
             _ => true,
         };
         let is_passed = watermarks.get(log_key).is_some_and(|w| *w >= end_ms);

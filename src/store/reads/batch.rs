@@ -15,8 +15,7 @@ use crate::store::error::StoreError;
 const BATCH_KEYS_MAX: usize = 100;
 /// First pause before unprocessed keys are read again. Each further pause is twice as long, up to [`PAUSE_MAX`].
 const PAUSE_FIRST: Duration = Duration::from_millis(25);
-/// Maximum pause before unprocessed keys are read again. The number of repetitions has no limit other than the caller's
-/// deadline.
+/// Maximum pause before unprocessed keys are read again. Only the caller's deadline limits the number of repetitions.
 const PAUSE_MAX: Duration = Duration::from_millis(400);
 
 impl Db {
@@ -109,9 +108,8 @@ impl Db {
     }
 }
 
-/// Returns the flaw of an answer to a BatchGetItem, or `None` if the answer has no flaw. The answer must not contain a
-/// key that was not requested. The answer may contain each requested key only once, either with its item or as
-/// unprocessed.
+/// Returns the flaw of an answer to a BatchGetItem, or `None` if the answer has no flaw. The answer may contain only
+/// keys that were requested. Each requested key may occur only once, either with its item or as an unprocessed key.
 fn find_batch_flaw<'a>(
     table: &str,
     keys: &'a [Item],

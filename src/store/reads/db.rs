@@ -17,7 +17,7 @@ use crate::store::error::{StoreError, StoreErrorKind};
 use crate::store::requests::count_request;
 use crate::telemetry::Metrics;
 
-/// Maximum number of DynamoDB requests in flight at the same time for one answer of the API.
+/// Maximum number of concurrent DynamoDB requests for one API answer.
 const REQUESTS_MAX: usize = 16;
 /// First pause before a failed request is sent again. The pause doubles with each attempt.
 const PAUSE_FIRST: Duration = Duration::from_millis(80);
@@ -29,11 +29,12 @@ pub(crate) struct Db {
     pub(super) client: Client,
     pub(super) names: TableNames,
     metrics: Metrics,
-    /// Maximum number of attempts for one request. The error of the last attempt ends the read.
+    /// Maximum number of attempts for one request. If the last attempt fails, the read returns the error of this
+    /// attempt.
     attempts: u32,
 }
 
-/// A table or an index, with the names of its keys.
+/// A table or an index, with the names of its key attributes.
 #[derive(Clone, Debug)]
 pub(super) struct KeyNames {
     pub(super) table: String,
@@ -209,7 +210,7 @@ impl Db {
         }
     }
 
-    /// Adds a flawed answer to the metrics, and returns the error for its flaw.
+    /// Counts a flawed answer in the metrics, and returns the error for the flaw.
     pub(super) fn wrong_answer(
         &self,
         operation: &'static str,
@@ -220,9 +221,9 @@ impl Db {
         StoreError::wrong_answer(operation, table, flaw)
     }
 
-    /// Returns the outcome that the metrics record for a failed request. Only `notify` needs the incident table, so its
-    /// absence should not trigger an alert. If an IAM policy does not name the table, IAM denies the request even if
-    /// the table does not exist.
+    /// Returns the outcome that the metrics record for a failed request. Only `notify` needs the incident table, so a
+    /// missing incident table should not trigger an alert. If an IAM policy does not name the table, IAM denies the
+    /// request even if the table does not exist.
     fn outcome(&self, table: &str, kind: StoreErrorKind) -> &'static str {
         let is_absent = matches!(kind, StoreErrorKind::NotFound | StoreErrorKind::Denied);
         if is_absent && table == self.names.incidents {
@@ -315,7 +316,7 @@ struct QueriedPartition {
 }
 
 impl QueriedPartition {
-    /// Finds the partition in the key condition of a Query, which begins with `#name = :value`.
+    /// Reads the partition key from the key condition of a Query, which begins with `#name = :value`.
     ///
     /// # Panics
     /// Panics if the key condition does not begin with `#name = :value`.

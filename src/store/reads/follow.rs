@@ -8,7 +8,7 @@ use crate::core::time::TIME_MS_END;
 use crate::store::error::StoreError;
 use crate::store::incidents::StoredIncident;
 
-/// Maximum number of open incidents that one poll lists. The web page shows a list of the same length.
+/// Maximum number of open incidents that one poll lists. The list of open incidents on the web page has the same limit.
 const OPEN_MAX: usize = 50;
 /// Maximum number of resolved incidents that one poll lists.
 const RESOLVED_MAX: usize = 20;
@@ -76,8 +76,8 @@ fn request(range: Range, limit: usize, now_ms: UnixMs) -> PageRequest {
     }
 }
 
-/// Returns a formerly open incident if the incident is resolved now. The reader has access only to the index, which is
-/// sorted by opening time.
+/// Looks up an incident that was open, and returns the incident if it is resolved now. The reader has access only to
+/// the index of the incident table, which is sorted by opening time.
 async fn find_resolved(
     reads: &dyn Reads,
     was: &StoredIncident,

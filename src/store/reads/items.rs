@@ -15,8 +15,8 @@ use crate::store::attributes::{
 use crate::store::incidents::{StoredIncident, stored_incident};
 use crate::store::warn_limit::WarnLimit;
 
-/// Limits how often warnings about damaged rows are logged. Without this limit, a client that polls a damaged row would
-/// fill the log.
+/// Limits how often warnings about damaged rows are logged. Without the limit, a client that repeatedly reads a damaged
+/// row would fill the log.
 static DAMAGE: WarnLimit = WarnLimit::new(Duration::from_secs(60));
 
 /// A raw event as the API shows it.
@@ -32,15 +32,15 @@ pub struct EventItem {
     pub event_type: String,
     /// The severity: `low`, `medium`, `high` or `critical`.
     pub severity: String,
-    /// The producer's description of the event, or an empty text.
+    /// The producer's description of the event, or an empty string.
     pub description: String,
     /// The time at which a consumer wrote the item, as UTC text.
     pub processing_time: String,
     /// The time at which the item expires, in Unix seconds.
     pub ttl: i64,
-    /// True if the event is a late event.
+    /// True if the event is late.
     pub late: bool,
-    /// True if the event is a future event.
+    /// True if the event time is too far ahead of the record's Kafka timestamp.
     pub future: bool,
     /// The record that holds the event: `<topic>/<partition>/<offset>`.
     pub source: Option<String>,
@@ -61,11 +61,11 @@ pub struct AlertItem {
     pub event_type: String,
     /// The severity: `high` or `critical`.
     pub severity: String,
-    /// The producer's description of the event, or an empty text.
+    /// The producer's description of the event, or an empty string.
     pub description: String,
     /// The time at which a consumer wrote the item, as UTC text.
     pub processing_time: String,
-    /// True if the event is a late event.
+    /// True if the event is late.
     pub late: bool,
 }
 
@@ -244,7 +244,7 @@ fn warn_of_damage(
     }
 }
 
-/// Returns the first of the named attributes that exists but is not a whole number of at least zero.
+/// Returns the first of the named attributes that exists but is not a nonnegative whole number.
 fn damaged_number(item: &Item, names: &[&'static str]) -> Option<&'static str> {
     let is_damaged = |name: &str| match checked_number(item, name) {
         Ok(number) => number.is_some_and(|number| number < 0),

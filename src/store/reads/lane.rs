@@ -1,4 +1,4 @@
-//! A lane: one Query whose result is read page by page.
+//! A `Lane` is one Query whose result is read page by page.
 
 use std::collections::VecDeque;
 
@@ -8,7 +8,7 @@ use super::db::{Db, KeyNames, read_together};
 use crate::store::attributes::{Item, TTL, number, text};
 use crate::store::error::StoreError;
 
-/// A range of sort keys in one partition of a table or an index, with a buffer of rows that the lane has read ahead.
+/// A Query for a range of sort keys in one partition. The buffer contains the rows that were read but not yet taken.
 #[derive(Clone)]
 pub(super) struct Lane {
     query: QueryFluentBuilder,
@@ -19,7 +19,7 @@ pub(super) struct Lane {
     rows: VecDeque<Item>,
 }
 
-/// A filter for the rows of a lane. The default filter keeps every row.
+/// A filter that this program applies to the rows of a Query. The default filter keeps every row.
 #[derive(Clone, Debug, Default)]
 pub(super) struct RowFilter {
     /// The filter leaves out rows in which the named attribute has the given value.
@@ -42,7 +42,7 @@ impl RowFilter {
 }
 
 impl Lane {
-    /// Returns a lane that reads the sort keys from `lower` to `upper` in one partition. The function sends no request.
+    /// Returns the Query for the sort keys from `lower` to `upper` in one partition. The function sends no request.
     pub(super) fn new(
         db: &Db,
         keys: &KeyNames,
@@ -60,7 +60,7 @@ impl Lane {
         }
     }
 
-    /// Changes the Query that the lane sends.
+    /// Changes the Query with the function `change`.
     pub(super) fn with_query(
         mut self,
         change: impl FnOnce(QueryFluentBuilder) -> QueryFluentBuilder,
@@ -69,19 +69,19 @@ impl Lane {
         self
     }
 
-    /// Makes the lane leave out the rows that `filter` rejects.
+    /// Leaves out each row that `filter` rejects.
     pub(super) fn with_filter(mut self, filter: RowFilter) -> Lane {
         self.filter = filter;
         self
     }
 
-    /// Makes the lane begin after the row with the given key.
+    /// Starts the Query after the row with the given key.
     pub(super) fn after(mut self, key: Option<Item>) -> Lane {
         self.start = key;
         self
     }
 
-    /// Returns the first buffered row, without removing the row from the lane.
+    /// Returns the first buffered row, and leaves the row in the buffer.
     pub(super) fn front(&self) -> Option<&Item> {
         self.rows.front()
     }
@@ -91,7 +91,7 @@ impl Lane {
         self.rows.pop_front()
     }
 
-    /// Reads pages until the lane has at least one buffered row or the Query has ended.
+    /// Reads pages of the Query until the buffer contains a row or the Query has ended.
     pub(super) async fn fill(&mut self, db: &Db) -> Result<(), StoreError> {
         while self.rows.is_empty() && !self.has_ended {
             let query = self.query.clone();
@@ -106,7 +106,7 @@ impl Lane {
     }
 }
 
-/// Fills all lanes at the same time, and returns them in the same order.
+/// Fills the buffers of all Queries concurrently, and returns the Queries in their original order.
 pub(super) async fn fill_all(db: &Db, lanes: Vec<Lane>) -> Result<Vec<Lane>, StoreError> {
     let readings = lanes.into_iter().enumerate().map(|(n, mut lane)| {
         let db = db.clone();

@@ -1,4 +1,4 @@
-//! Pages of events, of alerts and of incidents, newest first, and the list of silences.
+//! Reads pages of events, alerts and incidents, newest first, and reads the list of silences.
 
 use super::db::{Db, KeyNames};
 use super::items::{AlertItem, EventItem, incident_from_table};
@@ -41,8 +41,8 @@ pub(super) async fn events(
     Ok(page.map(|item| EventItem::from_table(&table, &item)))
 }
 
-/// Returns the bounds of the sort keys, which are times. The times are whole milliseconds, so the last time in the
-/// range is one millisecond before the range's end.
+/// Returns the smallest and the largest sort key in the time range of `request`. Sort keys are times in whole
+/// milliseconds, so the largest sort key is one millisecond before the range's end.
 fn time_bounds(request: &PageRequest) -> (String, String) {
     (
         format_millis(request.range.from_ms),
@@ -50,8 +50,8 @@ fn time_bounds(request: &PageRequest) -> (String, String) {
     )
 }
 
-/// Returns the sort key for the time one millisecond before `time`. Any number of rows may have the same time. After a
-/// partition has returned all its rows with one time, its next page begins at the earlier sort key.
+/// Returns the sort key for the time one millisecond before `time`. Many rows may have the same time. A Query that
+/// begins at the returned sort key skips all rows with the time `time`.
 fn earlier(time: &str) -> Option<String> {
     parse_timestamp(time).map(|ms| format_millis(ms - 1))
 }
@@ -81,7 +81,7 @@ pub(super) async fn alerts(
         .into_iter()
         .filter(|s| s.is_alert() && severity.is_none_or(|wanted| wanted == *s))
         .collect();
-    // The outer loop runs over the shards, so that the number of each lane stays the same when shards are added.
+    // The outer loop runs over the shards, so that new shards do not change the numbers of the existing partitions.
     let partitions = (0..shards)
         .flat_map(|n| raising.iter().map(move |s| format!("{s}#{n}")))
         .map(|pk| ListPartition::new(pk, &lower, &upper))
@@ -90,8 +90,8 @@ pub(super) async fn alerts(
     alerts_page(db, index, SEVERITY_SHARD, &[CITY], partitions, request).await
 }
 
-/// Returns the bounds of the sort keys. Sort keys have the form `<time>#<id>`, so all keys with the same time sort
-/// between this time and the next millisecond.
+/// Returns the bounds of the sort keys of alerts in the time range of `request`. Sort keys of alerts have the form
+/// `<time>#<id>`, so alerts with the same time sort between that time and the next millisecond.
 fn alert_bounds(request: &PageRequest) -> (String, String) {
     (
         format_millis(request.range.from_ms),
@@ -150,7 +150,7 @@ pub(super) async fn incidents(
     };
     let (lower, upper) = time_bounds(&request);
     // Open incidents come before resolved incidents with the same opening time. An incident that is resolved while a
-    // client reads the pages may therefore appear twice, but is never left out.
+    // client reads the pages may therefore appear twice, but is never missing.
     let partitions = STATES
         .into_iter()
         .filter(|(is_open, _)| wanted.is_open.is_none_or(|wanted| wanted == *is_open))

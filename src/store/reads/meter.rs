@@ -1,7 +1,8 @@
 //! Measures the number of requests and the read units that one API answer costs.
 //!
 //! The meter is a task-local value, so that readers do not have to pass it as an argument. A reader that spawns a task
-//! wraps the future in [`carry`]. In a task without a meter, no costs are measured.
+//! wraps the task's future in [`carry`], so that the meter also measures the task. A task without a meter does not
+//! measure any costs.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,7 +14,8 @@ tokio::task_local! {
     static METER: Meter;
 }
 
-/// Sums the cost of all reads for one answer, and may limit this cost. All clones of a meter share the same sums.
+/// Sums the cost of all reads for one API answer, and can limit the total cost. All clones of a meter share the same
+/// sums.
 #[derive(Clone, Default)]
 pub struct Meter(Arc<CostSums>);
 
@@ -21,7 +23,7 @@ pub struct Meter(Arc<CostSums>);
 struct CostSums {
     requests: AtomicU64,
     milliunits: AtomicU64,
-    /// Maximum cost in thousandths of a read unit. 0 means that there is no limit.
+    /// Maximum cost in thousandths of a read unit, or 0 for no limit.
     milliunits_max: u64,
 }
 
@@ -32,7 +34,7 @@ pub struct Cost {
     pub requests: u64,
     /// Number of read units, as DynamoDB reported them.
     pub units: f64,
-    /// Time from the first request to the last answer, including the work between the requests.
+    /// Time that the read took, or zero if the read sent no request.
     pub time: Duration,
 }
 
@@ -106,7 +108,7 @@ pub(super) fn check_bound() -> Result<(), StoreError> {
     }
 }
 
-/// Wraps a future so that another task runs the future with the meter of this task.
+/// Returns a future that uses the meter of the current task, even if another task runs the future.
 pub(super) fn carry<T>(
     reading: impl Future<Output = T> + Send + 'static,
 ) -> impl Future<Output = T> + Send + 'static {

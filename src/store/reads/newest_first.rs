@@ -1,11 +1,12 @@
 //! Merges several partitions of a table or an index into one list with the newest items first.
 //!
-//! A lane reads one partition backwards. The merged list is sorted by descending sort key. Rows with equal sort keys
-//! are sorted by lane. Within a lane, rows keep DynamoDB's order. The merged list has a total order, so one row of one
-//! lane is enough to define a [`Position`]. Lanes before the position's lane have already returned all their rows with
-//! the position's sort key. The position's lane continues after the position's row. Lanes after the position's lane
-//! have not yet returned any row with the position's sort key. The list therefore returns each row exactly once, even
-//! if many rows have the same time.
+//! Each partition is read by its own Query, with descending sort keys. The merged list is sorted by descending sort
+//! key. Rows with equal sort keys are sorted by the number of their partition. Within a partition, rows keep DynamoDB's
+//! order. The merged list has a total order, so the last row of a page is enough to define the [`Position`] of the next
+//! page. The Queries for the next page begin at the last row's sort key. In the last row's own partition, the Query
+//! begins after the last row. In partitions with smaller numbers, the Query skips rows with the last row's sort key,
+//! because earlier pages contain these rows. The pages therefore contain each row exactly once, even if many rows have
+//! the same time.
 
 use std::cmp::Ordering;
 
@@ -26,12 +27,12 @@ const FILTERED_ROWS_MIN: usize = 100;
 /// A table or an index from which a merged list is read.
 pub(super) struct KeyedSource {
     pub(super) keys: KeyNames,
-    /// The attributes that are keys of the table but not of the index. Only the last of these attributes may contain
-    /// `#`.
+    /// The attributes that belong to the table's key but not to the index's key. Only the last attribute in the list
+    /// may contain the character `#`.
     pub(super) other_keys: &'static [&'static str],
 }
 
-/// One partition of the merged list, with the range of its sort keys.
+/// One DynamoDB partition from which a list is merged, with the range of sort keys to read.
 pub(super) struct ListPartition {
     pk: String,
     lower: String,
@@ -50,14 +51,15 @@ impl ListPartition {
         }
     }
 
-    /// If `value` is set, leaves out the rows in which the attribute `name` has a different value.
+    /// If `value` is set, keeps only the rows in which the attribute `name` has this value.
     pub(super) fn only(mut self, name: &'static str, value: Option<&str>) -> ListPartition {
         self.only
             .extend(value.map(|value| (name, value.to_owned())));
         self
     }
 
-    /// Opens the lane with the number `n`. The lane begins after the position that `request` contains.
+    /// Returns the Query for this partition, which has the number `n` in the merged list. The Query begins after the
+    /// position that `request` contains.
     fn open(
         self,
         db: &Db,
@@ -89,7 +91,7 @@ impl ListPartition {
     }
 }
 
-/// Returns the complete key of the row at `position`. A Query can continue after this key.
+/// Returns the complete key of the row at `position`. A Query accepts the complete key as its `ExclusiveStartKey`.
 fn key_at(position: &Position, source: &KeyedSource, pk: &str) -> Item {
     let attribute = |name: &str, value: &str| (name.to_owned(), string(value));
     let mut key = Item::from([
@@ -109,8 +111,8 @@ fn key_at(position: &Position, source: &KeyedSource, pk: &str) -> Item {
 
 /// Reads one page of the merged list.
 ///
-/// The argument `below` is a function that returns the largest possible sort key below a given sort key, if there is
-/// such a sort key.
+/// For a given sort key, the function `below` returns the next smaller sort key, or `None` if no such key can be
+/// computed.
 pub(super) async fn read_page(
     db: &Db,
     source: KeyedSource,
@@ -145,7 +147,7 @@ pub(super) async fn read_page(
     Ok(Page { items, next })
 }
 
-/// Returns a row's values of [`KeyedSource::other_keys`], joined as in [`Position::key`].
+/// Returns the row's values of the attributes in [`KeyedSource::other_keys`], joined with `#` as in [`Position::key`].
 fn other_keys_of(row: &Item, source: &KeyedSource) -> String {
     let values = source.other_keys.iter().map(|name| text(row, name));
     values.collect::<Vec<_>>().join("#")
@@ -153,12 +155,12 @@ fn other_keys_of(row: &Item, source: &KeyedSource) -> String {
 
 /// Returns the number of rows that one request reads from a partition.
 fn rows_per_request(partitions: &[ListPartition], limit: usize) -> i32 {
-    // The rows of a list are spread evenly over its shards. A lane reads one and a half times its share of the rows, so
-    // that it rarely needs a second page.
+    // The rows of a list are spread evenly over its shards. Each Query reads one and a half times its share of the
+    // rows, so that a second page is rarely necessary.
     let share = limit.div_ceil(partitions.len().max(1));
     let rows = (share + share / 2 + 4).min(limit + 1);
-    // A filter leaves out rows after DynamoDB has read them. With a filter, small pages would cause many requests for
-    // few rows.
+    // This program applies the filter after DynamoDB has read the rows. With a filter, small pages would cause many
+    // requests for few rows.
     let is_filtered = partitions
         .iter()
         .any(|partition| !partition.only.is_empty());
@@ -166,8 +168,8 @@ fn rows_per_request(partitions: &[ListPartition], limit: usize) -> i32 {
     i32::try_from(rows.max(rows_min)).unwrap_or(i32::MAX)
 }
 
-/// Returns the index of the lane whose next row has the largest sort key. If several lanes have a row with this sort
-/// key, the function returns the first of these lanes.
+/// Returns the index of the Query whose next row has the largest sort key. If several Queries have a next row with the
+/// largest sort key, the function returns the smallest index.
 fn newest_lane(lanes: &[Lane], sk: &str) -> Option<usize> {
     let fronts = lanes.iter().enumerate().rev();
     let fronts = fronts.filter_map(|(n, lane)| Some((n, text(lane.front()?, sk))));
@@ -175,7 +177,7 @@ fn newest_lane(lanes: &[Lane], sk: &str) -> Option<usize> {
     newest.map(|(n, _)| n)
 }
 
-/// Returns the approximate number of bytes of a row as JSON. Only strings are counted, because all other values
+/// Returns the approximate number of bytes of a row as JSON. The estimate counts only strings, because all other values
 /// are short.
 fn json_bytes(row: &Item) -> usize {
     let escaped = |c: char| match c {
@@ -185,7 +187,7 @@ fn json_bytes(row: &Item) -> usize {
     };
     let attribute = |(name, value): (&String, &AttributeValue)| {
         let text = value.as_s().map_or("", String::as_str);
-        // The value of `extra` is already JSON.
+        // The attribute `extra` already contains JSON, so no character is escaped again.
         let bytes = if name == EXTRA {
             text.len()
         } else {
