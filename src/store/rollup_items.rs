@@ -18,14 +18,14 @@ use crate::store::attributes::{
 };
 use crate::store::error::StoreError;
 
-/// In a day row, the attribute that contains the counts of the day's 24 hours.
+/// The attribute of a day row that contains the counts of the day's 24 hours.
 pub(super) const HOURS: &str = "hours";
-/// In the rollup mark, the attribute that contains the end of the last rolled-up hour, in Unix milliseconds.
+/// The attribute of the rollup mark that contains the end of the last rolled-up hour, in Unix milliseconds.
 const UNTIL: &str = "until";
-/// In the rollup mark, the attribute that lists the idle partitions.
+/// The attribute of the rollup mark that lists the idle partitions.
 const IDLE: &str = "idle";
-/// In the rollup mark, the attribute that contains the mark's version. Each write of the mark increases the version by
-/// one.
+/// The attribute of the rollup mark that contains the mark's version. Each write of the rollup mark increases the
+/// version by one.
 pub(super) const VERSION: &str = "version";
 
 /// Returns the key of the rollup mark.
@@ -36,7 +36,7 @@ pub(super) fn mark_key() -> Item {
     ])
 }
 
-/// Returns the attributes, other than the key, of a rollup mark that is written at the time `now_ms`.
+/// Returns the non-key attributes of a rollup mark that is written at the time `now_ms`.
 pub(super) fn mark_attributes(
     mark: &RollupMark,
     now_ms: UnixMs,
@@ -119,7 +119,7 @@ pub(super) fn decode_row(item: &Item) -> Option<(Grain, RollupSeries, UnixMs, Se
     Some((grain, series, start_ms, counts))
 }
 
-/// Decodes the hours of a day row. Returns `None` if the attribute with the hours is missing or damaged.
+/// Decodes the counts of the 24 hours in a day row. Returns `None` if the attribute `hours` is missing or damaged.
 pub(super) fn decode_hours(item: &Item) -> Option<DayHours> {
     unpack(item.get(HOURS)?.as_b().ok()?.as_ref())
 }
@@ -148,7 +148,7 @@ mod tests {
             size(&row_item(row)) * rows / 4_096 / 2
         };
         let kinds = ["traffic", "weather", "incident", "construction"];
-        // At 1,000 events a second, each of the four types has 900,000 events an hour.
+        // At 1,000 events per second, each of four event types has 900,000 events per hour.
         for (count, hour_bytes, day_bytes, year_by_hours, year_by_days) in
             [(8, 185, 293, 795, 52), (225_000, 195, 495, 838, 88)]
         {

@@ -1,9 +1,9 @@
-//! Writes rollups: sends the reads and writes that a [`Roll`] requests.
+//! Writes rollups by sending the reads and writes that a [`Roll`] requests.
 //!
 //! Rollup rows are written by unconditional puts. A rollup row sums windows that no longer change, so every writer
 //! computes the same row. The rollup mark is moved by a conditional update. Before each write, the writer checks that
 //! the ids of the tables and of the topic were read within the last [`TRUST_MS`]. [`crate::core::table_identity`]
-//! explains why this check is necessary.
+//! explains why the check of the ids is necessary.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -28,8 +28,8 @@ use crate::store::rollup_items::{VERSION, mark_attributes, mark_key, row_item};
 use crate::sys;
 use crate::telemetry::{Metrics, unix_ms};
 
-/// Maximum number of consecutive failed writes before a rollup pass fails. The pauses between these writes add up to
-/// about ten seconds.
+/// Maximum number of consecutive failed writes before a rollup pass fails. The pauses between the failed writes add up
+/// to about ten seconds.
 const WRITE_ATTEMPTS: u32 = 10;
 
 /// The reason why a rollup pass ended before it reached its target.
@@ -79,7 +79,7 @@ impl RollupWriter {
         }
     }
 
-    /// Sets the time that the writer waits until the index shows all windows. Returns the changed writer.
+    /// Sets how long the writer waits for the index to contain all windows. Returns the changed writer.
     #[must_use]
     pub fn with_settle(self, settle: Duration) -> RollupWriter {
         RollupWriter { settle, ..self }
@@ -90,8 +90,8 @@ impl RollupWriter {
         &self.source
     }
 
-    /// Runs a rollup pass to its end, and calls `moved` with the new mark each time the mark moves. The caller may drop
-    /// the future at any time, because the next pass begins at the mark.
+    /// Runs a rollup pass to its end. Each time the rollup mark moves, the function calls `moved` with the new rollup
+    /// mark. The caller may drop the future at any time, because the next pass continues from the rollup mark.
     ///
     /// # Errors
     /// Returns the reason why the rollup pass ended early.
@@ -181,8 +181,8 @@ impl RollupWriter {
         Ok(())
     }
 
-    /// Stores rollup rows, and returns the indexes of the rows that were not stored. After a temporary error, the
-    /// function returns the indexes of all rows.
+    /// Stores rollup rows, and returns the indexes of the rows that were not stored. After a temporary error, no row
+    /// counts as stored, so the function returns the indexes of all rows.
     async fn put(&self, rows: &[RollupRow], failed: &mut u32) -> Result<Vec<usize>, StoreError> {
         match self.send_put(rows).await {
             Ok(left) if left.len() < rows.len() => {
@@ -346,8 +346,8 @@ struct Identity {
 }
 
 impl Identity {
-    /// Checks that the ids of the tables and of their topic still equal the ids in `mark`. Ids that were read at most
-    /// [`READ_INTERVAL_MS`] ago are not read again.
+    /// Checks that the ids of the tables and of the topic are still the ids in `mark`. If the ids were read at most
+    /// [`READ_INTERVAL_MS`] ago, the function does not read them again.
     async fn check(&mut self, source: &RollupSource, mark: &RollupMark) -> Result<(), RollError> {
         let is_younger = |asked_ms: Option<BootMs>, age_ms: i64| {
             asked_ms.is_some_and(|asked_ms| sys::boot_ms() - asked_ms <= age_ms)

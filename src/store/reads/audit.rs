@@ -1,10 +1,11 @@
 //! Reads the tables for `verify`, in the order of city and time, with Query and BatchGetItem.
 //!
-//! [`Audit::fill`] fills a [`Slice`] city by city. To find the cities, `fill` merges the sixteen sorted lists of totals
-//! rows. Within a city, `fill` merges the raw events (one list per shard), the alerts, and the windows (one list per
-//! event type) by time. A slice can therefore end at any event time, and memory holds only one page of each list. Raw
-//! events and windows come from indexes, which may lag behind their tables. A caller that finds a difference must
-//! therefore read the row by its key before it reports the difference.
+//! [`Audit::fill`] fills a [`Slice`] with the rows of one city after another. To find the cities, `fill` merges the
+//! sixteen sorted lists of totals rows. Within a city, `fill` merges the raw events (one list per shard), the alerts,
+//! and the windows (one list per event type) by time. Because the lists are sorted by time, a slice can end at any
+//! event time. The program keeps only one page of each list in memory. Raw events and windows come from indexes, which
+//! may lag behind their tables. Before a caller reports a difference, the caller must therefore read the row again by
+//! its key.
 
 mod decode;
 mod lists;
@@ -33,10 +34,10 @@ use lists::{CityLists, CityTotals};
 
 pub use decode::{put_from_item, row_from_item};
 
-/// Number of window rows that are read together.
+/// Number of window rows that are read in one step.
 const WINDOWS_AT_ONCE: usize = 800;
-/// Maximum number of attempts of a request. The error of the last attempt ends the comparison that `verify` makes. The
-/// pauses between the attempts add up to ten seconds.
+/// Maximum number of attempts of a request. `verify` ends its comparison with the error of the last attempt. The pauses
+/// between the attempts add up to ten seconds.
 const ATTEMPTS: u32 = 8;
 
 /// The settings that determine which rows `verify` reads, and how `verify` reads these rows.
@@ -61,10 +62,10 @@ pub struct AuditView {
 /// The rollup rows that `verify` reads.
 #[derive(Clone, Debug, Default)]
 pub struct RollupView {
-    /// `verify` reads only the rows of hours and days that end at or before this time. The value 0 means that `verify`
-    /// reads no such rows.
+    /// `verify` reads only the rows of hours and days that end at or before this time. If the value is 0, `verify`
+    /// reads no rollup rows.
     pub until_ms: UnixMs,
-    /// All event types, or an empty list if `until_ms` is 0.
+    /// The names of all event types, or an empty list if `verify` reads no rollup rows.
     pub event_types: Vec<String>,
 }
 
@@ -80,11 +81,11 @@ pub struct ProgressItem {
     /// The largest event time of the records below `next` in Unix milliseconds, or `None` if these records contain no
     /// event.
     pub max_ms: Option<UnixMs>,
-    /// The sums of the records below `next`, or `None` if the item has no valid sums.
+    /// The sums over all records below `next`, or `None` if the item has no valid sums.
     pub sums: Option<Sum>,
 }
 
-/// Reads the tables for the comparison that `verify` makes.
+/// Reads the rows that `verify` compares with the log.
 #[derive(Clone)]
 pub struct Audit {
     db: Db,
@@ -156,8 +157,8 @@ impl Audit {
     }
 
     /// Fills `slice` with the rows from `lo` to `limit`, until the slice is full or no more rows exist. A full slice
-    /// ends where the next slice begins. `extra` contains the keys of further count rows to read, in addition to the
-    /// rows in the sorted lists.
+    /// ends where the next slice begins. `extra` contains the keys of additional count rows, which the function also
+    /// reads and adds to the slice.
     ///
     /// # Errors
     /// Returns the error from DynamoDB.
@@ -179,8 +180,8 @@ impl Audit {
         for (key, row) in self.rows(extra, view).await? {
             slice.add_row(key, row);
         }
-        // The rollup rows for all cities together have an empty city name. When all rows are sorted, these rollup rows
-        // may come between the rows of two cities.
+        // The rollup rows for all cities together have an empty city name. In the sort order, rows that count all
+        // cities together may come between the rows of two cities.
         let end_of_all = RowPlace::new("", UnixMs(i64::MAX));
         let mut all_are_due =
             view.rollups.until_ms > UnixMs(0) && lo.is_none_or(|lo| *lo <= end_of_all);
@@ -223,7 +224,7 @@ impl Audit {
     }
 
     /// Fills `slice` with the hour rows and day rows that count all cities together. Returns true if the slice ended
-    /// before all these rows were added.
+    /// before all of the hour rows and day rows were added.
     async fn fill_all_cities(
         &self,
         slice: &mut Slice,

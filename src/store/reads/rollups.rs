@@ -28,29 +28,29 @@ use crate::store::rollup_items::{HOURS, decode_hours, decode_mark, decode_row, m
 use crate::store::warn_limit::WarnLimit;
 use crate::telemetry::Metrics;
 
-/// For this number of milliseconds after the rollup mark has moved, rollup rows are read consistently. Later, an
-/// eventually consistent read also returns all rollup rows, at half the price. AWS states that eventually consistent
-/// reads usually lag by less than a second.
+/// After the rollup mark has moved, the API reads rollup rows consistently for this number of milliseconds. Later reads
+/// can be eventually consistent, at half the price, and still return all rollup rows. AWS states that eventually
+/// consistent reads usually lag by less than a second.
 const SETTLED_MS: i64 = 60_000;
 /// Maximum number of series on a page.
 const PAGE_SERIES: i32 = 250;
-/// Maximum number of attempts that the rollup writer makes for one request. The error of the last attempt ends the
-/// rollup pass.
+/// Maximum number of attempts that the rollup writer makes for one request. If the last attempt fails, the rollup pass
+/// ends with the error of this attempt.
 const ATTEMPTS: u32 = 8;
 
 /// Limits how often warnings about damaged rows are logged.
 static DAMAGE: WarnLimit = WarnLimit::new(Duration::from_secs(60));
 
-/// The time up to which the windows of the current topic are rolled up, with facts about the rollup rows.
+/// The progress of the rollups for the current topic, and the state of the rollup rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RolledUp {
     /// Every hour and every day that ends at or before this time is rolled up. The time is the start of an hour, or 0
-    /// if nothing is rolled up.
+    /// if no hour is rolled up yet.
     pub until_ms: UnixMs,
     /// True if the rollup rows are so old that eventually consistent reads return all of them, at half the price.
     pub is_settled: bool,
-    /// A hash of the id of the tables, the topic id and the idle partitions. The counts of a rollup row change only if
-    /// this hash also changes.
+    /// A hash of the id of the tables, the topic id and the idle partitions. As long as the hash stays the same, the
+    /// counts of the existing rollup rows do not change.
     pub generation: u32,
     /// The window length of the tables, in milliseconds.
     pub window_ms: i64,
@@ -59,7 +59,7 @@ pub struct RolledUp {
 /// The counts of one hour, for one series or for an event type in all cities.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HourItem {
-    /// The series that is counted: a city and an event type, or an event type in all cities.
+    /// The counted series, which is an event type in one city or in all cities.
     pub series: RollupSeries,
     /// The start of the hour.
     pub start_ms: UnixMs,
@@ -70,7 +70,7 @@ pub struct HourItem {
 /// The counts of one UTC day, for one series or for an event type in all cities.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DayItem {
-    /// The series that is counted: a city and an event type, or an event type in all cities.
+    /// The counted series, which is an event type in one city or in all cities.
     pub series: RollupSeries,
     /// The start of the day.
     pub start_ms: UnixMs,
@@ -78,9 +78,9 @@ pub struct DayItem {
     pub hours: DayHours,
 }
 
-/// Reads the time up to which the windows of the current topic are rolled up. If the mark names idle partitions, the
-/// function also reads the progress items. Hours that were rolled up without an idle partition no longer count as
-/// rolled up once that partition has counted an event.
+/// Reads the time up to which the windows of the current topic are rolled up. If the rollup mark names idle partitions,
+/// the function also reads the progress items. Hours that were rolled up without an idle partition become invalid when
+/// the partition counts its first event.
 pub(super) async fn rolled_up(db: &Db, now_ms: UnixMs) -> Result<RolledUp, StoreError> {
     let (found, config) = tokio::try_join!(mark_item(db), db.config())?;
     let topic_id = config.topic_id.as_deref();
@@ -112,7 +112,7 @@ pub(super) async fn rolled_up(db: &Db, now_ms: UnixMs) -> Result<RolledUp, Store
     Ok(rolled_up)
 }
 
-/// Returns the state of each partition's log from the progress items of the current topic id.
+/// Reads the state of each partition's log from the progress items of the current topic.
 async fn log_states(db: &Db, config: &ConfigItem) -> Result<BTreeMap<i32, LogState>, StoreError> {
     let attributes = [SERIES, NEXT, WATERMARK, SUMS_NEXT].into_iter().chain(SUMS);
     let items = db.progress_items(attributes).await?;
@@ -209,7 +209,8 @@ async fn rows(
     range: Range,
     rolled_up: RolledUp,
 ) -> Result<Vec<Item>, StoreError> {
-    // The rollup row of an hour or day that ends after the mark may be missing or may count events of another topic.
+    // The rollup row of an hour or day that ends after the rollup mark may be missing or may count events of another
+    // topic.
     let last_ms = rolled_up.until_ms - grain.length_ms();
     let to_ms = range.to_ms.min(last_ms.saturating_add(1));
     if range.from_ms >= to_ms {
@@ -263,8 +264,8 @@ pub struct RollupTables {
 }
 
 impl RollupTables {
-    /// Returns the facts that decide which hours are due for rollup. Returns `None` if the tables count a topic with
-    /// another id.
+    /// Returns the facts that decide which hours are due for rollup. Returns `None` if the topic id in the config item
+    /// is not `topic_id`.
     pub fn facts(&self, topic_id: &str, partition_count: i32) -> Option<RollupFacts> {
         (self.config.topic_id.as_deref() == Some(topic_id)).then(|| RollupFacts {
             topic_id: topic_id.to_owned(),
@@ -275,7 +276,8 @@ impl RollupTables {
     }
 }
 
-/// Reads the data that the rollup writer needs. All reads are consistent, except the read of the first window.
+/// Reads the data that the rollup writer needs. All reads are strongly consistent, except that the first window is read
+/// from an index.
 #[derive(Clone)]
 pub struct RollupSource {
     db: Db,
@@ -300,8 +302,8 @@ impl RollupSource {
     }
 
     /// Reads the config item, the rollup mark and the progress items. The caller must call this function before it
-    /// reads series and windows. A watermark that is read after the windows could cover events that those windows did
-    /// not contain yet.
+    /// reads the series and the windows. If the watermarks were read after the windows, the watermarks could cover
+    /// events that the read windows do not contain.
     ///
     /// # Errors
     /// Returns [`StoreError::Corrupt`] if the mark is damaged. Otherwise returns the error from DynamoDB.

@@ -1,8 +1,8 @@
 //! Finds the event times of a city's first and last event.
 //!
 //! A raw row contains the exact event time, but DynamoDB deletes raw rows when their retention ends. Window rows never
-//! expire, but show an event time only with the precision of a window. The functions in this file read the indexes of
-//! both tables, which may lag behind their tables by about a second.
+//! expire, but show an event time only with the precision of a window. The functions in this file read raw rows and
+//! window rows from indexes, which may lag behind their tables by about a second.
 
 use super::Range;
 use super::aggregations::index_keys;
@@ -66,7 +66,7 @@ async fn raw_ends(db: &Db, city: &str, shards: u32) -> Result<Option<Range>, Sto
     ))
 }
 
-/// Returns the earliest and the latest window start, across several series.
+/// Returns the earliest and the latest window start among all windows of the given series.
 async fn window_ends(db: &Db, series: Vec<String>) -> Result<Option<Range>, StoreError> {
     let (lower, upper) = (format_seconds(UnixMs(0)), format_seconds(TIME_MS_END - 1));
     let ends = series

@@ -19,8 +19,8 @@ use crate::store::proof;
 
 /// Maximum number of pages of totals that have been read but not yet summed.
 const PAGES_AHEAD: usize = 4;
-/// Number of series on a page. With small pages, a read whose cost is limited ends soon after it reaches the limit,
-/// even if many requests are in flight.
+/// Number of series on a page. With small pages, a read with a cost limit ends soon after it reaches the limit, even if
+/// many requests are in flight.
 const PAGE_SERIES: i32 = 250;
 
 /// The sums over all series, and the totals of the largest series.
@@ -37,13 +37,13 @@ pub struct EveryTotal {
     pub by_type: BTreeMap<String, (usize, TotalItem)>,
     /// True if `by_type` does not contain all event types.
     pub types_left_out: bool,
-    /// True if the read stopped at its limit of read units. The counts and lists then lack some series.
+    /// True if the read stopped at its limit of read units. After an early stop, the counts and lists lack some series.
     pub is_cut: bool,
     kept_max: usize,
 }
 
 impl EveryTotal {
-    /// Returns sums of zero. Series that are added later are listed only if they are among the `kept_max` largest.
+    /// Returns sums of zero. The list of the largest series will contain at most `kept_max` series.
     pub fn new(kept_max: usize) -> EveryTotal {
         EveryTotal {
             kept_max,
@@ -82,7 +82,7 @@ impl EveryTotal {
         !self.is_cut && self.largest.len() == self.series_count
     }
 
-    /// Returns these sums, with the list of the largest series sorted.
+    /// Sorts the list `largest`, shortens it to its maximum length, and returns the sums.
     #[must_use]
     pub fn sorted(mut self) -> EveryTotal {
         self.cut();
@@ -99,7 +99,7 @@ impl EveryTotal {
 }
 
 impl TotalItem {
-    /// Adds the counts of another series to these counts.
+    /// Adds the counts of `other` to the counts of `self`.
     pub fn add(&mut self, other: &TotalItem) {
         self.event_count = self.event_count.saturating_add(other.event_count);
         self.late_count = self.late_count.saturating_add(other.late_count);
@@ -108,7 +108,7 @@ impl TotalItem {
         }
     }
 
-    /// Subtracts the counts of a series that was added to these counts earlier.
+    /// Subtracts the counts of `other`, which must have been added to the counts of `self` before.
     pub fn subtract(&mut self, other: &TotalItem) {
         self.event_count = self.event_count.saturating_sub(other.event_count);
         self.late_count = self.late_count.saturating_sub(other.late_count);
@@ -215,7 +215,7 @@ async fn each_page(
     Ok(())
 }
 
-/// Returns a Query of one shard. The Query leaves out the fences, because a row has up to two fence attributes for
+/// Returns a Query of one shard. The Query does not return the fences, because a row has up to two fence attributes for
 /// each partition of the topic.
 fn query(db: &Db, shard: String, city: Option<&str>) -> QueryFluentBuilder {
     let attributes = [SHARD, SERIES, CITY, EVENT_TYPE].into_iter().chain(SUMS);

@@ -1,5 +1,5 @@
-//! Decodes the items that `verify` compares. If an attribute cannot be read or contradicts the item's key, `verify`
-//! reports a difference.
+//! Decodes the items that `verify` compares. If an attribute is damaged or contradicts the item's key, `verify` reports
+//! a difference.
 
 use std::collections::BTreeMap;
 
@@ -76,8 +76,8 @@ pub fn row_from_item(item: &Item, key: &Key, view: &AuditView) -> FoundRow {
     row
 }
 
-/// Decodes the hours of a day row. The first three bytes mark the hours that have events. For each hour with events,
-/// four LEB128 numbers follow.
+/// Decodes the counts of the 24 hours in a day row. In the first three bytes, each set bit marks an hour that has
+/// events. The counts of each marked hour follow as four LEB128 numbers, one for each severity.
 fn hours(item: &Item) -> Option<Box<HourCounts>> {
     let bytes = item.get("hours")?.as_b().ok()?.as_ref();
     let mut rest = bytes.get(3..)?.iter();
@@ -127,13 +127,13 @@ fn fences(item: &Item, view: &AuditView, row: &mut FoundRow) {
     }
 }
 
-/// Returns the topic id and the partition of a log key, `<topic id>#<partition>`.
+/// Splits a log key of the form `<topic id>#<partition>` into the topic id and the partition.
 pub(super) fn split_log_key(text: &str) -> Option<(String, i32)> {
     let (topic_id, partition) = text.rsplit_once('#')?;
     Some((topic_id.to_owned(), partition.parse().ok()?))
 }
 
-/// Decodes a raw item or an alert.
+/// Decodes the item of a raw event or of an alert.
 pub fn put_from_item(item: &Item, key: &Key, now_ms: UnixMs) -> FoundPut {
     let flag = |name: &str| matches!(item.get(name), Some(AttributeValue::Bool(true)));
     let extra = item.get(EXTRA).and_then(|v| v.as_s().ok());

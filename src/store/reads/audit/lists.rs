@@ -1,4 +1,4 @@
-//! Merges the rows that `verify` compares into sorted lists. The totals are sorted by city. Within a city, raw events,
+//! Reads sorted lists of the rows that `verify` compares. The totals are sorted by city. Within a city, raw events,
 //! alerts and windows are sorted by time.
 
 use super::super::db::{Db, KeyNames};
@@ -16,7 +16,7 @@ use crate::store::error::StoreError;
 
 /// Maximum number of items on a page. A city has about nine lists, and their pages take about 5 MB together.
 const PAGE_ITEMS_MAX: i32 = 500;
-/// Maximum number of totals rows on a page. The limit is low because each row may contain a thousand fences.
+/// Maximum number of totals rows on a page. The limit is low because a totals row may contain a thousand fences.
 const TOTALS_PAGE_MAX: i32 = 50;
 
 /// The cities and their totals, sorted by series.
@@ -25,9 +25,9 @@ pub(super) struct CityTotals {
 }
 
 impl CityTotals {
-    /// Opens the list at the given city, or at the first city if `city` is `None`.
+    /// Starts the list at the city `city`, or at the first city if `city` is `None`.
     pub(super) fn new(db: &Db, city: Option<&str>) -> CityTotals {
-        // City names are trimmed, so a name never begins with a character below `!`.
+        // City names are trimmed, so a city name never begins with a character below `!` in ASCII.
         let lower = city.map_or_else(|| "!".to_owned(), |city| format!("{city}#"));
         let keys = KeyNames {
             table: db.names.totals.clone(),
@@ -83,7 +83,7 @@ enum ListOf {
     Alerts,
     /// A list of the windows of one event type.
     Windows(String),
-    /// A list of the hours or the days of one event type.
+    /// A list of the hour rows or the day rows of one event type.
     Rollups(Grain, String),
 }
 
@@ -94,8 +94,8 @@ pub(super) struct CityLists {
 }
 
 impl CityLists {
-    /// Opens all lists of a city, starting at the time `from_ms`. An empty city name stands for all cities together.
-    /// For all cities together, only hour rows and day rows exist.
+    /// Starts to read all lists of a city at the time `from_ms`. An empty city name stands for all cities together. For
+    /// all cities together, only hour rows and day rows exist.
     pub(super) async fn open(
         db: &Db,
         city: &str,
@@ -139,8 +139,8 @@ impl CityLists {
             for shard in 0..view.shards {
                 open(ListOf::Raw, &raw, format!("{city}#{shard}"), &from, &last);
             }
-            // Sort keys have the form `<time>#<id>`. All sort keys with the same time therefore sort between this time
-            // and the next millisecond.
+            // Sort keys of alerts have the form `<time>#<id>`. Alerts with the same time therefore sort between that
+            // time and the next millisecond.
             let alerts = keys(&db.names.alerts, None, CITY, TIMESTAMP);
             let end = format_millis(until_ms);
             open(ListOf::Alerts, &alerts, city.to_owned(), &from, &end);
@@ -170,7 +170,7 @@ impl CityLists {
         self.lists.iter().filter_map(front_ms).min()
     }
 
-    /// Removes the next item from the lists, and returns the item with its key.
+    /// Removes the item with the earliest time from the lists, and returns the item with its key.
     ///
     /// # Panics
     /// Panics if the lists contain no further item.
@@ -198,7 +198,8 @@ impl CityLists {
         Ok((key, item))
     }
 
-    /// Skips damaged items whose sort key is not a time. This program never writes an item with such a sort key.
+    /// Skips damaged items whose sort key is not a time. This program never writes an item whose sort key is not a
+    /// time.
     async fn skip_unreadable(&mut self, db: &Db) -> Result<(), StoreError> {
         for (list_of, lane) in &mut self.lists {
             while let Some(item) = lane.front() {
@@ -214,8 +215,8 @@ impl CityLists {
     }
 }
 
-/// Returns the start of the last hour and of the last day whose rows are compared. The result contains an entry for
-/// hours only if hour rows are compared, and an entry for days only if day rows are compared.
+/// Returns the start of the last hour and of the last day whose rows are compared. If no hour rows are compared, the
+/// result has no entry for hours. If no day rows are compared, the result has no entry for days.
 fn rollup_ends(view: &AuditView) -> impl Iterator<Item = (Grain, UnixMs)> {
     let end_ms = view.rollups.until_ms.min(view.range.1);
     let last_ms = move |grain: Grain| end_ms - grain.length_ms();
