@@ -27,7 +27,7 @@ use crate::store::attributes::{
 pub struct StoredIncident {
     /// The incident itself.
     pub incident: Incident,
-    /// The last message to each receiver, by the receiver's name.
+    /// The name of each receiver, with the last message to this receiver.
     pub sent: Vec<(String, Sent)>,
 }
 
@@ -36,13 +36,13 @@ pub struct StoredIncident {
 pub struct StoredCheckpoint {
     /// The position from which `notify` continues to process the partition's log.
     pub checkpoint: Checkpoint,
-    /// The rule and the id of each incident that is no longer open, but for which messages still have to be sent.
+    /// The rule and the id of each resolved incident for which messages still have to be sent.
     pub owed: Vec<(Arc<str>, Arc<str>)>,
-    /// The fingerprint of the rules that were applied to the records after the first base. Items from older versions,
-    /// which stored no fingerprint, have an empty string.
+    /// The fingerprint of the rules that `notify` has applied since the first checkpoint in `bases`. The string is
+    /// empty if the item comes from an older version, which stored no fingerprint.
     pub rules: String,
-    /// Earlier checkpoints under the same rules, oldest first. `verify` can process the log again from any of these
-    /// checkpoints.
+    /// Earlier checkpoints that were made under the same rules, oldest first. `verify` can process the log again from
+    /// any of the earlier checkpoints.
     pub bases: Vec<StoredBase>,
 }
 
@@ -67,7 +67,7 @@ const OWED: &str = "owed";
 const RULES: &str = "rules";
 const BASES: &str = "bases";
 const MADE: &str = "made";
-/// The two values of the attribute `state`. The flag is true for the value of an open incident.
+/// The values of the attribute `state`, each with a flag that is true for open incidents.
 pub(super) const STATES: [(bool, &str); 2] = [(true, "open"), (false, "resolved")];
 
 fn whole(value: impl Into<i64>) -> AttributeValue {

@@ -6,9 +6,10 @@
 //! | the checkpoint of a partition | `#checkpoint` | `<topic id>#<partition>` |
 //! | a silence | `#silence` | its id |
 //!
-//! A write replaces all attributes of an incident, on condition that the stored row has a smaller fence `next`. All
-//! writers process the same log, so rows with the same fence are equal. The attribute `sent#<receiver>` of an
-//! incident's row stores the last message to that receiver. A write of `sent#<receiver>` has a separate condition.
+//! A write replaces all attributes of an incident if the stored fence `next` is smaller than the new fence. All writers
+//! process the same log, so two versions of a row with the same fence are equal. The attribute `sent#<receiver>` of an
+//! incident's row stores the last message to that receiver. A write of the attribute `sent#<receiver>` has its own
+//! condition, which compares the stored message.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -193,7 +194,7 @@ impl IncidentTable {
             .transpose()
     }
 
-    /// Returns true if the table contains a checkpoint for a topic with another id.
+    /// Returns true if the table contains a checkpoint for a topic id other than `topic_id`.
     ///
     /// # Errors
     /// Returns an error if DynamoDB does not answer.
@@ -350,7 +351,7 @@ impl IncidentTable {
     }
 }
 
-/// Returns the failure of a command that needs the table of incidents, for a table that does not exist.
+/// Returns the error message for a command that needs the incident table if the table does not exist.
 pub fn describe_missing_table(names: &TableNames) -> Failure {
     Failure::new(format!("there is no table {}", names.incidents))
         .with_remedy("citystream init-tables --incidents makes it, and citystream notify fills it")

@@ -1,5 +1,5 @@
 //! Protection measures for tables in production: deletion protection, point-in-time recovery, a customer's encryption
-//! key, and tags. Another measure is warm throughput, for a table that must accept the full rate of events from the
+//! key, and tags. Warm throughput is a further measure, for a table that must accept the full rate of events from the
 //! start.
 //!
 //! No protection measure changes the items of the tables, so `init-tables` can switch on each measure at any time.
@@ -29,8 +29,9 @@ pub struct Protection {
     pub kms_key: Option<String>,
     /// The names and values of the tags for every table.
     pub tags: Vec<(String, String)>,
-    /// Write units per second that the tables of raw events and alerts, and their indexes, accept immediately. A new
-    /// on-demand table accepts 4,000 write units per second. Later, an on-demand table accepts twice its last peak.
+    /// The write units per second that the tables and indexes of raw events and alerts accept immediately. A new
+    /// on-demand table accepts 4,000 write units per second. Under growing load, an on-demand table accepts up to twice
+    /// its previous peak load.
     pub warm_writes: Option<u32>,
 }
 
@@ -45,8 +46,8 @@ pub enum Measure {
     Key(String),
     /// Add the given tags to the table.
     Tags(Vec<(String, String)>),
-    /// Raise the write units per second that the table accepts immediately. If the second field names an index, the
-    /// measure applies to this index instead of the table.
+    /// Raise the table's warm throughput to the given number of write units per second. If the second field names an
+    /// index, the measure applies to the index and not to the table.
     Warm(u32, Option<String>),
 }
 
@@ -81,8 +82,8 @@ impl std::fmt::Display for Measure {
     }
 }
 
-/// Returns the wanted protection measures that are not yet active on a table. The function sends a request only for a
-/// measure whose state is missing from the table's description.
+/// Returns the wanted protection measures that are not yet active on a table. The function sends requests only for
+/// measures whose state is missing from the table's description.
 ///
 /// # Errors
 /// Returns the error from DynamoDB.
@@ -122,9 +123,10 @@ pub async fn missing(
     Ok(out)
 }
 
-/// Returns a measure for the table, and for each of its indexes, that accepts fewer than `units` write units per second
-/// immediately. Only tables that get an item per event are checked. Emulators do not report warm throughput, so the
-/// tables of an emulator never need this measure.
+/// Returns the measures that raise the warm throughput of a table and its indexes to `units` write units per second. If
+/// the warm throughput is already high enough, no measure is necessary. The function checks only the tables into which
+/// consumers put one item per event. Emulators do not report warm throughput, so the tables of an emulator never need
+/// this measure.
 fn cold(found: &TableDescription, units: u32) -> Vec<Measure> {
     if !found.table_name().is_some_and(gets_puts) {
         return Vec::new();

@@ -1,8 +1,8 @@
 //! The rights that each role has on each DynamoDB table. This file is the only list of rights on tables.
 //!
 //! The program generates IAM policies from the list of rights. `check` tests each right with a call that changes
-//! nothing. A test compares this list with the requests that each role really sends. No role has a right that it does
-//! not use. The roles `consume`, `serve` and `verify` have no right to scan, delete or change a table.
+//! nothing. A test compares the list of rights with the requests that each role really sends. No role has a right that
+//! it does not use. The roles `consume`, `serve` and `verify` have no right to scan, delete or change a table.
 
 use std::collections::HashMap;
 
@@ -44,7 +44,7 @@ pub enum TableUser {
 pub struct Grant {
     /// The index of the table in [`crate::core::keys::TABLES`], or [`INCIDENTS`].
     pub table: usize,
-    /// The name of the operation, as DynamoDB calls it.
+    /// DynamoDB's name for the operation, such as `PutItem`.
     pub operation: &'static str,
     /// The name of the index, or `None` if the operation applies to the table itself.
     pub index: Option<&'static str>,
@@ -110,7 +110,7 @@ const VERIFY: [Grant; 10] = [
     on(TOTALS, "Query"),
 ];
 
-/// The rights of `notify`, which also reads the rules of event time in the config item.
+/// The rights of `notify`, which also reads the rules for event times in the config item.
 const NOTIFY: [Grant; 5] = [
     on(TOTALS, "GetItem"),
     on(INCIDENTS, "GetItem"),
@@ -119,8 +119,8 @@ const NOTIFY: [Grant; 5] = [
     on(INCIDENTS, "UpdateItem"),
 ];
 
-/// The operations of `init-tables` on each table. `init-tables` uses `Scan` only if another table or the config item is
-/// missing, and then reads at most two items.
+/// The operations that `init-tables` may perform on each table. `init-tables` uses `Scan` only if another table or the
+/// config item is missing, and then reads at most two items.
 const INIT_EACH: [&str; 9] = [
     "CreateTable",
     "DescribeTable",
@@ -133,17 +133,17 @@ const INIT_EACH: [&str; 9] = [
     "Scan",
 ];
 
-/// The operations of `init-tables` on each table whose items may expire.
+/// The operations that `init-tables` may perform on each table whose items may expire.
 const INIT_EXPIRING: [&str; 2] = ["DescribeTimeToLive", "UpdateTimeToLive"];
 
 /// The tables whose items may expire.
 const EXPIRING: [usize; 2] = [RAW, ALERTS];
 
-/// The operations of `init-tables` on the config item.
+/// The operations that `init-tables` may perform on the config item.
 const INIT_CONFIG: [&str; 3] = ["GetItem", "PutItem", "UpdateItem"];
 
-/// Returns the rights that `init-tables` needs if the CloudFormation template has created the tables. After the
-/// template, `init-tables` only checks the tables, writes the config item, and rolls up hours.
+/// Returns the rights that `init-tables` needs if the CloudFormation template has created the tables. If the template
+/// has created the tables, `init-tables` only checks them, writes the config item, and rolls up hours.
 pub fn grants_after_template() -> Vec<Grant> {
     let each = |table| ["DescribeTable", "Scan"].map(|operation| on(table, operation));
     let mut out: Vec<Grant> = (RAW..=TOTALS).flat_map(each).collect();
@@ -199,7 +199,8 @@ impl TableUser {
 
 /// Returns an IAM policy document that contains exactly the rights that `user` needs.
 ///
-/// `arn_prefix` is `arn:<partition>:dynamodb:<region>:<account>:table/`. The caller may write `*` for an unknown part.
+/// `arn_prefix` is `arn:<partition>:dynamodb:<region>:<account>:table/`. Any part of `arn_prefix` that is unknown may
+/// be `*`.
 pub fn policy(user: TableUser, names: &TableNames, arn_prefix: &str) -> Value {
     policy_of(user.grants(), names, arn_prefix)
 }
@@ -248,7 +249,7 @@ pub fn policy_of(mut grants: Vec<Grant>, names: &TableNames, arn_prefix: &str) -
 }
 
 /// Tests a grant with a call that changes nothing. The test call reads a key that no item has, or writes with a
-/// condition that cannot hold.
+/// condition that never holds.
 ///
 /// # Errors
 /// Returns the error from DynamoDB. The kind is [`StoreErrorKind::Denied`] if the right is missing.
@@ -259,8 +260,7 @@ pub async fn try_grant(
 ) -> Result<(), StoreError> {
     let spec = &spec_of(names, grant.table);
     let table = spec.name.as_str();
-    // The request asks for the consumed capacity, because the answer check treats an answer without the consumed
-    // capacity as a flaw.
+    // The request asks for the consumed capacity, because an answer without the consumed capacity counts as flawed.
     let units = ReturnConsumedCapacity::Total;
     let answer = match grant.operation {
         "GetItem" => {

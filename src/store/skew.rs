@@ -2,9 +2,9 @@
 //!
 //! AWS refuses the signatures of a host whose clock is wrong by five minutes, and the error message does not mention
 //! the clock. The SDK corrects the time in the signatures of its requests. However, TTLs, measured latencies and the
-//! times of synthetic events still depend on the wrong clock. The program therefore shows the difference as a metric,
-//! and logs a warning if the difference reaches 30 seconds. A measured difference of about one second is normal,
-//! because `Date` has whole seconds and an answer takes time to arrive.
+//! times of synthetic events still use the host's wrong clock. The program therefore reports the clock difference as a
+//! metric, and logs a warning if the difference reaches 30 seconds. A measured difference of about one second is
+//! normal, because `Date` has whole seconds and an answer takes time to arrive.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,7 +49,8 @@ impl ClockWatch {
     fn measure(&self, date: &str, now_ms: UnixMs) -> Option<f64> {
         let server = DateTime::from_str(date, Format::HttpDate).ok()?;
         let server_ms = UnixMs(server.to_millis().ok()?);
-        // The header `Date` contains whole seconds. On average, the omitted fraction is half a second.
+        // The header `Date` contains whole seconds. The calculation adds half a second, which is the average of the
+        // missing fraction.
         let skew_ms = i32::try_from(server_ms + 500 - now_ms).unwrap_or(i32::MAX);
         let seconds = f64::from(skew_ms) / 1_000.0;
         self.gauge.set(seconds);

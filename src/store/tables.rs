@@ -1,8 +1,8 @@
 //! The definitions of the tables, and functions that create, compare and delete tables.
 //!
 //! A [`TableSpec`] describes a table as data, so that the functions that create and compare tables use the same
-//! description. The functions in this file change nothing about an existing table, except that [`ensure_ttl`] switches
-//! TTL on. Rows of counts never expire, because DynamoDB would delete the fences together with the rows. All tables use
+//! description. The functions in this file do not change existing tables, except that [`ensure_ttl`] switches TTL on.
+//! Rows of counts never expire, because DynamoDB would delete the fences together with the rows. All tables use
 //! on-demand billing.
 //!
 //! | table | keys | index | TTL |
@@ -46,7 +46,7 @@ pub struct TableSpec {
     pub keys: Keys,
     /// The index of the table, if the table has one.
     pub index: Option<IndexSpec>,
-    /// The attribute that holds the time of expiry, if the items of the table always expire.
+    /// The attribute that contains the expiry time, if every item of the table expires.
     pub ttl: Option<&'static str>,
 }
 
@@ -123,7 +123,7 @@ pub fn incidents_spec(names: &TableNames) -> TableSpec {
     }
 }
 
-/// Returns the definition of the table whose index in [`crate::core::keys::TABLES`] is `table`. For [`INCIDENTS`],
+/// Returns the definition of the table with the index `table` in [`crate::core::keys::TABLES`]. For [`INCIDENTS`],
 /// returns the definition of the incident table.
 pub fn spec_of(names: &TableNames, table: usize) -> TableSpec {
     match table {
@@ -160,8 +160,8 @@ pub async fn describe_table(
     }
 }
 
-/// Returns the differences between a table and its definition, with one sentence for each. An additional index is not
-/// reported, because it affects only the cost.
+/// Returns the differences between a table and its definition, with one sentence for each. The function does not report
+/// additional indexes, because they affect only the cost.
 pub fn differences(spec: &TableSpec, actual: &TableDescription) -> Vec<String> {
     let mut out = Vec::new();
     compare_keys("the table", spec.keys, actual.key_schema(), &mut out);
@@ -302,8 +302,8 @@ pub async fn create_protected(
         Ok(_) => Ok(true),
         Err(error) => {
             let error = StoreError::from_sdk("CreateTable", &spec.name, error);
-            // If the answer to a CreateTable request was lost, the SDK repeats the request. The repeated request finds
-            // that the table exists.
+            // If the answer to a CreateTable request was lost, the SDK repeats the request. The repeated request then
+            // fails because the table already exists.
             match error.code() {
                 Some("ResourceInUseException") => Ok(false),
                 _ => Err(error),
@@ -380,8 +380,8 @@ pub async fn ttl_is_on(client: &Client, table: &str, attribute: &str) -> Result<
 ///
 /// This function contains the program's only Scan. The Scan reads at most two items. The item count that DynamoDB
 /// reports is not used, because DynamoDB updates it only every few hours. If a table or the config item is missing,
-/// `init-tables` checks the existing tables with this function. Without this check, old counts could be mixed with new
-/// counts.
+/// `init-tables` checks the existing tables with this function. Without the check for existing items, new counts could
+/// be added to old counts.
 ///
 /// # Errors
 /// Returns an error if DynamoDB does not answer or refuses the request.

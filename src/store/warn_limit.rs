@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-/// Allows at most one warning in each interval of length `pause`. Without this limit, a warning that repeats with every
+/// Allows at most one warning in each interval of length `pause`. Without the limit, a warning that repeats with every
 /// request would fill the log.
 #[derive(Debug)]
 pub(super) struct WarnLimit {
@@ -20,8 +20,8 @@ impl WarnLimit {
         }
     }
 
-    /// Returns true if a warning may be logged now. A call that returns true starts the next interval, so the caller
-    /// must then log the warning.
+    /// Returns true if a warning may be logged now. If the function returns true, the next interval begins, so the
+    /// caller must log the warning.
     pub(super) fn is_due(&self) -> bool {
         let mut last = self.last.lock().expect("no panic holds the lock");
         let is_due = last.is_none_or(|at| at.elapsed() >= self.pause);

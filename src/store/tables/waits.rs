@@ -9,8 +9,8 @@ use super::describe_table;
 use crate::failure::Failure;
 use crate::store::error::{StoreError, StoreErrorKind};
 
-/// Maximum time for a table to become active or to accept a change. AWS usually needs only a few seconds for such a
-/// change. A new table accepts point-in-time recovery only after some minutes.
+/// Maximum time for a table to become active or to accept a change. AWS usually needs only a few seconds to create or
+/// change a table. A new table accepts point-in-time recovery only after some minutes.
 pub const CHANGE_LIMIT: Duration = Duration::from_secs(300);
 /// First pause between two requests for the status of a table. The pause doubles up to [`POLL_MAX`].
 const POLL_FIRST: Duration = Duration::from_millis(50);
@@ -48,9 +48,10 @@ pub async fn wait_active(
 pub enum TableReadiness {
     /// The table and its indexes are active.
     Ready,
-    /// DynamoDB is still working on the table. The text describes the work in progress.
+    /// DynamoDB is still creating, changing or deleting the table or its index. The text names the status of the table
+    /// or of the index.
     Wait(String),
-    /// The table becomes ready only after an operator fixes the problem that the failure describes.
+    /// The table becomes ready only after an operator fixes the problem in the failure message.
     Never(Failure),
 }
 
@@ -99,7 +100,7 @@ pub fn readiness(found: &TableDescription) -> TableReadiness {
     TableReadiness::Ready
 }
 
-/// Repeats a change to a table until DynamoDB accepts it. DynamoDB refuses changes while it creates or updates the
+/// Repeats a change to a table until DynamoDB accepts it. DynamoDB refuses a change while it creates or updates the
 /// table. DynamoDB refuses point-in-time recovery for some minutes after it has created a table.
 ///
 /// # Errors
@@ -154,13 +155,14 @@ pub async fn wait_gone(client: &Client, table: &str, limit: Duration) -> Result<
     Ok(())
 }
 
-/// A loop that polls a table, with growing pauses and a time limit. At intervals, the loop logs the condition that it
-/// waits for.
+/// A loop that polls a table, with growing pauses and a time limit. The loop regularly logs the condition that it waits
+/// for.
 struct TableWait {
     begin: Instant,
     limit: Duration,
     pause: Duration,
-    /// The time of the last log line about this wait. If this time is `None`, the next pause writes a log line.
+    /// The time of the last log line that this loop wrote. If the time is `None`, the loop writes a log line before the
+    /// next pause.
     logged: Option<Instant>,
 }
 
