@@ -15,8 +15,8 @@ use super::{copy_text, timeout_ms};
 /// Facts about the cluster, as one broker reports them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Brokers {
-    /// The id of the broker that answered. If the list of brokers does not contain the broker that answered, the value
-    /// is the id of another broker in the list.
+    /// The id of the broker that answered. If the broker list does not contain this broker, the field contains the id
+    /// of another broker in the list.
     pub answering: i32,
     /// True if the cluster has a controller.
     pub has_controller: bool,
@@ -29,9 +29,9 @@ pub struct Brokers {
 pub fn brokers<C: ClientContext>(client: &Client<C>, timeout: Duration) -> Result<Brokers, String> {
     let rk = client.native_ptr();
     let mut metadata: *const rdsys::rd_kafka_metadata = std::ptr::null();
-    // SAFETY: the client is live while it is borrowed. The call sets `metadata` unless it returns an error. The
-    // arguments zero and null make the request name only topics that this client already uses. A request that named
-    // another topic could make the brokers create that topic.
+    // SAFETY: the client stays valid while it is borrowed. The call sets `metadata`, unless the call returns an error.
+    // With the arguments zero and null, the request names only topics that this client already uses. A request for any
+    // other topic could make the brokers create the topic.
     let error = unsafe {
         let (all, topic, timeout) = (0, std::ptr::null_mut(), timeout_ms(timeout));
         rdsys::rd_kafka_metadata(rk, all, topic, &raw mut metadata, timeout)
@@ -43,7 +43,7 @@ pub fn brokers<C: ClientContext>(client: &Client<C>, timeout: Duration) -> Resul
     if metadata.is_null() {
         return Err("the answer is empty".to_owned());
     }
-    // SAFETY: `metadata` is live until this block destroys it. The array `brokers` has `broker_cnt` elements.
+    // SAFETY: `metadata` is valid until this block destroys it. The array `brokers` has `broker_cnt` elements.
     let (answered, all) = unsafe {
         let found = &*metadata;
         let brokers: &[rdsys::rd_kafka_metadata_broker] = if found.brokers.is_null() {
@@ -57,7 +57,8 @@ pub fn brokers<C: ClientContext>(client: &Client<C>, timeout: Duration) -> Resul
         rdsys::rd_kafka_metadata_destroy(metadata);
         (answered, all)
     };
-    // SAFETY: the client is live. The call does not wait, because librdkafka has just stored the id of the controller.
+    // SAFETY: the client is valid. The call does not block, because librdkafka has already stored the id of the
+    // controller.
     let controller = unsafe { rdsys::rd_kafka_controllerid(rk, 0) };
     let answered = Some(answered).filter(|id| all.contains(id));
     let answering = answered.or_else(|| all.first().copied());

@@ -1,8 +1,8 @@
 //! Reads facts about a topic from the brokers: its id, its partitions, and the rights of this client.
 //!
-//! librdkafka does not report that a topic was deleted and created again under the same name. rdkafka's safe API has no
-//! function for DescribeTopics. Each function of this module finds a broker that answers, and then sends one small,
-//! read-only request.
+//! librdkafka does not report that a topic was deleted and created again under the same name. The safe API of rdkafka
+//! has no function for DescribeTopics. Each function of this module finds a broker that answers, and then sends one
+//! small, read-only request.
 
 use std::collections::BTreeSet;
 use std::ffi::{CString, c_char, c_int};
@@ -44,7 +44,7 @@ pub enum TopicError {
         /// The message of the brokers.
         reason: String,
     },
-    /// The brokers refused the request for another reason.
+    /// The brokers refused the request for a reason other than a missing right.
     #[error("Kafka refuses to describe topic {topic}: {reason}")]
     Refused {
         /// The name of the topic.
@@ -63,15 +63,15 @@ pub enum TopicError {
 /// An operation on Kafka that needs a right. The enum contains only operations that the roles use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Operation {
-    /// Fetch records. On a group, the right to read allows joining the group and committing offsets.
+    /// Fetch records. For a consumer group, this right allows joining the group and committing offsets.
     Read,
-    /// Send records. On a transactional id, the right to write allows using the id.
+    /// Send records. For a transactional id, this right allows using the id.
     Write,
     /// Create a topic.
     Create,
     /// Delete a topic.
     Delete,
-    /// Find out whether the topic or the group exists.
+    /// Check whether the topic or the consumer group exists.
     Describe,
     /// Read the settings of a topic.
     DescribeConfigs,
@@ -110,7 +110,7 @@ impl Operation {
     }
 }
 
-/// The rights of this client on a topic or a group.
+/// The rights of this client on a topic or a consumer group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Rights {
     /// The client may perform exactly the listed operations.
@@ -200,13 +200,13 @@ fn describe_topic<C: ClientContext>(
         rights,
     };
     let send = |rk, options, queue| {
-        // SAFETY: all objects that the function `ask` passes to this closure are live. The call copies the collection
-        // and the options.
+        // SAFETY: all objects that the function `ask` passes to this closure are valid. librdkafka copies the topic
+        // collection and the options.
         unsafe { rdsys::rd_kafka_DescribeTopics(rk, collection.0, options, queue) };
     };
     let read = |event| {
         // SAFETY: `event` is a valid event of librdkafka while this closure runs. For an event of another type,
-        // librdkafka returns null. The description lives as long as `event`.
+        // librdkafka returns null. The description stays valid as long as `event` does.
         unsafe {
             let result = rdsys::rd_kafka_event_DescribeTopics_result(event);
             let description = single(result, rdsys::rd_kafka_DescribeTopics_result_topics)?;
@@ -228,9 +228,9 @@ pub(super) struct Question {
 
 /// Sends a request and waits for its answer. Returns the result of `read`.
 ///
-/// `send` receives the client, the options and the queue, which are live while `send` runs. The librdkafka function
-/// that `send` calls puts exactly one event into the queue. Until then, librdkafka keeps its own reference to the
-/// queue. `read` receives that event, which is live while `read` runs.
+/// `send` receives the client, the options and the queue, which stay valid while `send` runs. The librdkafka function
+/// that `send` calls puts exactly one event into the queue. Until the event is in the queue, librdkafka keeps its own
+/// reference to the queue. `read` receives the event, which stays valid while `read` runs.
 pub(super) fn ask<C: ClientContext, T>(
     client: &Client<C>,
     question: &Question,
@@ -243,8 +243,8 @@ pub(super) fn ask<C: ClientContext, T>(
 ) -> Result<T, String> {
     let rk = client.native_ptr();
     let options = make_options(client, question)?;
-    // SAFETY: `rk` is a live client while `client` is borrowed. The queue never yields a second event, because only one
-    // request uses the queue.
+    // SAFETY: `rk` is a valid pointer while `client` is borrowed. The queue never yields a second event, because only
+    // one request uses the queue.
     let queue = Owned(
         unsafe { rdsys::rd_kafka_queue_new(rk) },
         rdsys::rd_kafka_queue_destroy,
@@ -253,7 +253,8 @@ pub(super) fn ask<C: ClientContext, T>(
         return Err("librdkafka is out of memory".to_owned());
     }
     send(rk, options.0, queue.0);
-    // SAFETY: `queue` is live. An event that arrives too late is destroyed with the queue.
+    // SAFETY: `queue` is valid. If an event arrives after the timeout, librdkafka destroys the event together with the
+    // queue.
     let event = Owned(
         unsafe { rdsys::rd_kafka_queue_poll(queue.0, question.timeout_ms + 1_000) },
         rdsys::rd_kafka_event_destroy,
@@ -261,7 +262,7 @@ pub(super) fn ask<C: ClientContext, T>(
     if event.0.is_null() {
         return Err("no answer in time".to_owned());
     }
-    // SAFETY: `event` is live. The error text lives as long as the event, and this block copies it.
+    // SAFETY: `event` is valid. The error text stays valid as long as the event does, and this block copies the text.
     unsafe {
         if rdsys::rd_kafka_event_error(event.0) != Code::RD_KAFKA_RESP_ERR_NO_ERROR {
             return Err(copy_text(rdsys::rd_kafka_event_error_string(event.0)));
@@ -275,7 +276,7 @@ fn make_options<C: ClientContext>(
     client: &Client<C>,
     question: &Question,
 ) -> Result<Owned<rdsys::rd_kafka_AdminOptions_t>, String> {
-    // SAFETY: the client is live while it is borrowed.
+    // SAFETY: the client stays valid while it is borrowed.
     let options = Owned(
         unsafe { rdsys::rd_kafka_AdminOptions_new(client.native_ptr(), question.operation) },
         rdsys::rd_kafka_AdminOptions_destroy,
@@ -284,7 +285,7 @@ fn make_options<C: ClientContext>(
         return Err("librdkafka is out of memory".to_owned());
     }
     let mut text: [c_char; 256] = [0; 256];
-    // SAFETY: `options` is live. The buffer `text` has the length that the call receives.
+    // SAFETY: `options` is valid. The call receives the buffer `text` together with the length of the buffer.
     let error = unsafe {
         rdsys::rd_kafka_AdminOptions_set_request_timeout(
             options.0,
@@ -297,7 +298,7 @@ fn make_options<C: ClientContext>(
         return Err("librdkafka refuses the timeout".to_owned());
     }
     if let Some(broker) = question.broker {
-        // SAFETY: `options` is live. The buffer `text` has the length that the call receives.
+        // SAFETY: `options` is valid. The call receives the buffer `text` together with the length of the buffer.
         let error = unsafe {
             rdsys::rd_kafka_AdminOptions_set_broker(
                 options.0,
@@ -311,7 +312,7 @@ fn make_options<C: ClientContext>(
         }
     }
     if question.rights {
-        // SAFETY: `options` is live. The call returns null or an error, and this block destroys the error.
+        // SAFETY: `options` is valid. The call returns null or an error, and this block destroys the error.
         let error = Owned(
             unsafe { rdsys::rd_kafka_AdminOptions_set_include_authorized_operations(options.0, 1) },
             rdsys::rd_kafka_error_destroy,
@@ -323,7 +324,7 @@ fn make_options<C: ClientContext>(
     Ok(options)
 }
 
-/// Returns the only description in an answer of the brokers.
+/// Returns the description from an answer that must contain exactly one description.
 ///
 /// # Safety
 /// `result` must be null or a valid argument of `list`.
@@ -358,8 +359,8 @@ pub(super) unsafe fn read_operations(
     if codes.is_null() {
         return None;
     }
-    // The codes are read as numbers, because an unknown code would be an invalid value of the enum. SAFETY: the caller
-    // guarantees that the array is valid. The enum has the same layout as `u32`.
+    // The code reads the operations as numbers, because an unknown number would be an invalid value of the Rust enum.
+    // SAFETY: the caller guarantees that the array is valid. The enum has the same layout as `u32`.
     let codes = unsafe { std::slice::from_raw_parts(codes.cast::<u32>(), count) };
     Some(
         codes
@@ -377,7 +378,8 @@ unsafe fn read_description(
     description: *const rdsys::rd_kafka_TopicDescription_t,
     topic: &str,
 ) -> Result<Option<Described>, TopicError> {
-    // SAFETY: the caller guarantees that the description is live. The returned objects live as long as the description.
+    // SAFETY: the caller guarantees that the description is valid. The returned objects stay valid as long as the
+    // description does.
     let (code, reason, id, partitions, rights) = unsafe {
         let error = rdsys::rd_kafka_TopicDescription_error(description);
         let (code, reason) = if error.is_null() {

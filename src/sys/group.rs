@@ -1,7 +1,8 @@
 //! Reads facts about a consumer group from the brokers: its members, and the rights of this client.
 //!
-//! The request for the members works with both group protocols. rdkafka's safe API sends the older request
-//! DescribeGroups instead. For a group of the newer protocol, the answer to DescribeGroups contains no members.
+//! This module uses a request that works with both protocols for consumer groups. The safe API of rdkafka sends the
+//! older request DescribeGroups. For a group that uses the newer protocol, the answer to DescribeGroups contains no
+//! members.
 
 use std::ffi::{CStr, CString};
 use std::time::{Duration, Instant};
@@ -46,7 +47,7 @@ pub fn group_rights<C: ClientContext>(
     group: &str,
     timeout: Duration,
 ) -> Rights {
-    // SAFETY: `describe` passes a live description. The call sets `count` to the length of the array.
+    // SAFETY: `describe` passes a valid description. The call sets `count` to the length of the array.
     let read = |description: Description| unsafe {
         let mut count = 0;
         let codes = rdsys::rd_kafka_ConsumerGroupDescription_authorized_operations(
@@ -85,8 +86,8 @@ pub fn group_members<C: ClientContext>(
 }
 
 fn read_members(description: Description) -> Members {
-    // SAFETY: `describe` passes a live description. The members and their strings live as long as the description. Each
-    // index is less than the number of members.
+    // SAFETY: `describe` passes a valid description. The members and their strings stay valid as long as the
+    // description does. Each index is less than the number of members.
     unsafe {
         let count = rdsys::rd_kafka_ConsumerGroupDescription_member_count(description);
         let members = (0..count)
@@ -155,7 +156,7 @@ fn describe_group_once<C: ClientContext, T>(
     };
     let send = |rk, options, queue| {
         let mut names = [name.as_ptr()];
-        // SAFETY: all objects that the function `ask` passes to this closure are live. `names` contains one
+        // SAFETY: all objects that the function `ask` passes to this closure are valid. `names` contains one
         // NUL-terminated string, which librdkafka copies.
         unsafe {
             rdsys::rd_kafka_DescribeConsumerGroups(
@@ -168,8 +169,8 @@ fn describe_group_once<C: ClientContext, T>(
         }
     };
     let read_event = |event| {
-        // SAFETY: `event` is live while this closure runs. For an event of another type, librdkafka returns null. The
-        // description and its error live as long as `event`.
+        // SAFETY: `event` is valid while this closure runs. For an event of another type, librdkafka returns null. The
+        // description and its error stay valid as long as `event` does.
         unsafe {
             let result = rdsys::rd_kafka_event_DescribeConsumerGroups_result(event);
             let group = single(result, rdsys::rd_kafka_DescribeConsumerGroups_result_groups)?;
