@@ -6,8 +6,8 @@
 //! | OpenSSL | process exit without clean-up, and a test for thread support |
 //! | librdkafka | topic ids, rights, group members, property names, log ends, leader epochs, commit metadata, tokens |
 //!
-//! The parameters and results of the public functions have safe types. Every code path destroys the librdkafka objects
-//! that it creates.
+//! All public functions take and return only safe types. Every code path destroys the librdkafka objects that it
+//! creates.
 #![allow(unsafe_code)]
 
 mod brokers;
@@ -32,19 +32,19 @@ pub use describe::{
 pub use group::{Members, MembersError, group_members, group_rights};
 pub use topic_id::TopicId;
 
-/// Makes the C library resolve names only from `/etc/hosts` and DNS.
+/// Makes the C library resolve host names only from `/etc/hosts` and DNS.
 ///
-/// By default, glibc in a static binary would load the plug-ins that `/etc/nsswitch.conf` names. The plug-ins would
-/// load the host's own libc into the process, and the process would crash. Call this function before the process
-/// resolves a name or starts another thread.
+/// By default, glibc loads the name service plug-ins that `/etc/nsswitch.conf` lists. In a static binary, such a
+/// plug-in loads the host's libc as a second C library, and the process crashes. Call this function before the process
+/// resolves a host name or starts another thread.
 pub fn use_static_name_service() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {
         unsafe extern "C" {
             fn __nss_configure_lookup(database: *const c_char, services: *const c_char) -> c_int;
         }
-        // SAFETY: both arguments are NUL-terminated constants. glibc parses them and keeps no pointer to them. `main`
-        // calls this function before it starts a thread.
+        // SAFETY: both arguments are NUL-terminated constants, and glibc keeps no pointer to the arguments. `main`
+        // calls this function before the process starts a second thread.
         let failed = unsafe { __nss_configure_lookup(c"hosts".as_ptr(), c"files dns".as_ptr()) };
         debug_assert_eq!(failed, 0);
     }
@@ -60,8 +60,8 @@ pub fn boot_ms() -> BootMs {
         tv_sec: 0,
         tv_nsec: 0,
     };
-    // SAFETY: the call writes one value, which outlives the call. The operating system for which the program is built
-    // has the chosen clock.
+    // SAFETY: the call writes only to `time`, which outlives the call. Every supported operating system has the clock
+    // `CLOCK`.
     let failed = unsafe { libc::clock_gettime(CLOCK, &raw mut time) };
     debug_assert_eq!(failed, 0);
     BootMs(time.tv_sec * 1_000 + time.tv_nsec / 1_000_000)
@@ -76,7 +76,7 @@ pub fn keep_openssl_at_exit() {
     unsafe extern "C" {
         fn OPENSSL_init_crypto(options: u64, settings: *const std::ffi::c_void) -> c_int;
     }
-    // SAFETY: OpenSSL allows this function to be called before any other function, with a null pointer instead of
+    // SAFETY: `OPENSSL_init_crypto` may be called before all other functions of OpenSSL, with a null pointer for the
     // settings.
     let done = unsafe { OPENSSL_init_crypto(OPENSSL_INIT_NO_ATEXIT, std::ptr::null()) };
     debug_assert_eq!(done, 1);
@@ -85,19 +85,20 @@ pub fn keep_openssl_at_exit() {
 /// Returns true if OpenSSL was built with thread support.
 ///
 /// Without thread support, the locks of OpenSSL do nothing, and two connections can corrupt memory.
-/// `.cargo/config.toml` explains how a build without thread support can occur.
+/// `.cargo/config.toml` explains how OpenSSL can be built without thread support by mistake.
 pub fn openssl_knows_threads() -> bool {
     unsafe extern "C" {
         fn CRYPTO_THREAD_get_current_id() -> libc::pthread_t;
     }
-    // SAFETY: the function takes no arguments, and returns the id of the thread, or 0 without thread support.
+    // SAFETY: the function takes no arguments, and returns the id of the current thread, or 0 if OpenSSL has no thread
+    // support.
     unsafe { CRYPTO_THREAD_get_current_id() != 0 }
 }
 
 /// Raises the limit of open files to the maximum that the host allows.
 ///
-/// The usual limit of 1,024 files is lower than the number of connections that the server accepts. With a limit of
-/// 1,024 files, stalled clients could use up all file descriptors.
+/// The usual limit of 1,024 open files is lower than the number of connections that the server accepts. With a limit of
+/// 1,024 open files, stalled clients could use up all file descriptors.
 pub fn raise_open_files() {
     let mut limit = libc::rlimit {
         rlim_cur: 0,
@@ -130,9 +131,9 @@ pub fn open_files() -> Option<(u64, u64)> {
 /// correction of a misspelled property.
 pub fn kafka_properties() -> Vec<String> {
     let mut out = Vec::new();
-    // SAFETY: this block creates, reads and destroys both configuration objects. Each dump is an array of `count`
-    // NUL-terminated strings, in which names and values alternate. Each dump is freed with the `count` that librdkafka
-    // returned for it.
+    // SAFETY: this block creates, reads and destroys both configuration objects. Each configuration dump is an array of
+    // `count` NUL-terminated strings, in which names and values alternate. The block frees each dump with the `count`
+    // that librdkafka returned for that dump.
     unsafe {
         let global = rdsys::rd_kafka_conf_new();
         let topic = rdsys::rd_kafka_topic_conf_new();
@@ -160,9 +161,9 @@ unsafe fn copy_names(dump: *mut *const c_char, count: usize, out: &mut Vec<Strin
     }
 }
 
-/// Returns the end of a partition's log that the last fetch reported, or `None` before the first fetch.
+/// Returns the end offset of a partition's log, as reported by the last fetch, or `None` before the first fetch.
 ///
-/// The function sends no request. rdkafka's safe API can get the end of a log only by sending a request.
+/// Unlike the corresponding function of rdkafka's safe API, this function sends no request to the brokers.
 pub fn known_log_end<C: ClientContext>(
     client: &Client<C>,
     topic: &str,
@@ -170,8 +171,8 @@ pub fn known_log_end<C: ClientContext>(
 ) -> Option<i64> {
     let name = CString::new(topic).ok()?;
     let (mut low, mut high) = (-1, -1);
-    // SAFETY: the client is live while it is borrowed. The call reads the NUL-terminated name and writes two numbers.
-    // The name and the numbers outlive the call.
+    // SAFETY: the borrow keeps the client alive. The call reads the C string `name` and writes the numbers `low` and
+    // `high`. All three variables outlive the call.
     let error = unsafe {
         rdsys::rd_kafka_get_watermark_offsets(
             client.native_ptr(),
@@ -187,11 +188,12 @@ pub fn known_log_end<C: ClientContext>(
 
 /// Suspends this process, as Ctrl-Z does. Returns when the process is continued.
 ///
-/// The live screen handles SIGTSTP, the signal of Ctrl-Z, because it must restore the terminal before the process
-/// stops. This function raises SIGTSTP again with its default effect, after the screen has restored the terminal. If no
-/// shell could continue the process, the operating system ignores the signal.
+/// The live screen handles SIGTSTP, the signal of Ctrl-Z, because the screen must restore the terminal before the
+/// process stops. After the screen has restored the terminal, this function raises SIGTSTP again with the signal's
+/// default effect. If the process has no parent shell that could resume the process, the operating system ignores
+/// SIGTSTP.
 pub fn stop_here() {
-    // SAFETY: both structs are plain data and outlive the calls. The previous signal handler is restored.
+    // SAFETY: both `sigaction` structs are plain data and outlive the calls. The previous signal handler is restored.
     unsafe {
         let mut default: libc::sigaction = std::mem::zeroed();
         let mut former: libc::sigaction = std::mem::zeroed();
@@ -206,7 +208,7 @@ pub fn stop_here() {
 /// Suspends the process group of this process. The live screen needs this function, because a terminal in raw mode does
 /// not turn Ctrl-Z into a signal.
 pub fn stop_job() {
-    // SAFETY: the call takes only two numbers. The first number, 0, stands for the process group of this process.
+    // SAFETY: the call takes only two numbers. The process id 0 stands for the process group of the calling process.
     let sent = unsafe { libc::kill(0, libc::SIGTSTP) };
     debug_assert_eq!(sent, 0);
 }
@@ -228,8 +230,8 @@ pub fn set_token<C: ClientContext>(
 ) -> Result<(), String> {
     let token = CString::new(token).map_err(|e| e.to_string())?;
     let mut text: [c_char; 256] = [0; 256];
-    // SAFETY: the client is live. librdkafka copies the NUL-terminated strings. The call passes no SASL extensions. The
-    // buffer `text` has the length that the call receives.
+    // SAFETY: the client is live, and librdkafka copies the NUL-terminated strings. The call passes no SASL extensions.
+    // The call also passes the length of the buffer `text`.
     let error = unsafe {
         rdsys::rd_kafka_oauthbearer_set_token(
             client.native_ptr(),
@@ -245,11 +247,11 @@ pub fn set_token<C: ClientContext>(
     if error == rdsys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
         return Ok(());
     }
-    // SAFETY: librdkafka has written a NUL-terminated string into the buffer.
+    // SAFETY: librdkafka has written a NUL-terminated error message into the buffer `text`.
     Err(unsafe { copy_text(text.as_ptr()) })
 }
 
-/// Returns the metadata of a partition's committed offset as bytes. The result is empty if the commit has no
+/// Returns the metadata of a partition's committed offset as bytes. The returned vector is empty if the commit has no
 /// metadata.
 ///
 /// rdkafka's safe API panics if the metadata is not UTF-8, and any tool can commit arbitrary metadata for the group.
@@ -322,7 +324,7 @@ unsafe fn copy_text(text: *const c_char) -> String {
     if text.is_null() {
         return String::new();
     }
-    // SAFETY: the caller guarantees that the text is NUL-terminated.
+    // SAFETY: the caller guarantees that `text` points to a NUL-terminated string.
     unsafe { CStr::from_ptr(text) }
         .to_string_lossy()
         .into_owned()
@@ -334,8 +336,8 @@ struct Owned<T>(*mut T, unsafe extern "C" fn(*mut T));
 impl<T> Drop for Owned<T> {
     fn drop(&mut self) {
         if !self.0.is_null() {
-            // SAFETY: the constructor that belongs to this destructor created the object, and nothing else owns the
-            // object.
+            // SAFETY: the object was created by the librdkafka function that matches this destructor, and has no other
+            // owner.
             unsafe { (self.1)(self.0) }
         }
     }

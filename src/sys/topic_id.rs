@@ -9,8 +9,8 @@ use base64::Engine as _;
 pub struct TopicId(String);
 
 impl TopicId {
-    /// Returns the topic id with the given 128 bits. If all bits are zero, the topic has no id, and the function
-    /// returns `None`.
+    /// Returns the topic id with the given 128 bits. Returns `None` if all bits are zero, which means that the topic
+    /// has no id.
     pub fn from_bits(most_significant: i64, least_significant: i64) -> Option<TopicId> {
         if most_significant == 0 && least_significant == 0 {
             return None;
@@ -22,7 +22,7 @@ impl TopicId {
         Some(TopicId(text))
     }
 
-    /// Returns the 22 characters of the id.
+    /// Returns the topic id as text of 22 characters.
     pub fn as_str(&self) -> &str {
         &self.0
     }
