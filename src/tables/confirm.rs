@@ -1,5 +1,5 @@
-//! The questions that `init-tables` asks before `--delete` and `--rollups`. Before `--delete`, the operator must type
-//! the prefix of the tables that the command will delete.
+//! The questions that `init-tables` asks before `--delete` and `--rollups`. Before `init-tables --delete` deletes
+//! tables, the operator must type the common prefix of the table names.
 
 use std::io::IsTerminal as _;
 
@@ -9,8 +9,8 @@ use crate::core::keys::TableNames;
 use crate::exit::SettingsError;
 use crate::telemetry;
 
-/// Returns an error if the command must ask the operator but there is no terminal. If `agreed` is true, the command
-/// need not ask, because the operator has already agreed.
+/// Returns an error if the command has to ask the operator a question but no terminal is available. If `agreed` is
+/// true, the operator has already agreed, and the command asks no question.
 pub(crate) fn can_ask(agreed: bool) -> Result<(), SettingsError> {
     if agreed || has_terminal() {
         return Ok(());
@@ -53,7 +53,8 @@ async fn read_answer(question: &str) -> anyhow::Result<String> {
     Ok(line.trim().to_owned())
 }
 
-/// Asks the operator to type the prefix of the tables. Returns an error if the answer is not the prefix.
+/// Asks the operator to type the common prefix of the table names. Returns an error if the operator's answer differs
+/// from the table prefix.
 pub(super) async fn ask(prefix: &str, names: &TableNames, topics: &[String]) -> anyhow::Result<()> {
     telemetry::print_stderr("This deletes the following, with everything they hold, for good:");
     for topic in topics {

@@ -1,7 +1,6 @@
 //! Inspects, creates and checks the tables and the config item.
 //!
-//! [`ensure`] inspects, creates and checks the tables without Kafka, so `dev` can use [`ensure`] for its embedded
-//! database.
+//! [`ensure`] does not need Kafka, so `citystream dev` also calls [`ensure`] for its embedded database.
 
 mod wanted;
 
@@ -23,17 +22,17 @@ use crate::tables::steps::{Finding, FindingOutcome, StepDisplay};
 
 pub use wanted::WantedTables;
 
-/// The remedy for tables that were created with other settings.
+/// The advice in error messages about tables that were created with other settings.
 const OTHER_PREFIX: &str = "use another --table-prefix for other values";
 
-/// The tables and the config item as DynamoDB reports them.
+/// The state of the tables and of the config item, as DynamoDB reports the state.
 #[derive(Debug)]
 pub struct FoundTables {
     found: Vec<(TableSpec, Option<TableDescription>)>,
     config: Option<ConfigItem>,
 }
 
-/// Describes all tables and reads the config item, without changing anything.
+/// Requests the descriptions of all tables and reads the config item, without changing anything.
 ///
 /// # Errors
 /// Returns the error of a failed request to DynamoDB, or an error about a damaged config item.
@@ -45,7 +44,7 @@ pub async fn inspect(client: &Client, names: &TableNames) -> Result<FoundTables,
         let stays = |found: &TableDescription| found.table_status() != Some(&TableStatus::Deleting);
         found.push((spec, description.filter(stays)));
     }
-    // The config item cannot be in a table with unexpected keys. A table that DynamoDB is still creating is empty and
+    // A table with unexpected keys cannot contain the config item. A table that DynamoDB is still creating is empty and
     // cannot be read yet.
     let readable = found.last().is_some_and(|(spec, description)| {
         let description = description.as_ref();
@@ -103,7 +102,7 @@ pub async fn refuse(
     Ok(())
 }
 
-/// Returns an error if the keys or the index of a table differ from its definition.
+/// Returns an error if the keys or the index of a table differ from the table's definition.
 fn refuse_differences(spec: &TableSpec, found: &TableDescription) -> anyhow::Result<()> {
     let (table, differences) = (spec.name.clone(), tables::differences(spec, found));
     if differences.is_empty() {
@@ -112,8 +111,9 @@ fn refuse_differences(spec: &TableSpec, found: &TableDescription) -> anyhow::Res
     Err(mark_settings(StoreError::Different { table, differences }))
 }
 
-/// Looks for a missing table or config item while another table holds data. Returns the missing part and the name of
-/// the table with data, or `None` if nothing is missing or no table holds data.
+/// Checks whether a table or the config item is missing although another table contains data. Returns the name of the
+/// missing table or item, and the name of a table that contains data. Returns `None` if all tables and the config item
+/// exist, or if no table contains data.
 async fn find_loss(
     client: &Client,
     state: &FoundTables,
@@ -131,7 +131,7 @@ async fn find_loss(
         match tables::holds_data(client, &spec.name).await {
             Ok(true) => return Ok(Some((lost, spec.name.clone()))),
             Ok(false) => {}
-            // DynamoDB is still creating the table, so the table holds no data.
+            // DynamoDB is still creating the table, so the table contains no data.
             Err(error) if error.kind() == StoreErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
@@ -188,8 +188,8 @@ pub async fn make_incidents(
     let step = steps.begin(format!("making table {}", spec.name));
     let found = tables::describe_table(client, &spec.name).await?;
     let is_missing = found.is_none_or(|found| found.table_status() == Some(&TableStatus::Deleting));
-    // `create` is called only if the table is missing. If the CloudFormation template has created the table, the role
-    // has no right to create tables.
+    // The code calls `create` only if the table is missing. If a CloudFormation template created the tables, the
+    // program's IAM role has no right to create tables.
     let is_new = is_missing && create(client, &spec, wanted).await.map_err(mark_settings)?;
     let changes = make_complete(client, names, &spec, wanted).await?;
     let outcome = match (is_new, changes.is_empty()) {
@@ -277,9 +277,9 @@ fn ttl_of(spec: &TableSpec, names: &TableNames, wanted: &WantedTables) -> Option
     if is_expiring { Some(TTL) } else { spec.ttl }
 }
 
-/// Converts the error of a failed request. If the server does not support the command-line option that caused the
-/// request, or refuses its value, the new error names the option. `measure` is `None` if the request only read which
-/// protection measures are turned on.
+/// Converts the error of a failed DynamoDB request. If the server rejects the request as unknown or invalid, the new
+/// error names the command-line option that caused the request. `measure` is the protection measure that the request
+/// should turn on, or `None` if the request only read the state of the measures.
 fn blame_option(error: StoreError, measure: Option<&Measure>) -> anyhow::Error {
     let option = match (&error, measure) {
         (_, Some(measure)) => measure.option(),
@@ -305,8 +305,8 @@ async fn make_config(
 ) -> anyhow::Result<Finding> {
     let fresh = wanted.config();
     config::create_config(client, names, &fresh).await?;
-    // If two processes create the config item at the same time, only one process succeeds. Both processes then read the
-    // same item.
+    // If two processes create the config item at the same time, only one process succeeds, and then both processes read
+    // the same item.
     let config = config::read_config(client, names)
         .await?
         .context("the config item is gone")?;
@@ -346,8 +346,8 @@ fn show(config: &ConfigItem) -> String {
     )
 }
 
-/// Inspects the tables, refuses impossible changes, and creates missing tables and the missing config item. On success,
-/// the tables match `wanted`. Returns the config item.
+/// Inspects the tables, refuses impossible changes, and creates the tables and the config item if they are missing. On
+/// success, the tables match `wanted`. Returns the config item and the findings.
 ///
 /// # Errors
 /// Returns the same errors as [`refuse`] and [`make`].
@@ -366,7 +366,7 @@ pub async fn ensure(
     Ok((config, findings))
 }
 
-/// Compares the tables with `wanted`, without changing anything.
+/// Compares the existing tables with the settings in `wanted`, without changing anything.
 ///
 /// # Errors
 /// Returns the error of a failed request to DynamoDB.

@@ -1,12 +1,13 @@
 //! `init-tables --explain RATE`: calculates the cost of the tables, and checks whether the load on any partition key
 //! would be too high.
 //!
-//! The report needs no connection, because it is calculated from the item sizes in `docs/TABLES.md`. Writing an item of
-//! up to 1 KiB costs one write unit, and one more unit for each index that contains the item. A raw event therefore
-//! costs two write units, and so does an alert. An update of a row of counts costs one write unit, because the row's
-//! index entry changes only when the row is created. A row of counts is written at most once per row interval, no
-//! matter how many events the row counts. At a high rate of events, the rows of counts therefore add almost nothing to
-//! the cost. `scripts/bench` measures the capacity units that a load really consumes.
+//! The report is calculated from the item sizes in `docs/TABLES.md`, so the command connects to neither DynamoDB nor
+//! Kafka. Writing an item of up to 1 KiB costs one write unit, and one more unit for each index that contains the item.
+//! A raw event or an alert costs two write units: one for the table, and one for the table's index. An update of a row
+//! of counts costs one write unit, because the row's index entry changes only when the row is created. A row of counts
+//! is written at most once per row interval, no matter how many events the row counts. At a high event rate, the rows
+//! of counts cause only a very small part of the total cost. `scripts/bench` measures the capacity units that a load
+//! really consumes.
 
 use crate::core::keys::{
     CITY_INDEX, SERIES_INDEX, SEVERITY_INDEX, SHARDS_MAX, TOTALS_SHARDS, TableNames,
@@ -24,10 +25,11 @@ const DOLLARS_PER_GB: f64 = 0.25;
 const EVENT_TYPES: f64 = 4.0;
 /// Number of seconds in a month. A month is a twelfth of 365.25 days.
 const MONTH_S: f64 = 2_629_800.0;
-/// Size in bytes of a raw event in the table and in its index together, measured on the events of January 2013. The
-/// size includes 100 bytes that AWS adds to each of the two copies.
+/// Storage for one raw event in the table and in the table's index together, in bytes. The item size was measured on
+/// the events of January 2013. AWS bills 100 additional bytes for each item in a table and for each item in an index.
 const RAW_BYTES: f64 = 2.0 * (320.0 + 100.0);
-/// Size in bytes of an alert in the table and in its index together, measured in the same way as [`RAW_BYTES`].
+/// Storage for one alert in the table and in the table's index together, in bytes, measured in the same way as
+/// [`RAW_BYTES`].
 const ALERT_BYTES: f64 = 2.0 * (275.0 + 100.0);
 /// Price in dollars of point-in-time recovery per GB and month in us-east-1.
 const PITR_DOLLARS_PER_GB: f64 = 0.2;
@@ -38,16 +40,16 @@ const TABLE_UNITS_AT_FIRST: f64 = 4_000.0;
 /// Maximum write units per second that DynamoDB accepts for one partition key.
 pub const KEY_UNITS_MAX: f64 = 1_000.0;
 
-/// The load for which the report is calculated.
+/// The expected events and the table settings for which the report is calculated.
 #[derive(Clone, Debug)]
 pub struct CostQuestion {
     /// Number of events per second.
     pub rate: f64,
-    /// The properties of the events that affect the load.
+    /// Properties of the events that affect the cost, such as the share of alerts.
     pub mix: Mix,
-    /// Number of shards per city and per severity.
+    /// Number of index shards for each city and for each severity.
     pub shards: u32,
-    /// The choice of events for which raw items are stored.
+    /// The events that also get an item in the table of raw events: all, only alerts, or none.
     pub raw: RawRows,
     /// Length of a window in milliseconds.
     pub window_ms: i64,
@@ -62,13 +64,13 @@ pub struct Load {
     pub name: String,
     /// The write units per second that the table or the index needs.
     pub units: f64,
-    /// Write units per second on the partition key with the highest load.
+    /// Write units per second for the partition key with the highest load.
     pub busiest: f64,
-    /// The kind of thing that a partition key identifies, such as a city.
+    /// A description of the table's partition key, such as `city and shard`.
     pub key: &'static str,
 }
 
-/// Returns the load of each table. In the list, the load of a table's index comes directly after the load of the table.
+/// Returns the load of each table and each index. In the list, each index comes directly after its table.
 #[allow(clippy::cast_precision_loss)] // the values are far below 2^53
 pub fn loads(question: &CostQuestion, names: &TableNames) -> Vec<Load> {
     let CostQuestion { rate, mix, .. } = question;
@@ -106,7 +108,7 @@ pub fn loads(question: &CostQuestion, names: &TableNames) -> Vec<Load> {
         load(SERIES_INDEX, new_rows, new_rows / mix.series, "series"),
         load(&names.alerts, alerts, alerts * mix.hottest, "city"),
         // Events of the two highest severities become alerts. In the worst case, all alerts have the same severity, and
-        // their load falls on the keys of that severity.
+        // only the partition keys of this severity get writes.
         load(
             SEVERITY_INDEX,
             alerts,
@@ -122,9 +124,9 @@ pub fn loads(question: &CostQuestion, names: &TableNames) -> Vec<Load> {
     ]
 }
 
-/// Returns the write units per second for rollups. For each hour, consumers write one mark, one row for each series
-/// with events, and one row for each event type with events. For each day, consumers also write one row for each series
-/// with events, and one row for each event type with events.
+/// Returns the write units per second that rollups need. For each hour, consumers update the mark, an item that says
+/// which hours are rolled up. For each hour and for each day, consumers write one row for each series that has events.
+/// For each hour and for each day, consumers also write one row for each event type that has events.
 fn rollup_units(rate: f64, series: f64, window_ms: i64) -> f64 {
     if windows_per_hour(window_ms).is_none() {
         return 0.0;
@@ -205,7 +207,7 @@ pub fn cost_report(question: &CostQuestion, names: &TableNames) -> String {
     out
 }
 
-/// Returns a duration as text. A whole number of days is written in days.
+/// Returns a duration as text. The text uses days as the unit if the duration is a whole number of days.
 fn days(ms: i64) -> String {
     match ms % 86_400_000 {
         0 => format!("{} days", ms / 86_400_000),
@@ -213,8 +215,8 @@ fn days(ms: i64) -> String {
     }
 }
 
-/// Returns the size of all alerts that are kept, in GB. If alerts never expire, returns the size of the alerts of one
-/// month.
+/// Returns the size of all alerts that are kept, in GB. If alerts never expire, returns the size of the alerts that are
+/// written in one month.
 #[allow(clippy::cast_precision_loss)] // the values are far below 2^53
 fn alert_gb(alerts: &Load, question: &CostQuestion) -> f64 {
     let seconds = question.alert_ttl_ms.map_or(MONTH_S, |ms| ms as f64 / 1e3);
@@ -288,7 +290,7 @@ fn advice(load: &Load, question: &CostQuestion) -> String {
     format!("{what} {cure}\n")
 }
 
-/// Returns a number as text with thousands separators. The text of a small number also has decimals.
+/// Returns a number as text with thousands separators. Numbers below 10 have up to two decimals.
 fn number(value: f64) -> String {
     if value < 10.0 {
         let text = format!("{value:.2}");
@@ -357,7 +359,8 @@ mod tests {
 
     #[test]
     fn units_per_event_match_the_measured_ones() {
-        // `scripts/bench` measured 5.3, 3.2 and 3.0 write units per event.
+        // `scripts/bench` measured 5.3 write units per event at a low event rate. At a high event rate, `scripts/bench`
+        // measured 3.2 units, or 3.0 units with a longer row interval.
         let slow = per_event(&question(0.2));
         assert!((5.0..5.5).contains(&slow), "{slow}");
         let fast = per_event(&question(1_000.0));

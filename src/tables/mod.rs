@@ -1,8 +1,8 @@
 //! `citystream init-tables`: creates, checks or deletes the tables and topics.
 //!
 //! The command inspects all tables and topics before it changes anything. `init-tables` changes nothing if a table has
-//! unexpected keys, if a frozen setting has a different value, or if Kafka does not answer. A second run of the command
-//! changes nothing: it keeps existing tables and topics, and reports existing topics that differ from the settings.
+//! unexpected keys, if a frozen setting has a different value, or if Kafka does not answer. A second run with the same
+//! settings changes nothing, and only reports existing topics that differ from the settings.
 //!
 //! | finding | create | `--check` |
 //! |---|---|---|
@@ -12,10 +12,10 @@
 //! | a topic's partitions or settings differ | kept, reported, exit 0 | exit 1 |
 //! | DynamoDB or Kafka do not answer within 30 s | exit 1 | exit 1 |
 //!
-//! With `--delete`, the command asks the operator to type the prefix before it deletes anything. The command deletes
+//! With `--delete`, the operator must type the table prefix before the command deletes anything. The command deletes
 //! nothing if a table has deletion protection or belongs to another program.
 //!
-//! The plan and the progress go to standard error, and the findings go to standard output.
+//! The command prints its plan and its progress on standard error, and its findings on standard output.
 
 use std::time::{Duration, Instant};
 
@@ -45,19 +45,19 @@ pub mod topics;
 use dynamodb::WantedTables;
 use steps::{Finding, FindingOutcome, StepDisplay};
 
-/// Maximum wait for the first answer of DynamoDB, and also for the first answer of Kafka.
+/// Maximum wait for the first answer from DynamoDB, and also for the first answer from Kafka.
 const REACH_LIMIT: Duration = Duration::from_secs(30);
 /// Minimum time between two log lines about the same wait.
 const REACH_LINE_EVERY: Duration = Duration::from_secs(10);
-/// Default time for which a killed member stays in its group, in milliseconds. The value equals the default
-/// `session.timeout.ms` of `consume`.
+/// The default of `session.timeout.ms` in `citystream consume`, in milliseconds. A killed consumer stays in its group
+/// until its session times out.
 const SESSION_MS: u64 = 10_000;
-/// Default time for which a killed member stays in its group with the newer group protocol, in milliseconds. The value
-/// equals the default of the brokers' setting `group.consumer.session.timeout.ms`.
+/// The default of the broker setting `group.consumer.session.timeout.ms`, in milliseconds. With Kafka's newer group
+/// protocol, a killed consumer stays in its group until this timeout has passed.
 const SESSION_MS_NEWER: u64 = 45_000;
-/// Maximum time for the brokers to detect the end of a session, in milliseconds.
+/// Maximum time that the brokers need to notice that the session of a group member has ended, in milliseconds.
 const SESSION_GRACE_MS: u64 = 2_000;
-/// Maximum duration of the deletion of a table. On AWS, a table is deleted within seconds or minutes.
+/// Maximum time to wait for the deletion of a table. AWS deletes a table within seconds or minutes.
 const DELETE_LIMIT: Duration = Duration::from_secs(300);
 
 /// Converts an error to a [`SettingsError`] if a restart of the program cannot solve the problem.
@@ -174,10 +174,11 @@ pub(crate) async fn delete(
         confirm::ask(&args.tables.table_prefix, &names, &topics).await?;
     }
     let mut findings = Vec::new();
-    // The topics are deleted last, so that each table can be rebuilt from the log as long as the table exists.
+    // The topics are deleted last. If the command fails midway, the remaining tables can still be rebuilt from the
+    // topics.
     let incidents = match store_tables::describe_table(client, &names.incidents).await {
         Ok(found) => found.map(|_| &*names.incidents),
-        // If the IAM policy does not allow access to the table of incidents, the installation has no such table.
+        // If the IAM policy does not allow access to the table of incidents, the installation does not use incidents.
         Err(error) if error.kind() == StoreErrorKind::Denied => None,
         Err(error) => return Err(error.into()),
     };
@@ -212,8 +213,8 @@ async fn reach_dynamodb(
     Ok(())
 }
 
-/// Requests the description of a table until DynamoDB answers or the time limit is reached. The function also stops
-/// when an error occurs that more waiting cannot solve.
+/// Requests the description of a table until DynamoDB answers or the time limit is reached. The function stops at the
+/// first permanent error, because another request would fail too.
 async fn try_dynamodb(client: &Client, names: &TableNames, target: &str) -> anyhow::Result<()> {
     let begin = Instant::now();
     let mut logged: Option<Instant> = None;
@@ -260,7 +261,8 @@ async fn reach_kafka(
     Ok(brokers)
 }
 
-/// Waits until the sessions of killed group members have ended. Returns the members that are still in the group.
+/// Waits until the sessions of killed group members have ended. Returns the members that are still in the group after
+/// the wait.
 async fn members_left(
     args: &InitTables,
     admin: &Admin,
@@ -300,11 +302,11 @@ async fn members_left(
 }
 
 /// Returns the maximum time for which a killed member stays in its group. Each member chooses its own session timeout.
-/// If `consume` has a session timeout other than the default, `init-tables` must be given the same timeout.
+/// If `consume` runs with its own `session.timeout.ms`, the operator must pass the same value to `init-tables`.
 ///
-/// A member that was killed while joining the group may stay for the length of two sessions. The session of a joining
-/// member begins only after the rebalance, and the rebalance may wait until the session of another killed member has
-/// ended. With the newer group protocol, sessions do not wait for each other.
+/// A member that was killed while joining the group may stay in the group for two session timeouts. The session of a
+/// joining member begins only after the rebalance. The rebalance may wait until the session of another killed member
+/// has ended. With the newer group protocol, the sessions of different members are independent of each other.
 fn leave_limit(properties: &[(String, String)], is_newer: bool) -> Duration {
     let given = properties
         .iter()
@@ -319,7 +321,7 @@ fn leave_limit(properties: &[(String, String)], is_newer: bool) -> Duration {
 }
 
 /// Returns an error if a table has deletion protection or belongs to another program, such as the system that
-/// citystream replaces. This function must be called before a table is deleted.
+/// citystream replaces. The caller must call this function before it deletes a table.
 async fn refuse_kept(client: &Client, names: &TableNames) -> anyhow::Result<()> {
     let mut protected = Vec::new();
     for spec in store_tables::specs(names) {

@@ -1,4 +1,5 @@
-//! Prints the plan of `init-tables` before the changes. For `--check`, prints the differences as a table.
+//! Prints the plan of `init-tables` before the command changes anything. With `--check`, prints a table of all
+//! differences between the settings and the existing tables and topics.
 //!
 //! ```text
 //! state    what                             difference
@@ -44,8 +45,8 @@ fn plan_text(tables: &[Finding], topics: &[Finding]) -> String {
     format!("plan:\n{lines}")
 }
 
-/// Prints the findings as a table on standard output. The function does not return an error if the reader of standard
-/// output has closed the pipe.
+/// Prints the findings as a table on standard output. If standard output is a closed pipe, the function returns no
+/// error.
 ///
 /// # Errors
 /// Returns an error if writing fails for a reason other than a closed pipe.
@@ -58,7 +59,8 @@ fn table(findings: &[Finding]) -> String {
     let width = whats.max().unwrap_or(0);
     let mut out = format!("{:<8} {:<width$}  difference\n", "state", "what");
     for finding in findings {
-        // The notes of a kept table or topic describe no difference, so the column of differences omits these notes.
+        // If a table or topic agrees with the settings, its notes are not differences, and the column `difference`
+        // shows `-`.
         let notes: Vec<&str> = finding.notes.iter().map(String::as_str).collect();
         let notes = match notes.as_slice() {
             notes if notes.is_empty() || !finding.outcome.is_difference() => &["-"],

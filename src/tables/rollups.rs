@@ -1,8 +1,8 @@
 //! `init-tables --rollups`: rolls up the hours that have no rollups yet, for example after an upgrade.
 //!
-//! Consumers also roll up hours, but use at most a hundred read units per second. This command prints the cost, asks
-//! the operator for consent, and then works as fast as DynamoDB answers. The command continues after the last hour that
-//! is rolled up, and may run at the same time as consumers.
+//! Consumers also roll up hours, but use at most a hundred read units per second. The command `init-tables --rollups`
+//! prints the cost, asks the operator for consent, and then works as fast as DynamoDB answers. The command starts after
+//! the last hour that is already rolled up, and may run at the same time as consumers.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -61,8 +61,8 @@ pub(crate) async fn roll_up(
         let rolled = writer.run(&mut roll, Speed::Full, |mark| shown.moved(mark));
         match rolled.await {
             Ok(()) => return Ok(vec![made(FindingOutcome::Made, roll.mark().until_ms)]),
-            // While this command was working, a consumer has rolled up some hours. The loop therefore makes a new plan
-            // for the remaining hours.
+            // While this command was working, a consumer rolled up some of the same hours. The next iteration of the
+            // loop plans only the hours that are not rolled up yet.
             Err(RollError::Overtaken) => {}
             Err(RollError::Store(error)) => return Err(mark_settings(error)),
             Err(error @ RollError::Replaced) => {
@@ -130,7 +130,7 @@ async fn next_plan(
     }
 }
 
-/// Fetches the group's commits and the log ends from Kafka if a partition has no published watermark.
+/// Fetches the consumer group's commits and the log ends from Kafka if a partition has no published watermark.
 async fn with_ends(mut facts: RollupFacts, survey: &Arc<Survey>) -> anyhow::Result<RollupFacts> {
     if facts.unclear().is_empty() {
         return Ok(facts);
@@ -143,8 +143,7 @@ async fn with_ends(mut facts: RollupFacts, survey: &Arc<Survey>) -> anyhow::Resu
                 facts.add_commit(partition, &commit);
             }
         }
-        // The command can continue without the commits, because the progress items contain older copies of the same
-        // restart points.
+        // The commits are optional, because the progress items contain older copies of the same restart points.
         Err(error) => tracing::warn!(%error, "failed to read the group's commits"),
     }
     let ends = answers
@@ -157,7 +156,7 @@ async fn with_ends(mut facts: RollupFacts, survey: &Arc<Survey>) -> anyhow::Resu
 }
 
 /// Prints the cost of the plan, and asks the operator for consent unless the operator has already agreed. Returns the
-/// first hour that has windows.
+/// start of the first day that has windows, or the beginning of the plan if the day starts earlier.
 async fn agree(
     is_agreed: bool,
     writer: &RollupWriter,

@@ -1,9 +1,8 @@
-//! The output of `init-tables`, which consists of the steps while the command works and the findings at the end.
+//! The output of `init-tables`: the command shows its steps while it works, and prints its findings at the end.
 //!
-//! On a terminal, a running step is shown as a spinner. When the step ends, a line of text replaces the spinner. If
-//! standard error is not a terminal, or if `TERM=dumb` or `NO_COLOR` is set, each step is printed as one plain line
-//! without escape codes. Lines about steps go to standard error. The findings go to standard output, with one line for
-//! each finding:
+//! On a terminal, a running step is shown as a spinner. When the step ends, a line of text replaces the spinner. Each
+//! step is printed as one plain line if standard error is not a terminal, or if `TERM=dumb` or `NO_COLOR` is set. Lines
+//! about steps go to standard error. The findings go to standard output, with one line for each finding:
 //!
 //! ```text
 //! made     table citystream-raw-events
@@ -60,10 +59,10 @@ impl FindingOutcome {
     }
 }
 
-/// One line of the findings that `init-tables` prints at its end.
+/// A finding. `init-tables` prints each finding as one line at the end of the run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// The outcome for the table or topic.
+    /// The outcome for the table or topic that the finding describes.
     pub outcome: FindingOutcome,
     /// The subject of the finding, such as `table citystream-totals`.
     pub what: String,
@@ -97,8 +96,7 @@ impl std::fmt::Display for Finding {
     }
 }
 
-/// Prints the findings on standard output. The function does not return an error if the reader of standard output has
-/// closed the pipe.
+/// Prints the findings on standard output. If standard output is a closed pipe, the function returns no error.
 ///
 /// # Errors
 /// Returns an error if writing fails for a reason other than a closed pipe.
@@ -107,7 +105,7 @@ pub fn print_findings(findings: &[Finding]) -> std::io::Result<()> {
     output::print(&lines.collect::<String>())
 }
 
-/// Shows the steps while the command works.
+/// Shows the steps of `init-tables` while the command works.
 #[derive(Clone, Copy, Debug)]
 pub struct StepDisplay {
     show: Show,
@@ -121,7 +119,7 @@ enum Show {
 }
 
 impl StepDisplay {
-    /// Returns the kind of display that standard error supports.
+    /// Returns a display that shows spinners on a terminal, and plain lines otherwise.
     pub fn new() -> StepDisplay {
         let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb")
             || std::env::var_os("NO_COLOR").is_some();
@@ -165,8 +163,7 @@ impl Default for StepDisplay {
     }
 }
 
-/// A step of `init-tables` that has begun. A step that is dropped before its end, for example after an error, prints no
-/// line.
+/// A running step of `init-tables`. If an error ends the step before a call of `end`, no line is printed for the step.
 #[derive(Debug)]
 pub struct Step {
     what: String,
@@ -207,7 +204,7 @@ impl Step {
     }
 }
 
-/// Waits until `future` completes. If the wait takes longer than `quiet`, the function calls `announce` once.
+/// Waits until `future` completes. If `future` takes longer than `quiet`, the function calls `announce` once.
 async fn after<T>(quiet: Duration, announce: impl FnOnce(), future: impl Future<Output = T>) -> T {
     let mut future = std::pin::pin!(future);
     tokio::select! {

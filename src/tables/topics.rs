@@ -48,9 +48,9 @@ pub fn specs(args: &InitTables, brokers: usize) -> Specs {
     }
 }
 
-/// The state that an inspection found for a topic, or `None` if the topic does not exist. The state consists of the
-/// facts about the topic, its differences from the specification, and a note about settings that the brokers do not
-/// report.
+/// The state that an inspection found for a topic, or `None` if the topic does not exist. The tuple contains the facts
+/// about the topic, the differences from the topic's specification, and a note if the brokers do not report the topic's
+/// settings.
 pub type FoundTopic = Option<(TopicFacts, Vec<String>, Option<String>)>;
 
 /// Inspects the two topics, without changing anything.

@@ -157,7 +157,7 @@ async fn alerts_expire_only_if_an_option_says_so() {
     assert_eq!(findings[2].notes, ["TTL on ttl is off"]);
     run(&client, &names, &expiring).await.unwrap();
     assert!(is_on().await);
-    // A run without the option for protection does not turn the protection off.
+    // A later run in which `alerts_expire` is false does not turn the TTL off.
     run(&client, &names, &plain).await.unwrap();
     assert!(is_on().await);
 }

@@ -6,33 +6,33 @@ use crate::settings::{InitTables, RawRows, show_ms};
 use crate::store::config::{self, ConfigItem};
 use crate::store::protect::Protection;
 
-/// Number of shards per city and per severity if `--shards` is not given.
+/// Number of index shards for each city and for each severity if `--shards` is not given.
 const SHARDS_DEFAULT: u32 = 4;
 
-/// The table settings that the user requests. For existing tables, `None` stands for the value in the config item. For
-/// new tables, `None` stands for the default.
+/// The table settings that the user requests. If a setting is `None`, existing tables keep the value from their config
+/// item. If a setting is `None`, new tables get the default value.
 #[derive(Clone, Debug, Default)]
 pub struct WantedTables {
     /// Length of a window in milliseconds.
     pub window_ms: Option<i64>,
-    /// Allowed lateness in milliseconds. The watermark is the largest event time minus this lateness.
+    /// Allowed lateness in milliseconds. The watermark is the largest event time minus the allowed lateness.
     pub lateness_ms: Option<i64>,
-    /// Maximum time by which an event time may be after the ingest time, in milliseconds.
+    /// Maximum time by which an event time may be ahead of its record's timestamp, in milliseconds.
     pub skew_ms: Option<i64>,
-    /// Number of shards per city and per severity.
+    /// Number of index shards for each city and for each severity.
     pub shards: Option<u32>,
-    /// The choice of events for which raw items are stored.
+    /// The events that also get an item in the table of raw events: all, only alerts, or none.
     pub raw: Option<RawRows>,
     /// The topic whose events the tables count.
     pub topic: Option<String>,
     /// True if alerts expire, which requires TTL on the table of alerts.
     pub alerts_expire: bool,
-    /// The protection measures that every table should have.
+    /// The protection measures that every table should have, such as deletion protection.
     pub protection: Protection,
 }
 
 impl WantedTables {
-    /// Returns the settings that the command line requests.
+    /// Returns the table settings that the command line requests.
     pub fn from_args(args: &InitTables) -> WantedTables {
         WantedTables {
             window_ms: args.window,
