@@ -1,9 +1,9 @@
 //! The live screen that `tail` shows on a terminal.
 //!
-//! Two threads share a [`Board`]. The reading thread reads and counts as fast as Kafka delivers records. The drawing
-//! thread handles keys and draws. The drawing thread draws at most ten times a second, and only after a change. A slow
-//! terminal therefore does not delay the reading thread. The content of each picture depends only on the board and the
-//! [`ScreenView`].
+//! Two threads share a [`Board`], which holds the data of the live screen. The reading thread reads and counts records
+//! as fast as Kafka delivers records. The drawing thread handles keys and draws the screen. The drawing thread draws at
+//! most ten times a second, and only after a change, so it hardly delays the reading thread. The content of the screen
+//! depends only on the [`Board`] and the [`ScreenView`].
 
 mod chart;
 mod draw;
@@ -48,17 +48,17 @@ use picture::Heading;
 use record_kind::RecordKind;
 use view::{KeyAction, ScreenView};
 
-/// Minimum time between two pictures.
+/// Minimum time between two updates of the screen.
 const FRAME: Duration = Duration::from_millis(100);
 /// Maximum wait for the reading thread after the screen has ended. The reading thread may be waiting for a broker that
 /// does not answer.
 const READER_END: Duration = Duration::from_millis(500);
 
-/// The state that the threads and the signal handlers share.
+/// The state that the reading thread, the drawing thread and the signal handlers share.
 #[derive(Debug)]
 struct Shared {
     board: Mutex<Board>,
-    /// True if anything has changed since the last picture.
+    /// True if anything has changed since the screen was last drawn.
     changed: AtomicBool,
     /// True if the signal SIGTSTP has arrived and was not handled yet.
     suspend: AtomicBool,
@@ -68,13 +68,13 @@ struct Shared {
 
 impl Shared {
     fn board(&self) -> MutexGuard<'_, Board> {
-        // If the reading thread panics, the screen ends. The counts from before the panic are still correct, so `tail`
-        // prints these counts.
+        // If the reading thread panics, the live screen ends. The counts from before the panic are still correct, so
+        // `tail` prints these counts.
         self.board.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Shows the live screen until the user leaves it or the range ends, and then prints the counts.
+/// Shows the live screen until the user quits or `tail` reaches the end of its range, and then prints the counts.
 ///
 /// # Errors
 /// Returns an error if reading or the terminal fails. The terminal is restored before the function returns.
@@ -198,8 +198,8 @@ fn read(
     })
 }
 
-/// Handles keys and draws the screen. The loop ends when the user presses the key to leave, when a signal arrives, or
-/// when the reader has ended.
+/// Handles keys and draws the screen. The function returns when the user presses the key `q`, when a signal ends the
+/// process, or when the reader has ended.
 fn show(
     shared: &Shared,
     heading: &Heading,
@@ -220,7 +220,7 @@ fn show(
         }
         if shared.suspend.swap(false, Ordering::SeqCst) {
             screen.suspend()?;
-            // `suspend` has already handled the signal SIGCONT, so the flag is cleared.
+            // `suspend` has already handled the signal SIGCONT, so the code clears the flag `resumed`.
             shared.resumed.store(false, Ordering::SeqCst);
             shared.changed.store(true, Ordering::Relaxed);
         } else if shared.resumed.swap(false, Ordering::SeqCst) {
@@ -232,7 +232,7 @@ fn show(
         }
         next_frame = Instant::now() + FRAME;
         let now_ms = unix_ms();
-        // The picture changes every second even without new records, because rates fall and messages expire.
+        // The screen changes every second even without new records, because rates fall and messages expire.
         let changed = shared.changed.swap(false, Ordering::Relaxed) || now_ms.0 / 1_000 != second;
         second = now_ms.0 / 1_000;
         if changed {
@@ -264,8 +264,8 @@ fn handle_event(
         KeyAction::Export => {
             let board = shared.board();
             let (json, now_ms) = (export::json(heading, &board, view), board.now_ms);
-            // The lock on the board is released first, so that the reading thread does not wait until the file is
-            // stored.
+            // The code releases the lock on the board before it writes the file, so that the reading thread does not
+            // wait.
             drop(board);
             let saved = json
                 .map_err(std::io::Error::from)

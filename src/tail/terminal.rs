@@ -28,7 +28,7 @@ use ratatui::buffer::Buffer;
 use crate::sys;
 use crate::telemetry::{hold_log_lines, release_log_lines, write_stderr};
 
-/// Size of the buffer through which a picture is written, in bytes.
+/// Size of the buffer for the output that draws the screen, in bytes.
 const BUFFER_BYTES: usize = 64 * 1024;
 
 /// True if the terminal is in full-screen mode.
@@ -94,8 +94,8 @@ impl FullScreen {
         Ok(())
     }
 
-    /// Restores the terminal and suspends the process, as the key Ctrl-Z does in other programs. When the process
-    /// continues, the function turns on full-screen mode again.
+    /// Restores the terminal and suspends the process, as the key Ctrl-Z does in other programs. When the process is
+    /// resumed, the terminal returns to full-screen mode.
     ///
     /// # Errors
     /// Returns an error if the terminal no longer exists.
@@ -107,7 +107,7 @@ impl FullScreen {
     }
 
     /// Turns on full-screen mode again after another program has changed the terminal's settings. For example, a shell
-    /// changes these settings while the process is stopped by SIGSTOP.
+    /// changes the terminal's settings while SIGSTOP stops this process.
     ///
     /// # Errors
     /// Returns an error if the terminal no longer exists.

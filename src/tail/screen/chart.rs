@@ -11,10 +11,10 @@ use crate::tail::history::{LENGTHS, RowHistory, WINDOWS};
 
 /// Maximum width of a bar, in columns.
 const BAR_COLUMNS_MAX: u16 = 4;
-/// The height of a full bar in a spark, in eighths of a line. The remaining eighth separates the sparks of adjacent
-/// rows.
+/// The height of the tallest bar in a small chart, in eighths of a line. The top eighth of the line stays empty, to
+/// separate the small charts of adjacent rows.
 const SPARK_FULL: u64 = 7;
-/// The characters for bars whose height is zero to eight eighths of a line.
+/// The characters that draw bars with a height of zero to eight eighths of a line.
 const EIGHTHS: [char; 9] = [' ', '▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 
 /// The counts of events in consecutive windows, starting with the oldest window.
@@ -26,8 +26,8 @@ pub(super) struct Bars {
 }
 
 impl Bars {
-    /// Adds up the counts of the visible rows for each window. The result contains at most `room` windows, and starts
-    /// no earlier than the window of the first event.
+    /// Adds up the counts of the visible rows for each window. Returns at most `room` windows, and no window before the
+    /// window of the first event.
     pub(super) fn new(picture: &Picture<'_>, room: usize) -> Option<Bars> {
         let (view, rows) = (picture.view, picture.rows.iter());
         let histories = rows.filter_map(|row| row.row.history.as_deref());
@@ -75,8 +75,8 @@ impl Bars {
     }
 }
 
-/// Returns the height of a bar for `count`. A bar for the count `most` has the height `full`. Every count above 0 has a
-/// visible bar.
+/// Returns the height of the bar that shows the number `count`. If `count` equals `most`, the bar has the height
+/// `full`. Every count above 0 gets a visible bar.
 fn bar_height(count: u64, most: u64, full: u64) -> u64 {
     if count == 0 || most == 0 {
         return 0;
@@ -85,13 +85,12 @@ fn bar_height(count: u64, most: u64, full: u64) -> u64 {
     u64::try_from(height).unwrap_or(u64::MAX).max(1)
 }
 
-/// Returns the character for a bar that is at most one line high. The height is in eighths of a line.
+/// Returns the character that draws a bar of `height` eighths of a line, up to one full line.
 fn eighths(height: u64) -> char {
     EIGHTHS[usize::try_from(height.min(8)).unwrap_or(8)]
 }
 
-/// Draws one bar per window, aligned to the right end of an area. In each bar, the part for alerts is below the part
-/// for all other events.
+/// Draws one bar per window, aligned to the right end of an area. In each bar, alerts are drawn below all other events.
 pub(super) fn draw(buf: &mut Buffer, area: Rect, bars: &Bars) {
     let most = bars.most();
     let full = u64::from(area.height) * 8;
@@ -104,8 +103,7 @@ pub(super) fn draw(buf: &mut Buffer, area: Rect, bars: &Bars) {
         for line in 0..area.height {
             let below = u64::from(line) * 8;
             let (height, style) = if alerts > below && all >= below + 8 && alerts < below + 8 {
-                // The part of the bar for alerts ends within this line, and the part for other events fills the rest of
-                // the line.
+                // In this line of the bar, the lower part shows alerts, and the upper part shows other events.
                 let style = Style::new().fg(Color::Yellow).bg(Color::Blue);
                 (alerts - below, style)
             } else if alerts > below {
@@ -125,8 +123,8 @@ pub(super) fn draw(buf: &mut Buffer, area: Rect, bars: &Bars) {
     }
 }
 
-/// Returns the small chart (the spark) of one row as text. The text is at most `columns` columns wide. The spark starts
-/// no earlier than the window of the board's first event.
+/// Returns the small chart (the spark) of one row as text. The text is at most `columns` columns wide. The small charts
+/// of all rows show the same windows.
 pub(super) fn spark(
     history: &RowHistory,
     severities: [bool; 4],
@@ -177,7 +175,7 @@ mod tests {
             windows: vec![(16, 0), (16, 4), (16, 16), (1, 1), (0, 0), (12, 0)],
             range_ms: (UnixMs(0), UnixMs(0)),
         };
-        // The area has seven columns for six windows, so its first column stays empty.
+        // In this test, seven columns show six windows, so the first column stays empty.
         let area = Rect::new(0, 0, 7, 2);
         let mut buf = Buffer::empty(area);
         draw(&mut buf, area, &bars);

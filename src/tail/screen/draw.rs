@@ -1,8 +1,8 @@
 //! Draws the live screen: arranges its parts, and draws the lines of numbers and the line of keys.
 //!
-//! The picture depends only on the board and the view, so tests can check the picture without a terminal. If the screen
-//! is too small, the least important parts are omitted first. On screens of 40 to 200 columns, no important part is cut
-//! off.
+//! The content of the screen depends only on the board (the data) and the view (the user's choices), so tests need no
+//! terminal. If the screen is too small, the least important parts are omitted first. All important parts fit on
+//! screens of 40 to 200 columns.
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
@@ -23,14 +23,15 @@ use crate::tail::board::{Board, ReadState};
 use crate::tail::history::{LENGTHS, WINDOWS};
 use crate::tail::printable::cut;
 
-/// Minimum size of a screen on which the board is drawn, in columns and lines.
+/// Minimum screen size that the live screen needs, in columns and lines.
 const SCREEN_MIN: (u16, u16) = (24, 6);
-/// Minimum number of columns for drawing the table and the records next to each other.
+/// Minimum screen width at which the table and the list of records are drawn side by side, in columns.
 const SIDE_BY_SIDE_COLUMNS: u16 = 150;
-/// Maximum lag, in records, at which the screen shows "live". The reader reads 1,000 records in a moment.
+/// Maximum lag, in records, at which the screen shows "live". The reader needs only a moment for 1,000 records, so a
+/// lag of up to 1,000 records counts as live.
 const LIVE_LAG_MAX: u64 = 1_000;
 
-/// Draws the whole picture. Returns the position of the cursor if the cursor is visible.
+/// Draws the whole screen. Returns the position of the cursor if the cursor is visible.
 pub(super) fn draw(
     buf: &mut Buffer,
     heading: &Heading,
@@ -66,8 +67,7 @@ pub(super) fn draw(
     cursor
 }
 
-/// The areas of the parts of the screen that are between the line of numbers and the line of keys. A part with the
-/// height 0 is not drawn.
+/// The screen areas of the chart, the table and the list of records. A part whose area has the height 0 is not drawn.
 struct Places {
     chart: Rect,
     table: Rect,
@@ -151,7 +151,7 @@ fn draw_text(buf: &mut Buffer, area: Rect, text: &str, style: Style) {
     buf.set_stringn(area.x, area.y, text, area.width.into(), style);
 }
 
-/// Draws parts from left to right, as many as fit completely. Returns the number of columns that the drawn parts use.
+/// Draws as many parts as fit completely, from left to right. Returns the number of columns that the drawn parts use.
 fn draw_parts(buf: &mut Buffer, area: Rect, parts: Vec<Vec<Span<'_>>>, gap: u16) -> u16 {
     let mut used = 0;
     for part in parts {
@@ -200,7 +200,8 @@ fn draw_head(buf: &mut Buffer, area: Rect, picture: &Picture<'_>) {
             Line::styled(format!(" frozen, {} since ", count(since)), style)
         }
         (None, ReadState::Waiting(why)) => {
-            // The reason why the reader waits is more important than the topic, so the reason may use most of the line.
+            // If the reader waits, the reason may use most of the first line, because the reason is more important than
+            // the topic.
             let room = usize::from(area.width.saturating_sub(16));
             let text = cut(&format!("◌ {}", problem_and_remedy(why).0), room);
             Line::styled(text, color(Color::Yellow))
@@ -234,7 +235,7 @@ fn draw_head(buf: &mut Buffer, area: Rect, picture: &Picture<'_>) {
     draw_right(buf, area, &state);
 }
 
-/// Splits the reason for waiting into the problem and its remedy.
+/// Splits the text that explains why the reader waits into the problem and the remedy.
 fn problem_and_remedy(why: &str) -> (&str, Option<&str>) {
     match why.split_once("; ") {
         Some((problem, remedy)) => (problem, Some(remedy)),
@@ -297,7 +298,7 @@ fn draw_numbers(buf: &mut Buffer, area: Rect, picture: &Picture<'_>) {
     draw_parts(buf, area, parts, gap);
 }
 
-/// Draws the counts of the four severities. A bar in the rest of the line shows the share of each severity.
+/// Draws a line with the counts of the four severities, followed by a bar that shows the share of each severity.
 fn draw_severities(buf: &mut Buffer, area: Rect, picture: &Picture<'_>) {
     let rows = &picture.rows;
     let sum = |severity: Severity| {
@@ -330,7 +331,7 @@ fn draw_severities(buf: &mut Buffer, area: Rect, picture: &Picture<'_>) {
         let share = u128::from(sum(severity)) * u128::from(width) / u128::from(total);
         let share = match (severity, sum(severity)) {
             (_, 0) => 0,
-            // The severity "low" gets the rest of the bar, so that rounding leaves no gap.
+            // The severity "low" gets all remaining columns of the bar, so that rounding leaves no gap.
             (Severity::Low, _) => left,
             _ => u16::try_from(share).unwrap_or(0).clamp(1, left.max(1)),
         };

@@ -26,7 +26,8 @@ const NAMES_MAX: u32 = 100;
 struct Export {
     #[serde(flatten)]
     summary: Value,
-    /// The listed records as raw JSON. Raw JSON keeps the original digits of the numbers in `extra`.
+    /// The listed records as raw JSON. Raw JSON keeps the numbers in the field `extra` exactly as the producer wrote
+    /// them.
     records: Vec<Box<RawValue>>,
 }
 
@@ -131,7 +132,7 @@ fn windows(picture: &Picture<'_>) -> Vec<Value> {
     windows.collect()
 }
 
-/// Writes the text to a new file in `folder`. Returns the name of the file, which contains the time.
+/// Writes the text to a new file in `folder`. Returns the name of the file, which contains the time `now_ms`.
 ///
 /// # Errors
 /// Returns an error if no file can be created in the folder, or if the text cannot be written.

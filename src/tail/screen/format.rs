@@ -7,7 +7,7 @@ use crate::core::clock::UnixMs;
 use crate::core::event::Severity;
 use crate::core::time::{format_millis, format_seconds};
 
-/// Minimum width in columns of a screen on which words are not abbreviated.
+/// Minimum screen width at which words are not abbreviated, in columns.
 pub(super) const ROOMY_COLUMNS: u16 = 60;
 
 /// Returns the style of a severity. The style uses the terminal's palette, whose colors fit the terminal's background.
@@ -54,7 +54,7 @@ pub(super) fn short_count(number: u64) -> String {
     let mut value = number as f64;
     for unit in ["k", "M", "G", "T", "P"] {
         value /= 1_000.0;
-        // A value of 99.95 or more would be rounded up to a text that is one column wider.
+        // With one decimal, a value of 99.95 or more would become `100.0`, which is one column too wide.
         if value < 99.95 {
             return format!("{value:.1}{unit}");
         }
@@ -84,11 +84,11 @@ pub(super) fn rate(per_second: f64) -> String {
 /// The amount of detail with which the screen shows a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum TimeDetail {
-    /// The text has only the time, such as `22:54:07`.
+    /// Only the time of day, such as `22:54:07`.
     Time,
-    /// The text has the day and the time, such as `01-31 22:54:07`.
+    /// The day and the time of day, such as `01-31 22:54:07`.
     Day,
-    /// The text has the date and the time, such as `2013-01-31 22:54:07`.
+    /// The date and the time of day, such as `2013-01-31 22:54:07`.
     Date,
 }
 

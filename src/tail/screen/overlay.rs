@@ -19,14 +19,15 @@ use crate::tail::printable::{fit, wrap};
 
 /// Maximum width of an overlay, in columns.
 const COLUMNS_MAX: u16 = 96;
-/// Maximum number of characters of a dead letter's value that are shown. A longer value is too large for an event.
+/// Maximum number of characters that the screen shows of a dead letter's value. The constant equals the maximum size of
+/// a valid event, in bytes.
 const VALUE_CHARS_MAX: usize = VALUE_BYTES_MAX;
-/// The key that switches between alerts and all events. This key does nothing for dead letters, because dead letters
-/// have no alerts.
+/// The key that switches between alerts and all events. For dead letters, the key `a` does nothing, because dead
+/// letters have no alerts.
 const ALERTS_KEY: &str = "a";
 
-/// The keys of the live screen, each with its effect. Each line has at most 25 columns, so that the help fits on a
-/// screen of 40 columns.
+/// The keys of the live screen, each with its effect. Each description has at most 25 characters, so that the help fits
+/// on a screen of 40 columns.
 const KEYS: [(&str, &str); 15] = [
     ("q", "leave, keep the counts"),
     ("space", "freeze or continue"),
@@ -44,7 +45,7 @@ const KEYS: [(&str, &str); 15] = [
     ("Ctrl-Z", "suspend until fg"),
     ("Ctrl-L", "redraw the screen"),
 ];
-/// Number of columns for the keys in the help.
+/// Width of the column with the key names in the help, in columns of the terminal.
 const KEY_COLUMNS: usize = 11;
 /// Number of columns for the field names of a record.
 const FIELD_COLUMNS: usize = 10;
@@ -155,7 +156,7 @@ fn letter_fields(letter: &Letter) -> Vec<RecordField> {
     fields
 }
 
-/// Returns a delay as text, such as `1.5 s after`. For a negative delay, an example of the text is `2 h before`.
+/// Returns a delay as text, such as `1.5 s after` or, if the delay is negative, `2 h before`.
 fn delay_text(ms: i64) -> String {
     let word = if ms < 0 { "before" } else { "after" };
     let text = match ms.abs() {

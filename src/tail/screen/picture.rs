@@ -1,9 +1,9 @@
-//! The values that determine a picture of the screen.
+//! The data from which the live screen is drawn.
 
 use super::view::{ScreenView, VisibleRow};
 use crate::tail::board::Board;
 
-/// The parts of a picture that never change while the screen is shown.
+/// The texts that stay the same while the live screen is shown.
 #[derive(Clone, Debug)]
 pub(super) struct Heading {
     pub(super) topic: String,
@@ -11,16 +11,17 @@ pub(super) struct Heading {
     pub(super) from: String,
     /// The hint for a user who sees no record, or `None` if older records are shown too.
     pub(super) quiet_hint: Option<&'static str>,
-    /// The filter of the command line as text, or an empty string if all events pass the filter.
+    /// The filter from the command line as text, or an empty string if the command line specifies no filter.
     pub(super) filter: String,
 }
 
-/// The board, together with the user's view of the board. Drawing and exporting depend only on a `Picture`.
+/// The data of the live screen (the board), together with the user's view of the data. The functions that draw or
+/// export the screen use only the data in a `Picture`.
 pub(super) struct Picture<'a> {
     pub(super) heading: &'a Heading,
-    /// The board to which the reader adds records.
+    /// The live board, to which the reader adds records.
     pub(super) live: &'a Board,
-    /// The board that is shown: either the live board or a frozen copy.
+    /// The board that the screen shows: either the live board or a frozen copy.
     pub(super) board: &'a Board,
     pub(super) view: &'a ScreenView,
     /// The rows that pass the filter, in the order that the user chose.
@@ -28,7 +29,7 @@ pub(super) struct Picture<'a> {
 }
 
 impl<'a> Picture<'a> {
-    /// Returns the picture for the current moment.
+    /// Combines the current data of the board with the user's view of the data.
     pub(super) fn new(heading: &'a Heading, live: &'a Board, view: &'a ScreenView) -> Picture<'a> {
         let board = view.shown(live);
         Picture {

@@ -1,13 +1,13 @@
-//! The filter that the user types after `/`. The filter consists of words that must all occur in a record, and of
-//! severities.
+//! The filter that the user types after `/`. The filter consists of severities, and of words that must all occur in a
+//! record.
 
 use super::record_kind::RecordKind;
 use crate::core::event::Severity;
 use crate::tail::board::RecordContent;
 use crate::tail::dead_letters;
 
-/// Number of characters that the filter searches in the value of a dead letter. The search is limited because the
-/// filter searches up to 500 values for each picture.
+/// Number of characters that the filter searches in the value of a dead letter. The limit keeps drawing fast, because
+/// each update of the screen may search the values of 500 dead letters.
 const VALUE_CHARS_MAX: usize = 1_000;
 
 /// A filter for the rows and records on the screen.
@@ -22,8 +22,8 @@ pub(super) struct Query {
 }
 
 impl Query {
-    /// Parses the text of a filter. Every text is a valid filter. For example, `nyc critical` shows the critical events
-    /// of New York.
+    /// Parses the text of a filter. Every text is a valid filter. For example, the filter `nyc critical` shows the
+    /// critical events of New York.
     ///
     /// Dead letters have no severity, so a filter for dead letters treats the name of a severity as an ordinary word.
     pub(super) fn parse(text: &str, kind: RecordKind) -> Query {
@@ -34,7 +34,7 @@ impl Query {
         };
         for word in text.split_whitespace() {
             let word = word.to_lowercase();
-            // The user may also type the short names of severities that the column headings show.
+            // The user may also type the short severity names that the column headings show, such as `crit`.
             let name = match &*word {
                 "med" => "medium",
                 "crit" => "critical",
@@ -53,7 +53,7 @@ impl Query {
         query
     }
 
-    /// Returns true if all rows and records pass the filter.
+    /// Returns true if the filter is empty, so that all rows and records pass.
     pub(super) fn is_empty(&self) -> bool {
         self.words.is_empty() && self.severities == [true; 4]
     }
@@ -65,8 +65,9 @@ impl Query {
 
     /// Returns true if a record passes the filter.
     ///
-    /// For an event, the words may also occur in the description or the event id. For a dead letter, the words may also
-    /// occur in the detail, the origin, or the beginning of the value.
+    /// In an event, the words of the filter may occur in the city, the event type, the description or the event id. In
+    /// a dead letter, the words of the filter may occur in the reason, the detail, the origin, or the beginning of the
+    /// value.
     pub(super) fn passes(&self, content: &RecordContent) -> bool {
         match content {
             RecordContent::Event(event) => {

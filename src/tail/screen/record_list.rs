@@ -15,12 +15,12 @@ use crate::tail::classify::TailEvent;
 use crate::tail::dead_letters;
 use crate::tail::printable::{cut, fit, width};
 
-/// Minimum width, in columns, at which the list shows the detail of a dead letter before the value of the dead letter.
+/// Minimum screen width at which a list of dead letters has a column for the detail, in columns.
 const DETAIL_FROM_COLUMNS: u16 = 110;
-/// Number of columns for the detail of a dead letter.
+/// Width of the column for the detail of a dead letter, in columns of the terminal.
 const DETAIL_COLUMNS: usize = 36;
 
-/// Draws as many records as fit, with the newest record first. The chosen record is always among the drawn records.
+/// Draws as many records as fit, with the newest record first. The record that the user has chosen is always visible.
 pub(super) fn draw(buf: &mut Buffer, area: Rect, picture: &Picture<'_>) {
     let records: Vec<_> = picture.view.records(picture.board).collect();
     if records.is_empty() {
@@ -45,7 +45,7 @@ pub(super) fn draw(buf: &mut Buffer, area: Rect, picture: &Picture<'_>) {
     }
 }
 
-/// Draws the reason why the list is empty.
+/// Draws a text that says why the list of records is empty.
 fn draw_empty(buf: &mut Buffer, area: Rect, picture: &Picture<'_>) {
     let text = if picture.view.query.is_empty() {
         "none yet"
@@ -63,8 +63,9 @@ fn draw_empty(buf: &mut Buffer, area: Rect, picture: &Picture<'_>) {
     }
 }
 
-/// Returns the widths of the first two columns of the list. For events, the first column is the city and the second
-/// column is empty. For dead letters, the columns are the reason and the position.
+/// Returns the widths of the first two columns in the list of records. In a list of events, the first column shows the
+/// city, and the second width is not used. In a list of dead letters, the two columns show the reject reason and the
+/// position in the log.
 fn column_widths<'a>(shown: impl Iterator<Item = &'a ListedRecord>) -> (usize, usize) {
     let widths = shown.map(|record| match &record.content {
         RecordContent::Event(event) => (width(&event.event.city), 0),
@@ -77,8 +78,8 @@ fn column_widths<'a>(shown: impl Iterator<Item = &'a ListedRecord>) -> (usize, u
     (first.clamp(4, 16), second.clamp(4, 16))
 }
 
-/// Returns the partition and the offset of a rejected record. The topic is omitted, because all listed records have the
-/// same topic.
+/// Returns the partition and the offset of a rejected record. The function omits the topic, because all listed records
+/// come from the same topic.
 fn place(letter: &Letter) -> String {
     let [_, partition, offset] = dead_letters::origin(letter);
     format!("{partition}/{offset}")
@@ -99,8 +100,8 @@ fn letter_line(letter: &Letter, columns: u16, widths: (usize, usize)) -> Line<'s
         None => fit("-", time(UnixMs(0), detail).len(), false),
     };
     let reason = dead_letters::reason(letter);
-    // If a table refused a valid event, the sender of the event cannot correct the event. Such a dead letter is
-    // therefore drawn in bold red.
+    // If a table refused a valid event, the sender of the event cannot correct the event. A reject reason in bold red
+    // marks a valid event that a table refused.
     let style = if reason == Reason::RefusedByTable.name() {
         Style::new().fg(Color::Red).add_modifier(Modifier::BOLD)
     } else {
@@ -157,7 +158,7 @@ fn fill_line(
         line.push_span(" ");
     }
     let left = usize::from(columns).saturating_sub(line.width());
-    // If only three columns or fewer are left, the text would be too short to be useful.
+    // A text in three columns or fewer would be too short to be useful.
     if left > 3 {
         line.push_span(cut(&text(left), left));
     }

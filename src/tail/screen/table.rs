@@ -21,7 +21,8 @@ use crate::tail::printable::{fit, width};
 const CITY_COLUMNS_MAX: usize = 24;
 /// Maximum width of an event type, in columns.
 const TYPE_COLUMNS_MAX: usize = 16;
-/// Minimum width of the small chart (the spark) in a row, in columns. If fewer columns are left, no spark is drawn.
+/// Minimum width of the small chart in a row, in columns. If the table has fewer free columns, the rows have no small
+/// charts.
 const SPARK_COLUMNS_MIN: usize = 8;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,8 +37,8 @@ enum Column {
     Spark,
 }
 
-/// The columns from left to right, each with its rank. If not all columns fit, the columns with the highest ranks are
-/// omitted.
+/// The columns of the table from left to right, each with its rank. If not all columns fit, the table omits the columns
+/// with the highest ranks.
 const COLUMNS: [(Column, u8); 10] = [
     (Column::City, 0),
     (Column::Type, 2),
@@ -51,8 +52,8 @@ const COLUMNS: [(Column, u8); 10] = [
     (Column::Spark, 3),
 ];
 
-/// Draws the headings and as many rows as fit, starting with the first visible row of the view. The chosen row is
-/// always among the drawn rows. If not all rows fit, the last line says which rows are drawn.
+/// Draws the headings and as many rows as fit, beginning at the scroll position. The row that the user has chosen is
+/// always visible. If not all rows fit, the last line says which rows are visible.
 pub(super) fn draw(buf: &mut Buffer, area: Rect, picture: &Picture<'_>) {
     let (rows, view) = (&picture.rows, picture.view);
     let columns = columns(area.width.into(), picture);
@@ -169,7 +170,8 @@ fn cell(
     }
 }
 
-/// Returns the columns that fit, in order from left to right, each with its width. The spark uses the remaining width.
+/// Returns the columns that fit, in order from left to right, each with its width. The small chart uses the remaining
+/// width.
 fn columns(room: usize, picture: &Picture<'_>) -> Vec<(Column, usize)> {
     let (rows, view) = (&picture.rows, picture.view);
     let is_roomy = room >= usize::from(ROOMY_COLUMNS);

@@ -1,7 +1,7 @@
-//! Tests of the whole screen. Each test presses keys and compares pictures.
+//! Tests of the whole screen. Each test presses keys and compares the drawn screen with an expected picture.
 //!
 //! The expected pictures are in `tests/golden/tail`. The command `UPDATE_GOLDEN=1 cargo test --lib tail` replaces the
-//! expected pictures with the current pictures. Check the new pictures before you commit them.
+//! expected pictures with the current pictures. Check the changed picture files before you commit the files.
 #![allow(clippy::unwrap_used)]
 
 mod keys;
@@ -37,7 +37,8 @@ fn heading() -> Heading {
     }
 }
 
-/// Returns a board with three hours of events. Every call of this function returns the same events.
+/// Returns a board (the data of the live screen) with events of three hours. Every call of this function returns the
+/// same events.
 fn board() -> Board {
     let mut random = fastrand::Rng::with_seed(7);
     let mut board = Board::new(true, NOW_MS);
@@ -73,7 +74,8 @@ fn board() -> Board {
     board
 }
 
-/// Returns a board with an hour and a half of dead letters. Each call returns the same dead letters.
+/// Returns a board (the data of the live screen) with dead letters of an hour and a half. Every call of this function
+/// returns the same dead letters.
 fn dead_letter_board() -> Board {
     let mut random = fastrand::Rng::with_seed(7);
     let mut board = Board::new(false, NOW_MS);
@@ -99,8 +101,8 @@ fn dead_letter_board() -> Board {
         };
         let offset = i64::from(n) * 4 + i64::from((n / 300) % 2) * 300;
         let mut letter = letter(reason, partition, offset, value.map(str::as_bytes));
-        // Dead letters with the same offset get different topic ids. With equal topic ids, these dead letters would
-        // count as repeats.
+        // Each dead letter gets a different topic id, because two dead letters with the same topic id, partition and
+        // offset would count as repeats.
         let topic_id = letter
             .headers
             .iter_mut()
@@ -124,7 +126,7 @@ fn picture(columns: u16, lines: u16, board: &Board, view: &ScreenView) -> Buffer
     buf
 }
 
-/// Returns the picture as the text that a terminal would show.
+/// Returns a drawn screen as the text that a terminal would show.
 fn text(buf: &Buffer) -> String {
     let mut out = String::new();
     for y in 0..buf.area.height {

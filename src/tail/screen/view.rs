@@ -1,7 +1,7 @@
-//! The user's view of the board, and the effect of each key on this view.
+//! The user's view of the live screen, and the effect of each key on the view.
 //!
-//! A view holds the filter, the order, the window length and the chosen record. The view handles most keys itself, and
-//! returns a [`KeyAction`] for anything that only the screen can do.
+//! A view holds the user's choices: the filter, the sort order, the window length and the chosen record. The view
+//! handles most keys itself. For all other keys, the view returns a [`KeyAction`] that the screen must perform.
 
 use std::cmp::Ordering;
 use std::sync::Arc;
@@ -38,7 +38,7 @@ pub(super) enum Sort {
 }
 
 impl Sort {
-    /// Returns the order that follows this order when the user presses the key for the order.
+    /// Returns the sort order that the key `s` selects after this sort order.
     const fn next(self, kind: RecordKind) -> Sort {
         match (self, kind) {
             (Sort::Total, _) => Sort::Rate,
@@ -48,7 +48,7 @@ impl Sort {
         }
     }
 
-    /// Returns the name of this order on the screen.
+    /// Returns the name that the screen shows for this sort order.
     pub(super) const fn name(self, kind: RecordKind) -> &'static str {
         match (self, kind) {
             (Sort::Total, _) => "total",
@@ -60,54 +60,55 @@ impl Sort {
     }
 }
 
-/// The overlay on top of the board, or the filter that the user is typing.
+/// The overlay that covers the screen, or the state of a filter that the user is typing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Overlay {
     Nothing,
     /// The overlay shows the list of keys.
     Help,
-    /// The user is typing a filter. The string is the filter that applied before the user began to type.
+    /// The user is typing a filter. The string is the previous filter, which the key Esc restores.
     Typing(String),
-    /// The overlay shows a complete record. The number is the number of lines by which the record is scrolled down.
+    /// The overlay shows a complete record, scrolled down by the given number of lines.
     Record(Arc<ListedRecord>, u16),
 }
 
-/// The list in which the arrow keys move the selection.
+/// The list in which the arrow keys move the selection: the records or the rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Focus {
     Records,
     Rows,
 }
 
-/// The action that the screen must perform after a key.
+/// The action that the screen must perform after a key press.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum KeyAction {
-    /// The screen must draw the next picture.
+    /// The screen must be drawn again, because the view may have changed.
     Draw,
     /// The live screen must end.
     Quit,
     /// The process must be suspended until it receives SIGCONT.
     Suspend,
-    /// The content of the screen must be written to a file.
+    /// The content of the screen must be exported to a file.
     Export,
-    /// The terminal must be cleared and drawn completely, because another program has written to the terminal.
+    /// The terminal must be cleared and drawn again completely, for example after another program has written to the
+    /// terminal.
     Redraw,
 }
 
-/// A row of the board that passes the filter.
+/// A row of counts that passes the filter.
 #[derive(Clone, Debug)]
 pub(super) struct VisibleRow<'a> {
     /// The city or the reject reason of the row.
     pub(super) city: &'a str,
     /// The event type of the row, or an empty string if the row is for a reject reason.
     pub(super) event_type: &'a str,
-    /// The number of events for each severity. For a severity that is not shown, the number is 0.
+    /// The number of events for each severity. If the filter hides a severity, the number for this severity is 0.
     pub(super) severities: SeverityCounts,
     /// The sum of the counts in `severities`.
     pub(super) total: u64,
-    /// The number of records per second, for the severities that are shown.
+    /// The number of records per second, counting only the severities that the filter shows.
     pub(super) rate: f64,
-    /// The row of the board, with the counts of all severities.
+    /// The unfiltered row, with the counts of all severities.
     pub(super) row: &'a CountRow,
 }
 
@@ -125,7 +126,7 @@ pub(super) struct ScreenView {
     pub(super) focus: Focus,
     /// The city (or reject reason) and the event type of the row that the user has chosen.
     chosen_row: Option<(String, String)>,
-    /// The arrival number of the record that the user has chosen.
+    /// The number (in the order of arrival) of the record that the user has chosen.
     pub(super) chosen: Option<u64>,
     /// The index of the first row that is visible.
     pub(super) scroll: usize,
@@ -154,7 +155,7 @@ impl ScreenView {
         }
     }
 
-    /// Handles a key press. `live` is the board to which the reader still adds records.
+    /// Handles a key press. `live` is the live board, to which the reader still adds records.
     pub(super) fn press(&mut self, key: KeyEvent, live: &Board) -> KeyAction {
         if key.kind == KeyEventKind::Release {
             return KeyAction::Draw;
@@ -265,8 +266,8 @@ impl ScreenView {
         self.chosen_row = row.map(|row| (row.city.to_owned(), row.event_type.to_owned()));
     }
 
-    /// Returns the index of the chosen row. Returns `None` if the arrow keys currently move the selection in the list
-    /// of records, or if the chosen row is not shown.
+    /// Returns the index of the chosen row. Returns `None` if no visible row is chosen, or if the arrow keys currently
+    /// select records instead of rows.
     pub(super) fn chosen_row_index(&self, rows: &[VisibleRow<'_>]) -> Option<usize> {
         let (city, event_type) = self.chosen_row.as_ref()?;
         let is_chosen = |row: &VisibleRow<'_>| row.city == city && row.event_type == event_type;
@@ -275,7 +276,8 @@ impl ScreenView {
             .filter(|_| self.focus == Focus::Rows)
     }
 
-    /// Sets the filter to the names of the chosen row. The severities in the previous filter are kept.
+    /// Sets the filter to the city and the event type of the chosen row, and keeps the severities of the previous
+    /// filter.
     fn filter_by_row(&mut self) {
         let Some((city, event_type)) = self.chosen_row.take() else {
             return;
@@ -343,15 +345,15 @@ impl ScreenView {
         self.scroll = 0;
     }
 
-    /// Returns the board that is shown: either the live board or the frozen copy.
+    /// Returns the board that the screen shows: either the live board or the frozen copy.
     pub(super) fn shown<'a>(&'a self, live: &'a Board) -> &'a Board {
         self.frozen.as_deref().unwrap_or(live)
     }
 
     /// Returns the rows of a board that pass the filter, in the order that the user chose.
     ///
-    /// All rows of dead letters pass the filter. Dead letters are counted only by reject reason, so a row cannot show
-    /// how many of its dead letters contain a word of the filter.
+    /// The filter does not hide rows of dead letters. Dead letters are counted only by reject reason, so a row cannot
+    /// show how many of its dead letters contain a word of the filter.
     pub(super) fn rows<'a>(&self, board: &'a Board) -> Vec<VisibleRow<'a>> {
         let shown = self.query.severities;
         let rows = board.counts.rows();

@@ -52,7 +52,7 @@ fn the_choice_stays_with_its_record_while_others_arrive() {
         panic!("a record is open");
     };
     assert_eq!(Some(record.number), chosen);
-    // The keys → and Esc open the next record, and then return to the list.
+    // The key → opens the next record, and then the key Esc returns to the list.
     press(&mut view, &board, "→\u{1b}");
     assert_eq!(view.chosen, Some(board.alerts[4].number));
     assert_eq!(view.overlay, Overlay::Nothing);
@@ -103,7 +103,7 @@ fn enter_on_a_row_filters_by_its_names_and_keeps_the_severities() {
     press(&mut view, &board, "\u{1b}\t⇟⇟⇟⇟⇟⇟⇟⇟");
     let rows = view.rows(&board);
     assert_eq!(view.chosen_row_index(&rows), Some(rows.len() - 1));
-    // The chosen row is drawn, and the screen says which rows are drawn.
+    // The chosen row is visible, and the last line of the table says which rows are visible.
     let shown = text(&picture(80, 24, &board, &view));
     let last = rows.last().unwrap();
     assert!(shown.contains(last.city), "{shown}");
@@ -208,7 +208,7 @@ fn an_export_contains_what_is_shown() {
     let json = export::json(&heading(), &board, &view).unwrap();
     let value: serde_json::Value = serde_json::from_str(&json).unwrap();
     let totals = value["totals"].as_array().unwrap();
-    // No weather event in the row has the severity high.
+    // No weather event in São Paulo has the severity high, so the filter hides the row of the weather events.
     assert_eq!(totals.len(), 2);
     let lines = view.rows(&board);
     let (mut sum, mut windows, mut alerts) = (0, 0, 0);
@@ -265,7 +265,7 @@ fn dead_letters_are_sorted_exported_and_shown_in_full() {
     // The export contains the raw value, while the screen shows escapes.
     assert!(records[0]["value"].as_str().unwrap().contains("\r\n"));
 
-    // The user can read the last character of a value that is longer than a screen.
+    // The user can scroll to the end of a value that is longer than the screen.
     let mut board = Board::new(false, NOW_MS);
     let long = format!("{}the end", "x".repeat(60_000));
     board.add(Classified::DeadLetter(letter(
