@@ -1,8 +1,9 @@
 //! The data that the live screen of `tail` shows: counts, the last records, rates and the lag.
 //!
-//! A board does no I/O and reads no clock. The reading thread adds records to the board. The drawing thread sets the
-//! board's time and draws the board. The memory of a board is limited to [`RECORDS_MAX`] records per list,
-//! [`LETTER_BYTES_MAX`] bytes of dead letters, and the limits of [`LiveCounts`].
+//! A `Board` holds the data of the live screen, does no I/O, and never reads a clock. The reading thread adds records
+//! to the `Board`. The drawing thread sets the current time of the `Board`, and draws its data on the screen. The
+//! memory of a `Board` is limited to [`RECORDS_MAX`] records per list, [`LETTER_BYTES_MAX`] bytes of dead letters, and
+//! the limits of [`LiveCounts`].
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -24,13 +25,13 @@ const MARK_EVERY_MS: i64 = 1_000;
 /// than 1 KiB.
 const LETTER_BYTES_MAX: usize = 16 << 20;
 
-/// A record in one of the board's lists.
+/// A record in one of the lists that the live screen shows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ListedRecord {
-    /// The number of the record in order of arrival, counted from 1. The number still identifies the record after newer
-    /// records have arrived.
+    /// The number of the record in the order of arrival, counted from 1. The number of a record stays the same when
+    /// newer records arrive.
     pub(super) number: u64,
-    /// The time that determines the position of the record in the sorted lists.
+    /// The time that determines the position of the record in lists that are sorted by time.
     pub(super) time_ms: UnixMs,
     pub(super) content: RecordContent,
 }
@@ -47,9 +48,10 @@ pub(super) enum RecordContent {
 /// The state of the reader that reads the log from Kafka.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum ReadState {
-    /// The reader waits for Kafka or for the topic. The text contains the problem and, after a semicolon, the remedy.
+    /// The reader is waiting because Kafka does not answer or the topic does not exist. The text contains the problem
+    /// and, after a semicolon, the remedy.
     Waiting(String),
-    /// The reader currently reads records from the log. The number is the reader's lag in records.
+    /// The reader is reading the log. The value is the number of records that the reader still has to read.
     Reading(u64),
 }
 
@@ -57,24 +59,25 @@ pub(super) enum ReadState {
 #[derive(Clone, Debug)]
 pub(super) struct Board {
     pub(super) counts: LiveCounts,
-    /// The newest events of severity high or critical, sorted by event time with the newest event first. A replay reads
-    /// one partition after another, so a list in the order of arrival would mix the event times.
+    /// The newest events of severity high or critical, sorted by event time with the newest event first. During a
+    /// replay, records arrive one partition after another, so their order of arrival is not the order of event times.
     pub(super) alerts: VecDeque<Arc<ListedRecord>>,
-    /// The newest events or dead letters, sorted by time. In this list, the newest record comes first.
+    /// The newest events or dead letters, sorted by time with the newest record first.
     pub(super) records: VecDeque<Arc<ListedRecord>>,
-    /// The number of alerts that were read since reading began.
+    /// The number of alerts since `tail` began to read.
     pub(super) alert_count: u64,
-    /// The smallest and the largest event time so far, not counting future events.
+    /// The smallest and the largest event time so far, without event times that are too far in the future.
     pub(super) times_ms: Option<(UnixMs, UnixMs)>,
     pub(super) state: ReadState,
     /// A hint for the user about a filter that matches no event.
     pub(super) hint: Option<String>,
-    /// True if the board can tell which events are late. This requires that reading began at the oldest record.
+    /// True if late events can be recognized. Late events can be recognized only if `tail` reads the log from the
+    /// oldest record.
     pub(super) knows_late: bool,
-    /// The time that the last call of [`Board::tick`] set.
+    /// The current time, as set by the last call of [`Board::tick`].
     pub(super) now_ms: UnixMs,
-    /// The times at which the marks (snapshots of the counts) were stored. A mark has the same index in this array and
-    /// in the history of each row. `mark` is the index of the newest mark.
+    /// The times at which the marks (snapshots of the counts) were stored. A mark's time has the same index in this
+    /// array as the mark's counts have in the history of each row. The field `mark` is the index of the newest mark.
     mark_times: [Option<UnixMs>; MARKS],
     mark: usize,
     /// Memory of the dead letters in the list of records, in bytes.
@@ -102,7 +105,7 @@ impl Board {
         }
     }
 
-    /// Counts a record and adds it to the lists.
+    /// Counts a record and adds the record to the lists of the board.
     pub(super) fn add(&mut self, classified: Classified) {
         match classified {
             Classified::Hidden => {}
@@ -159,11 +162,12 @@ impl Board {
         record
     }
 
-    /// Sets the current time of the board. Stores a mark of the counts if the last mark is at least one second old.
+    /// Sets the current time of the board. Stores a snapshot of the counts (a mark) if the last snapshot is at least
+    /// one second old.
     pub(super) fn tick(&mut self, now_ms: UnixMs) {
         self.now_ms = now_ms;
         let last = self.mark_times[self.mark];
-        // The board must continue to store marks even if the wall clock is set back.
+        // The board must continue to store snapshots of the counts even if the wall clock is set back.
         if last.is_none_or(|last| now_ms - last >= MARK_EVERY_MS || now_ms < last) {
             self.mark = (self.mark + 1) % MARKS;
             self.mark_times[self.mark] = Some(now_ms);
@@ -171,16 +175,16 @@ impl Board {
         }
     }
 
-    /// Returns the largest event time so far, not counting future events.
+    /// Returns the largest event time so far, without event times that are too far in the future.
     pub(super) fn newest_ms(&self) -> Option<UnixMs> {
         self.times_ms.map(|(_, newest_ms)| newest_ms)
     }
 
-    /// Returns the rate of a row: the records per second over the last ten seconds, for the chosen severities.
+    /// Returns the records per second of a row over the last ten seconds, counting only the chosen severities.
     #[allow(clippy::cast_precision_loss)]
     pub(super) fn rate(&self, row: &CountRow, severities: [bool; 4]) -> f64 {
         let after = (self.mark + 1) % MARKS;
-        // Until every index holds a mark, the oldest mark is at index 0.
+        // Until every index of `mark_times` has a mark, the oldest mark is at index 0.
         let oldest = if self.mark_times[after].is_some() {
             after
         } else {
@@ -193,8 +197,8 @@ impl Board {
     }
 }
 
-/// Returns the time by which a record is sorted. A future event is sorted by the timestamp of its record. Its event
-/// time would keep such an event at the top of the list for too long.
+/// Returns the time by which a record is sorted. A future event is sorted by the timestamp of its Kafka record. Sorted
+/// by its event time, a future event would stay at the top of the list for too long.
 fn list_time(content: &RecordContent) -> UnixMs {
     match content {
         RecordContent::Event(event) => match event.record_ms {
@@ -215,7 +219,7 @@ fn insert_by_time(list: &mut VecDeque<Arc<ListedRecord>>, record: Arc<ListedReco
     list.insert(at, record);
 }
 
-/// Returns the sum of the counts, for the chosen severities only.
+/// Returns the sum of the counts of the chosen severities.
 pub(super) fn sum(counts: SeverityCounts, severities: [bool; 4]) -> u64 {
     let chosen = counts.into_iter().zip(severities);
     chosen
@@ -250,7 +254,7 @@ pub(super) mod tests {
         }
     }
 
-    /// Returns a dead letter for a record of `city-events`.
+    /// Returns a dead letter for a record of the topic `city-events`.
     pub(in crate::tail) fn letter(
         reason: &str,
         partition: i32,
@@ -309,7 +313,7 @@ pub(super) mod tests {
                 Some(&big),
             )));
         }
-        // The limit of 16 MiB leaves room for 15 values of 1 MiB with their headers.
+        // Within the limit of 16 MiB, the board can keep 15 dead letters with values of 1 MiB.
         assert_eq!(board.records.len(), 15);
         let sum = |board: &Board| {
             let bytes = board.records.iter().map(|record| match &record.content {
@@ -385,7 +389,7 @@ pub(super) mod tests {
         let want: Vec<i64> = (700..1_200).rev().collect();
         assert_eq!(times(&board.alerts), want);
         assert_eq!(times(&board.records), want);
-        // A future event is listed by the time of its record.
+        // A future event is sorted by the timestamp of its Kafka record, not by its event time.
         let mut far = event("NYC", "traffic", Severity::High, 9_000_000_000);
         (far.future, far.record_ms) = (true, Some(UnixMs(1_357_020_000_900)));
         board.add(Classified::Event(far));
@@ -416,8 +420,8 @@ pub(super) mod tests {
             let (_, _, row) = board.counts.rows().next().unwrap();
             board.rate(row, severities)
         };
-        // For 20 s, the test adds 100 events per second, with the four severities in turn. For the next 20 s, the test
-        // adds no events.
+        // In the first 20 s, the test adds 100 events per second, and cycles through the four severities. From second
+        // 20 to second 40, the test adds no events.
         for now_ms in (50..=20_000).step_by(50) {
             for n in 0..5 {
                 let at = usize::try_from(now_ms / 50 * 5 + n).unwrap();

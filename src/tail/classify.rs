@@ -20,7 +20,8 @@ pub(super) struct OptionFilter {
 }
 
 impl OptionFilter {
-    /// Returns the filter of the command line. The filter normalizes names in the same way as the parser of events.
+    /// Returns the filter that the command line specifies. The filter normalizes city names and event types in the same
+    /// way as the event parser.
     pub(super) fn new(args: &Tail) -> OptionFilter {
         let mut severities = [args.severities.is_empty(); 4];
         for severity in &args.severities {
@@ -42,8 +43,8 @@ impl OptionFilter {
             && among(&self.types, &event.event_type)
     }
 
-    /// Returns the filter as text for the user, such as `NYC, LA · traffic`. The result is an empty string if all
-    /// events pass the filter.
+    /// Returns the filter as text for the user, such as `NYC, LA · traffic`. The text is empty if the command line
+    /// specifies no filter.
     pub(super) fn text(&self) -> String {
         let mut parts = Vec::new();
         for names in [&self.cities, &self.types] {
@@ -60,14 +61,14 @@ impl OptionFilter {
     }
 }
 
-/// An event with its position in the log, and with the results of the checks for late and future events.
+/// An event with its position in the log, and with flags that say whether the event is late or in the future.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct TailEvent {
     pub(super) event: Event,
-    /// True if the watermark had passed the end of the event's window before the event was read. The value is always
-    /// false if reading began after the oldest record.
+    /// True if the watermark had passed the end of the event's window before the event was read. If reading began after
+    /// the oldest record, late events cannot be recognized, and the flag is always false.
     pub(super) late: bool,
-    /// True if the event time is too far after the record's timestamp.
+    /// True if the event time is too far ahead of the record's timestamp.
     pub(super) future: bool,
     pub(super) partition: i32,
     pub(super) offset: Offset,
@@ -122,7 +123,7 @@ impl Classifier {
         self.max_times.is_some()
     }
 
-    /// Returns a hint about a city or an event type in the filter that no event has had so far.
+    /// Returns a hint if the filter contains a city or an event type that no event has had so far.
     pub(super) fn hint(&self) -> Option<&str> {
         self.hint.as_deref()
     }
@@ -137,7 +138,8 @@ impl Classifier {
             }
             Err(reject) => return Classified::Rejected(reject.reason),
         };
-        // The event time is checked before the filter, because events that the filter hides also move the watermark.
+        // The code checks the event time before the filter, because events that the filter hides also move the
+        // watermark.
         let (late, future) = self.judge_time(record.partition, record.record_ms, event.time_ms);
         let [cities, types] = &mut self.hints;
         if cities.observe(&event.city) | types.observe(&event.event_type) {
@@ -156,8 +158,9 @@ impl Classifier {
         })
     }
 
-    /// Returns two flags: whether an event time is late, and whether the event time is too far in the future. After the
-    /// check, the event time moves the watermark.
+    /// Returns two flags: whether an event time is late, and whether the event time is too far in the future. After
+    /// both checks, the function updates the watermark of the partition, unless the event time is too far in the
+    /// future.
     fn judge_time(
         &mut self,
         partition: i32,

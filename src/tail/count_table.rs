@@ -12,7 +12,7 @@ use crate::output;
 /// The columns that a narrow table omits, in the order of omission. The column `total` still includes the counts of
 /// omitted columns.
 const OPTIONAL_COLUMNS: [&str; 4] = ["late", "low", "med", "high"];
-/// Minimum number of characters of a shortened name. With shorter names, different rows would look the same.
+/// Minimum width of a shortened name, in columns. If names were even shorter, different rows would often look the same.
 const NAME_WIDTH_MIN: usize = 4;
 
 /// Returns the table of event counts, with a line for each city and event type, a line for the sum, and a line for the

@@ -1,7 +1,7 @@
 //! The counts that `tail` shows: events by city, event type and severity, or dead letters by reject reason.
 //!
-//! The memory for the counts is bounded. After [`ROWS_MAX`] rows exist, one common row counts all records whose names
-//! have no row. For the live screen, each row also keeps a [`RowHistory`] of 7 KB.
+//! The memory for the counts is bounded. After [`ROWS_MAX`] rows exist, one common row counts the records of all
+//! further cities, event types and reject reasons. For the live screen, each row also keeps a [`RowHistory`] of 7 KB.
 
 use std::collections::{BTreeMap, HashSet};
 use std::hash::{BuildHasher as _, RandomState};
@@ -17,11 +17,11 @@ use crate::kafka::reader::Letter;
 /// assumed to be faulty.
 pub(super) const ROWS_MAX: usize = 10_000;
 /// Maximum number of rejected records that `tail` remembers to recognize repeated dead letters. One million remembered
-/// records need 16 MB of memory. After the maximum is reached, repeated dead letters of further records are counted
-/// again.
+/// records need 16 MB of memory. After this maximum is reached, `tail` does not recognize repeated dead letters of
+/// further records, and counts each repeat.
 const REJECTED_KNOWN_MAX: usize = 1_000_000;
-/// The name of the common row, which counts all records whose names have no row of their own. No event can have this
-/// name as its city, because a city must not contain `#`.
+/// The name of the common row, which counts records that get no row of their own because too many rows exist. No event
+/// has the city `#other`, because a city must not contain `#`.
 const OTHER: &str = "#other";
 
 /// The counts of one city and event type, of one reject reason, or of all records.
@@ -45,7 +45,8 @@ impl CountRow {
 /// The counts of all records so far.
 #[derive(Clone, Debug, Default)]
 pub(super) struct LiveCounts {
-    /// The rows by city and event type. For dead letters, the two keys are the reject reason and an empty string.
+    /// The rows by city and event type. A row for dead letters has the reject reason as its city, and an empty event
+    /// type.
     rows: BTreeMap<Box<str>, BTreeMap<Box<str>, CountRow>>,
     row_count: usize,
     with_history: bool,
@@ -53,8 +54,8 @@ pub(super) struct LiveCounts {
     pub(super) sum: CountRow,
     /// The number of records of the event topic that are neither events nor heartbeats, by reject reason.
     pub(super) rejected: [u64; Reason::ALL.len()],
-    /// The number of dead letters for records that already had a dead letter. A consumer that restarts rejects the
-    /// same records again.
+    /// The number of dead letters for records that already had a dead letter. After a restart, a consumer may reject
+    /// the same record again and write a second dead letter.
     pub(super) repeat_count: u64,
     /// Hashes of the rejected records whose dead letters were counted.
     known: HashSet<u64>,
@@ -62,7 +63,7 @@ pub(super) struct LiveCounts {
 }
 
 impl LiveCounts {
-    /// Returns empty counts whose rows keep a history.
+    /// Returns counts without rows. Each row that is added later keeps a history for the charts.
     pub(super) fn with_history() -> LiveCounts {
         LiveCounts {
             with_history: true,
@@ -78,13 +79,14 @@ impl LiveCounts {
             future,
             ..
         } = event;
-        // A future event is not charted, because its time would move all other windows out of the chart.
+        // The charts do not show future events, because the event time of a future event would move all other windows
+        // out of the chart.
         let time_ms = (!future).then_some(event.time_ms);
         let severity = event.severity.index();
         self.add(&event.city, &event.event_type, severity, time_ms, *late);
     }
 
-    /// Counts one dead letter. Returns `false` if an earlier dead letter was for the same record.
+    /// Counts one dead letter. Returns `false` if the rejected record already had an earlier dead letter.
     pub(super) fn add_dead_letter(&mut self, letter: &Letter) -> bool {
         if self.is_repeat(letter) {
             self.repeat_count += 1;
@@ -140,7 +142,8 @@ impl LiveCounts {
         }));
     }
 
-    /// Returns each row with its city and event type, or with its reject reason and an empty string.
+    /// Returns all rows, each with its city and event type. For a row of dead letters, the function returns the reject
+    /// reason and an empty string instead.
     pub(super) fn rows(&self) -> impl Iterator<Item = (&str, &str, &CountRow)> {
         self.rows.iter().flat_map(|(city, types)| {
             let rows = types.iter();
@@ -148,7 +151,7 @@ impl LiveCounts {
         })
     }
 
-    /// Stores the current counts of each row as a mark in the row's history, at the index `at`.
+    /// Stores a snapshot of each row's counts (a mark) in the row's history, at the index `at`.
     pub(super) fn mark(&mut self, at: usize) {
         for row in self.rows.values_mut().flat_map(BTreeMap::values_mut) {
             if let Some(history) = &mut row.history {

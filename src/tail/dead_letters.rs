@@ -1,8 +1,9 @@
 //! Extracts information from a dead letter: why its record was rejected, where the record came from, and what the
 //! record contained.
 //!
-//! The consumer adds its headers after the record's own headers, and both may use the same names. Only the last header
-//! named `reason` and the headers after that header are certain to come from the consumer.
+//! In a dead letter, the headers of the rejected record come first, and the headers that the consumer adds come last. A
+//! header of the rejected record may have the same name as a header of the consumer. Only the last header named
+//! `reason` and the headers after that header are certain to come from the consumer.
 
 use std::io::Write as _;
 
@@ -18,8 +19,8 @@ use crate::kafka::reader::Letter;
 
 /// Maximum number of characters that a text line shows of a rejected record's value.
 const PREVIEW_CHARS: usize = 120;
-/// Maximum length of a reason, in characters. A longer reason is cut, because each reason becomes the name of a row,
-/// and another producer may write a reason of any length.
+/// Maximum length of a reason, in characters. A longer reason is cut, because each reason becomes the name of a row on
+/// the screen. Another producer may write dead letters with reasons of any length.
 const REASON_CHARS_MAX: usize = 64;
 /// Memory that each header needs in addition to its text, in bytes.
 const HEADER_BYTES: usize = 64;
@@ -73,7 +74,7 @@ pub(super) fn source_ms(letter: &Letter) -> Option<UnixMs> {
 
 /// Returns the time at which the charts show a dead letter.
 ///
-/// The time is the timestamp of the rejected record. If the timestamp of the rejected record is missing, invalid or too
+/// Normally, the function returns the timestamp of the rejected record. If this timestamp is missing, invalid or too
 /// far in the future, the function returns the timestamp of the dead letter.
 pub(super) fn time_ms(letter: &Letter) -> Option<UnixMs> {
     let in_range = |ms: &UnixMs| is_event_time(*ms);
@@ -116,8 +117,8 @@ fn lossless_text(bytes: &[u8]) -> String {
     out
 }
 
-/// Returns at most `chars_max` characters of the rejected record's value. If the value is missing, returns a note such
-/// as `(no value)`.
+/// Returns at most `chars_max` characters of the rejected record's value. If the rejected record has no value, the
+/// function returns a note such as `(no value)`.
 pub(super) fn content(letter: &Letter, chars_max: usize) -> String {
     if let Some(bytes) = header(letter, "truncated") {
         return format!("(too large to keep, bytes: {bytes})");
@@ -143,8 +144,8 @@ pub(super) fn content(letter: &Letter, chars_max: usize) -> String {
 /// `{"reason","detail","source_topic","source_topic_id","source_partition","source_offset"`
 /// `[,"source_timestamp"][,"truncated","sha256"],"key","value","partition","offset"}`.
 ///
-/// The key and the value are strings or null. A key that is not UTF-8 is in the field `key_base64` instead, and a value
-/// that is not UTF-8 is in `value_base64`.
+/// The fields `key` and `value` contain strings or null. If the key is not UTF-8, the field `key_base64` replaces the
+/// field `key`. If the value is not UTF-8, the field `value_base64` replaces the field `value`.
 pub(super) fn push_json(out: &mut Vec<u8>, letter: &Letter) {
     let begin = out.len();
     let texts = TEXT_HEADERS.map(|name| (name, Value::from(header(letter, name))));
@@ -178,7 +179,8 @@ pub(super) fn push_json(out: &mut Vec<u8>, letter: &Letter) {
     escape_json(out, begin);
 }
 
-/// Appends a line with the fields `time reason topic/partition/offset detail beginning of the value`.
+/// Appends a dead letter as a text line with the fields `time reason topic/partition/offset detail beginning of the
+/// value`.
 ///
 /// The first field, `time`, is the timestamp of the rejected record.
 pub(super) fn push_text(out: &mut Vec<u8>, letter: &Letter) {

@@ -39,8 +39,8 @@ pub(super) fn push_json(out: &mut Vec<u8>, event: &Event, origin: RecordOrigin<'
     }
     if let Some(extra) = &event.extra {
         out.extend_from_slice(b",\"extra\":");
-        // The sender's JSON may contain line ends. In JSON, a line end can occur only between tokens, and a space
-        // between tokens has the same meaning.
+        // The sender's JSON may contain line ends. Valid JSON has line ends only between tokens, where a space means
+        // the same.
         let is_line_end = |b| matches!(b, b'\n' | b'\r');
         out.extend(extra.bytes().map(|b| if is_line_end(b) { b' ' } else { b }));
     }
@@ -50,7 +50,7 @@ pub(super) fn push_json(out: &mut Vec<u8>, event: &Event, origin: RecordOrigin<'
     escape_json(out, begin);
 }
 
-/// Appends a line with the fields `time city type severity description`.
+/// Appends an event as a text line with the fields `time city type severity description`.
 pub(super) fn push_text(out: &mut Vec<u8>, event: &Event) {
     let line = printable(&format!(
         "{}  {:<8}  {:<12}  {:<8}  {}",

@@ -6,10 +6,10 @@ use std::collections::BTreeSet;
 
 use crate::settings::nearest;
 
-/// Maximum number of names from events outside the filter that are kept for comparison. A topic usually has far fewer
-/// cities.
+/// Maximum number of different names that are kept from events that do not match the filter. Most topics have fewer
+/// than 200 cities.
 const OTHERS_MAX: usize = 200;
-/// Maximum number of names outside the filter that a hint lists.
+/// Maximum number of names that a hint lists if no similar name exists.
 const LISTED_MAX: usize = 5;
 
 /// The names in a filter that have not occurred in any event so far.
@@ -17,7 +17,7 @@ const LISTED_MAX: usize = 5;
 pub(super) struct FilterHint {
     field: &'static str,
     missing: Vec<String>,
-    /// The names of events that are not in the filter.
+    /// The names that occur in events but not in the filter.
     others: BTreeSet<Box<str>>,
 }
 
@@ -31,7 +31,8 @@ impl FilterHint {
         }
     }
 
-    /// Compares the name in the next event with the filter. Returns true if the hint may have changed.
+    /// Compares the city or the event type of the next event with the names in the filter. Returns true if the text of
+    /// the hint may have changed.
     pub(super) fn observe(&mut self, name: &str) -> bool {
         if self.missing.is_empty() {
             return false;
@@ -44,10 +45,11 @@ impl FilterHint {
         !is_full && !self.others.contains(name) && self.others.insert(name.into())
     }
 
-    /// Returns a hint about the first name in the filter that has not occurred in any event. An example is `city nyc:
-    /// none so far; did you mean NYC?`.
+    /// Returns a hint about the first name in the filter that has not occurred in any event. An example of a hint is
+    /// `city nyc: none so far; did you mean NYC?`.
     ///
-    /// Returns `None` if no event outside the filter has arrived, or if every name in the filter has occurred.
+    /// Returns `None` if every name in the filter has occurred in an event, or if no other name has occurred in an
+    /// event.
     pub(super) fn hint(&self) -> Option<String> {
         let missing = self.missing.first().filter(|_| !self.others.is_empty())?;
         let field = self.field;

@@ -1,23 +1,24 @@
 //! The recent counts of one row, for the charts and rates of the live screen.
 //!
 //! A history contains counts by severity for event-time windows of four lengths. A history also contains one snapshot
-//! of the counts for each of the last few seconds. A history reads no clock, because [`Board`](super::board::Board)
-//! decides when a second is over.
+//! of the counts for each of the last few seconds. A history does not read a clock, because
+//! [`Board`](super::board::Board) decides when to store a snapshot.
 
 /// Counts by severity, from low to critical. For dead letters, which have no severity, only the first of the four
 /// counts is used.
 pub(super) type SeverityCounts = [u64; 4];
 use crate::core::clock::UnixMs;
 
-/// The lengths of the windows that the screen can show. Each entry has the length in milliseconds and its name.
+/// The window lengths that the live screen can show. Each entry consists of a length in milliseconds and a name for the
+/// length.
 pub(super) const LENGTHS: [(i64, &str); 4] = [
     (60_000, "minute"),
     (300_000, "5 minutes"),
     (3_600_000, "hour"),
     (86_400_000, "day"),
 ];
-/// The index of the window length that the screen shows first. This window length is also the length of the windows in
-/// the tables.
+/// The index of the window length that the live screen shows at its start. The window length of five minutes is also
+/// the default of the DynamoDB tables.
 pub(super) const LENGTH_DEFAULT: usize = 1;
 /// Number of windows of each length that a history keeps.
 pub(super) const WINDOWS: usize = 96;
@@ -52,8 +53,8 @@ impl WindowRing {
     fn add(&mut self, window: i64, severity: usize) {
         let newest = *self.newest.get_or_insert(window);
         if window > newest {
-            // No event fell into the windows between the previous newest window and the new window. At the indices of
-            // the empty windows, the ring still holds older windows, so the loop clears these entries.
+            // The ring buffer uses the indices of old windows again, so the loop sets the counts of all windows after
+            // `newest` to zero.
             for empty in (newest + 1).max(window - WINDOWS_I64 + 1)..=window {
                 self.windows[ring_index(empty)] = [0; 4];
             }
@@ -90,8 +91,8 @@ impl RowHistory {
         }
     }
 
-    /// Returns the counts of one window. `length` is an index into [`LENGTHS`], and `window` is the number of the
-    /// window, counted from the Unix epoch.
+    /// Returns the counts of one window. `length` is an index into [`LENGTHS`], and `window` is the number of windows
+    /// of this length since the Unix epoch.
     pub(super) fn window(&self, length: usize, window: i64) -> [u32; 4] {
         self.rings[length].get(window)
     }
@@ -101,8 +102,8 @@ impl RowHistory {
         self.marks[at] = counts;
     }
 
-    /// Returns the snapshot that was stored at the index `at`. All counts of the snapshot are 0 if the snapshot is
-    /// older than the row's first event.
+    /// Returns the snapshot of the counts at the index `at`. If the snapshot is older than the row's first event, all
+    /// its counts are 0.
     pub(super) fn marked(&self, at: usize) -> SeverityCounts {
         self.marks[at]
     }
@@ -124,7 +125,8 @@ mod tests {
             let window = base - [0, 0, 1, 3, 50, 95, 96, 200][random.usize(..8)];
             let newest = all.keys().next_back().copied();
             ring.add(window, 2);
-            // If the ring has dropped a window, an event in this window must not add the window again.
+            // The ring buffer ignores events of windows that it has already dropped, so the test also ignores these
+            // events.
             if newest.is_none_or(|newest| window > newest - 96) {
                 *all.entry(window).or_insert(0) += 1;
             }

@@ -29,10 +29,10 @@ use crate::store::reads::{
 };
 use crate::telemetry::{Metrics, unix_ms};
 
-/// Time between two reads of the table.
+/// Time between two reads of the table of incidents.
 const POLL_EVERY: Duration = Duration::from_secs(1);
-/// Maximum number of incidents that `--from` prints. All these incidents are kept in memory at once, because the table
-/// lists the newest incident first.
+/// Maximum number of past incidents that `--from` prints. The command reads the newest incident first but prints the
+/// oldest incident first, so it keeps all past incidents in memory.
 const HISTORY_MAX: usize = 10_000;
 /// Maximum number of incidents that one read returns.
 const PAGE_MAX: usize = 1_000;
@@ -57,7 +57,8 @@ pub(crate) async fn run(args: &Tail, client: Client, shutdown: &Shutdown) -> any
     let mut follower = IncidentFollower::default();
     let first = follower.poll(&reads, unix_ms()).await;
     let open = first.map_err(|error| explain(error, &names))?;
-    // The history is read after the first poll, so that no incident opens unnoticed between the two reads.
+    // The function reads past incidents only after the first poll, so it does not miss an incident that opens in
+    // between.
     let known = match args.from {
         From::End => open,
         From::Beginning => history(&reads, UnixMs(0)).await?,
@@ -127,7 +128,7 @@ async fn history(reads: &DynamoReads, from_ms: UnixMs) -> anyhow::Result<Vec<Sto
 struct IncidentPrinter {
     cities: Vec<String>,
     is_json: bool,
-    /// The number of lines that `-n` still allows, or `None` without `-n`.
+    /// The remaining number of lines that the option `-n` allows, or `None` if `-n` is not given.
     left: Option<u64>,
 }
 
@@ -144,8 +145,8 @@ impl IncidentPrinter {
         out.flush()
     }
 
-    /// Returns true if an incident passes the filter by city. An incident without a city concerns every city, so it
-    /// always passes.
+    /// Returns true if an incident passes the filter by city. An incident without a city concerns every city, so the
+    /// incident passes every filter.
     fn passes(&self, incident: &Incident) -> bool {
         let city = incident.group.city.as_deref();
         self.cities.is_empty()

@@ -8,8 +8,8 @@ use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 /// Returns true if a terminal would interpret or hide the character instead of showing it.
 ///
 /// Hidden characters are control characters and characters with the Unicode property `Default_Ignorable_Code_Point`.
-/// This property includes characters that change the text direction or have no width. Hidden characters must become
-/// visible, because two city names may differ only in a hidden character.
+/// The Unicode property `Default_Ignorable_Code_Point` includes characters that change the text direction or have no
+/// width. Hidden characters must become visible, because two city names may differ only in a hidden character.
 fn is_hidden(c: char) -> bool {
     c.is_control()
         || matches!(c,
@@ -20,10 +20,10 @@ fn is_hidden(c: char) -> bool {
             | '\u{e0000}'..='\u{e0fff}')
 }
 
-/// Replaces hidden characters in JSON by JSON escapes, starting at the byte `begin`.
+/// Replaces hidden characters in a JSON text with JSON escapes, starting at the byte `begin`.
 ///
-/// The escapes do not change the values in the JSON, because hidden characters occur only inside strings. All other
-/// tokens of JSON are ASCII.
+/// Hidden characters occur only inside JSON strings, because all other JSON tokens are ASCII. A JSON escape does not
+/// change the value of the string that contains the escape.
 pub(super) fn escape_json(out: &mut Vec<u8>, begin: usize) {
     if out[begin..].iter().all(|byte| *byte < 0x7f) {
         return;

@@ -1,8 +1,8 @@
 //! Prints the output of `tail` when there is no live screen. The printer writes a line for each event or dead letter.
-//! With `--output table`, the printer instead writes the counts every ten seconds and a table at the end.
+//! With `--output table`, the printer writes only counts: one line every ten seconds, and a table at the end.
 //!
-//! The printer buffers lines until no record arrives for a moment or 100 ms have passed. Even a hundred thousand events
-//! per second therefore need only a few writes per second.
+//! The printer buffers lines until no record arrives for a moment or 100 ms have passed. Buffering many lines for each
+//! write makes the output fast at a high event rate.
 
 use std::io::{self, Write};
 use std::ops::ControlFlow;
@@ -23,10 +23,10 @@ use crate::settings::{From, Tail, TailOutput};
 const FLUSH_EVERY: Duration = Duration::from_millis(100);
 /// Time between two lines that show the counts so far.
 const COUNTS_EVERY: Duration = Duration::from_secs(10);
-/// Size of the output buffer in bytes. Writing 64 KiB costs about as much as writing one line.
+/// Size of the output buffer in bytes. A write of 64 KiB takes about as long as a write of a single line.
 const BUFFER_BYTES: usize = 64 * 1024;
-/// Number of records between two readings of the clock. At a million records per second, the printer reads the clock
-/// every millisecond.
+/// Number of records after which the printer reads the clock. At a million records per second, the printer reads the
+/// clock every millisecond.
 const RECORDS_PER_LOOK: u32 = 1_000;
 
 /// Prints the records that the reader delivers.
@@ -36,7 +36,7 @@ pub(super) struct Printer<'a> {
     /// True if the records come from the dead-letter topic.
     dlq: bool,
     topic: String,
-    /// The number of lines that `-n` still allows, or `None` without `-n`.
+    /// The remaining number of lines that the option `-n` allows, or `None` if `-n` is not given.
     left: Option<u64>,
     counts: LiveCounts,
     out: &'a mut dyn Write,
@@ -77,7 +77,8 @@ impl Printer<'_> {
         }
     }
 
-    /// Handles one result that the reader delivers. Returns `Break` after the last line that `-n` allows.
+    /// Handles one step of the reader, such as a record that was read. Returns `Break` after the last line that `-n`
+    /// allows.
     ///
     /// # Errors
     /// Returns an error if the output cannot be written.
@@ -90,7 +91,7 @@ impl Printer<'_> {
                 self.print_due()?;
                 return Ok(ControlFlow::Continue(()));
             }
-            // The printer does not report the wait, because the reader itself logs the reason for the wait.
+            // The printer does not report that the reader is waiting, because the reader itself logs the reason.
             ReadStep::Behind(_) | ReadStep::Waiting(_) => return Ok(ControlFlow::Continue(())),
         };
         if self.print(&classified) && count_down(&mut self.left) {
@@ -106,7 +107,7 @@ impl Printer<'_> {
         Ok(ControlFlow::Continue(()))
     }
 
-    /// Counts a record and buffers its line. Returns true if the record is an event or a dead letter.
+    /// Counts a record and adds its line to the output buffer. Returns true if the record is an event or a dead letter.
     fn print(&mut self, classified: &Classified) -> bool {
         match classified {
             Classified::Event(event) => {
@@ -197,7 +198,8 @@ impl Printer<'_> {
         text
     }
 
-    /// Logs the hint about a filter that matches no event. The function logs the hint only once.
+    /// Logs a hint if the filter contains a name that matches no event. The function logs at most one hint in the whole
+    /// run.
     fn log_hint(&mut self) {
         if let Some(hint) = self.classifier.hint().filter(|_| !self.hint_logged) {
             tracing::warn!(hint = %printable(hint), "no event matches a name in the filter");
@@ -214,7 +216,7 @@ impl Printer<'_> {
         Ok(())
     }
 
-    /// Prints the buffered lines. With `--output table`, prints the table of counts instead.
+    /// Prints the buffered lines. With `--output table`, also prints the table of counts.
     ///
     /// # Errors
     /// Returns an error if the output cannot be written.
