@@ -22,8 +22,8 @@ pub fn unix_ms() -> UnixMs {
 
 /// Returns the time of a monotonic clock in milliseconds, for measuring durations.
 ///
-/// The monotonic clock starts with the value that the wall clock has at the first call. The monotonic clock never goes
-/// back, even if an operator sets the wall clock back.
+/// The first call of this function sets the monotonic clock to the time of the wall clock. The monotonic clock never
+/// goes back, even if an operator sets the wall clock back.
 pub fn steady_ms() -> SteadyMs {
     static BEGAN: OnceLock<(Instant, SteadyMs)> = OnceLock::new();
     let (began, began_ms) = BEGAN.get_or_init(|| (Instant::now(), SteadyMs(unix_ms().0)));
@@ -39,8 +39,9 @@ pub fn join_list<T: Display>(items: impl IntoIterator<Item = T>) -> String {
 
 /// Returns true if a stream is a terminal that supports escape codes.
 ///
-/// A role draws progress bars and screens only on a terminal that supports escape codes. On any other stream, the role
-/// prints a plain progress line from time to time. If `NO_COLOR` is set, the drawing libraries omit colors.
+/// A role draws progress bars and screens only on a terminal that supports escape codes. If escape codes are not
+/// supported, a role prints a plain progress line from time to time. If `NO_COLOR` is set, the drawing libraries omit
+/// colors.
 pub fn can_draw(stream: &impl std::io::IsTerminal) -> bool {
     stream.is_terminal() && std::env::var_os("TERM").is_some_and(|term| term != "dumb")
 }

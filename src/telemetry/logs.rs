@@ -15,8 +15,8 @@ use crate::settings::LogFormat;
 /// The log filter that applies if `RUST_LOG` is not set.
 const DEFAULT_FILTER: &str = "info,aws_config=error,hyper=warn,rdkafka=off,dynoxide=warn";
 
-/// Maximum number of log lines that are held back while a full-screen display is shown. If more lines arrive, the
-/// oldest lines are dropped.
+/// Maximum number of log lines that are held back while a full-screen display is shown. If more log lines arrive than
+/// this maximum, the oldest log lines are dropped.
 const HELD_LINES_MAX: usize = 200;
 
 /// The log lines that are held back. `None` means that log lines are written immediately.
@@ -26,10 +26,10 @@ fn held_lines() -> MutexGuard<'static, Option<VecDeque<Vec<u8>>>> {
     HELD_LINES.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Starts logging to standard error. Only the first call in a process has an effect.
+/// Starts logging to standard error. Only the first call of this function in a process has an effect.
 ///
 /// If `format` is `None`, log lines are text on a terminal and JSON elsewhere. The environment variable `RUST_LOG` sets
-/// the filter.
+/// the log filter.
 ///
 /// # Errors
 /// Returns a message for the operator if `RUST_LOG` is not a valid filter.
@@ -77,7 +77,7 @@ pub fn hold_log_lines() {
     }
 }
 
-/// Writes the log lines that were held back. Later log lines are no longer held back.
+/// Writes the log lines that were held back. After a call of this function, log lines are written immediately again.
 pub fn release_log_lines() {
     let held = held_lines().take();
     for line in held.into_iter().flatten() {
@@ -85,7 +85,7 @@ pub fn release_log_lines() {
     }
 }
 
-/// Writes text to standard error. While log lines are held back, the text is held back too.
+/// Writes text to standard error. While log lines are held back, the function also holds back the text.
 pub fn write_stderr(line: &[u8]) {
     match &mut *held_lines() {
         Some(held) => {
@@ -106,10 +106,10 @@ pub fn print_stderr(text: &str) {
     write_stderr(format!("{text}\n").as_bytes());
 }
 
-/// Prints useful but optional text on standard output, such as the address of a role.
+/// Prints useful but optional text on standard output, such as the address at which a role listens.
 ///
-/// Write errors are logged at the level debug. Commands print their required output through writers that return write
-/// errors.
+/// The function logs a write error at the level debug, and does not return the error. For required output, commands use
+/// other functions, which return write errors.
 pub fn print_stdout(text: &str) {
     let mut out = io::stdout().lock();
     if let Err(error) = out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
@@ -117,7 +117,7 @@ pub fn print_stdout(text: &str) {
     }
 }
 
-/// Receives each log line in a single write call.
+/// The writer of the log, which receives each log line in a single write call.
 struct LogWriter;
 
 impl Write for LogWriter {

@@ -2,8 +2,8 @@
 //!
 //! The table at the end of this file declares each metric once: its help text, field, type, name, labels and buckets. A
 //! process has one [`Metrics`] value. Every role registers all metrics, so that a dashboard finds the same names
-//! everywhere. Dashboards and alert rules depend on the names and the labels. Each label has a closed set of values,
-//! which bounds the number of time series.
+//! everywhere. Dashboards and alert rules depend on the names and the labels of the metrics. Each label has a closed
+//! set of values, which bounds the number of time series.
 
 use std::sync::{Arc, Mutex};
 
@@ -45,8 +45,8 @@ macro_rules! metrics {
         #[derive(Clone)]
         pub struct Metrics {
             registry: Registry,
-            /// The ledger of all records that the consumer has read. The consumer replaces the whole ledger at each
-            /// update.
+            /// The ledger, which counts what happened to each record that the consumer has read. At each update, the
+            /// consumer stores a new copy of the whole ledger.
             pub ledger: Arc<Mutex<Ledger>>,
             $(#[doc = $help] $vis $field: $type,)+
         }
@@ -87,7 +87,7 @@ fn declare<M: MetricType>(
     metric
 }
 
-/// A type of metric that the table can declare.
+/// A Prometheus metric type that the table of metrics can declare.
 trait MetricType: Collector + Clone + Sized + 'static {
     fn create(opts: Opts, labels: &[&str], buckets: Vec<f64>) -> prometheus::Result<Self>;
 }
@@ -158,8 +158,8 @@ impl Metrics {
     }
 
     fn gather(&self) -> Vec<MetricFamily> {
-        // Each scrape must show one consistent state of the ledger (INV-7). The lock is held until all values are read,
-        // because another scrape at the same time would overwrite some of the values.
+        // Each scrape must show one consistent state of the ledger (INV-7). The code holds the lock on the ledger until
+        // all values are read, because another scrape at the same time would overwrite some of the values.
         let ledger = self.ledger.lock().expect("no panic holds the ledger");
         let set = |counter: &IntCounter, value| {
             counter.reset();
@@ -255,8 +255,8 @@ metrics! {
     /// Bytes of records that were read from Kafka and are not yet durable in DynamoDB.
     pub in_flight_bytes: IntGauge("citystream_in_flight_bytes");
 
-    // The metrics without `pub` show the values of the ledger. The function `gather` sets these metrics before each
-    // scrape.
+    // The fields without `pub` are metrics that show the numbers of the ledger. The function `gather` sets the metrics
+    // of the ledger before each scrape.
 
     /// Records that were read from Kafka.
     events_consumed: IntCounter("citystream_events_consumed_total");
