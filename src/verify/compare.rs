@@ -1,4 +1,4 @@
-//! Compares the log and the tables slice by slice. A slice is a range of rows that fits into memory.
+//! Compares the log and the tables in slices, which are ranges of rows that fit into memory.
 //!
 //! The following order of the reads keeps the comparison exact while consumers run:
 //!
@@ -43,7 +43,7 @@ use crate::verify::report::VerifyReport;
 
 /// Maximum wait for the next record while the log still has unread records.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
-/// Maximum number of times that a slice is read. A slice is read again if the listing of the tables missed rows.
+/// Maximum number of times that one slice (a range of rows) is read, because a first list of rows may be incomplete.
 const AGAIN_MAX: u32 = 3;
 
 /// The log and the tables that a comparison reads.
@@ -64,7 +64,7 @@ pub struct CompareSource {
 /// The settings of a comparison.
 #[derive(Clone, Copy, Debug)]
 pub struct CompareOptions {
-    /// The first event time and window start of the range. `None` means that the range has no beginning.
+    /// The beginning of the range of event times and window starts. `None` means that the range has no beginning.
     pub from_ms: Option<UnixMs>,
     /// The first instant after the range. `None` means that the range has no end.
     pub until_ms: Option<UnixMs>,
@@ -156,7 +156,7 @@ pub(super) struct Facts {
     made_ms: UnixMs,
 }
 
-/// The claims of the consumers. A claim is an offset of a partition before which all records are stored.
+/// The claims of the consumers. A claim is an offset before which, according to the consumers, all records are stored.
 pub(super) struct Claims {
     pub(super) logs: BTreeMap<i32, Log>,
     /// For each restart point: the partition, the offset, and the sums of all earlier records, if the sums are known.
@@ -240,8 +240,8 @@ impl Facts {
         }
     }
 
-    /// Reads the claims of the consumers. The caller must read the claims before the rows. A claim that is read later
-    /// could cover records that were stored after the rows were read.
+    /// Reads the claims of the consumers. The caller must read these claims before the rows, because claims that are
+    /// newer than the rows could include records that the rows lack.
     pub(super) async fn claims(&self) -> anyhow::Result<Claims> {
         let progress = self.audit.progress().await?;
         let (survey, partitions) = (Arc::clone(&self.survey), self.partitions);
@@ -249,12 +249,12 @@ impl Facts {
             run_blocking(move || (survey.commits(partitions), survey.ends(partitions))).await;
         let ends = ends.context("failed to ask Kafka where the log begins and ends")?;
         let commits = commits.unwrap_or_else(|error| {
-            // Without the group's commits, the progress items provide the same restart points with a delay.
+            // If the commits cannot be read, the progress items still provide slightly older restart points.
             tracing::warn!(group = self.source.group, %error, "failed to read the group's commits");
             BTreeMap::new()
         });
         let remade = progress.iter().any(|item| item.topic_id != self.topic_id);
-        // Each restart point holds a partition, the next offset, and the largest event time before that offset.
+        // Each restart point consists of a partition, the next offset, and the largest event time before that offset.
         let mut points: Vec<(i32, Offset, Option<UnixMs>)> = Vec::new();
         let (mut published, mut sums) = (BTreeMap::new(), Vec::new());
         for item in progress.iter().filter(|i| i.topic_id == self.topic_id) {
@@ -273,8 +273,8 @@ impl Facts {
         let log = |(partition, (start, end)): (i32, (Offset, Offset))| {
             let own = points.iter().filter(|(p, _, _)| *p == partition);
             let claim = own.clone().map(|(_, next, _)| *next).max();
-            // If the log still contains the offset of a restart point, all records that the log has lost are before
-            // this restart point.
+            // If the log still contains the offset of a restart point, all records that Kafka has deleted are before
+            // the restart point.
             let bounds = own.filter(|(_, next, _)| *next >= start);
             let before_max_ms = bounds.map(|(_, _, max)| max.unwrap_or(UnixMs::MIN)).min();
             let log = Log {
@@ -296,7 +296,7 @@ impl Facts {
         })
     }
 
-    /// Compares as many rows as fit into memory, starting with the row at `lo`.
+    /// Compares the next slice: as many rows as fit into memory, beginning at the key `lo`.
     async fn slice(
         &self,
         lo: Option<&RowPlace>,
@@ -342,8 +342,8 @@ impl Facts {
                 extra.extend(self.audit.rows(missing, &view).await?.into_keys());
             }
             if extra.len() > known && passes < AGAIN_MAX {
-                // The listing of the tables missed rows whose events are in the log. Either an index lags behind its
-                // table, or totals rows are missing.
+                // The list of rows is incomplete, because an index lags behind its table, or because totals rows are
+                // missing.
                 limit = slice.hi().cloned();
                 continue;
             }
@@ -358,7 +358,7 @@ impl Facts {
         }
     }
 
-    /// Rereads, by key, the rows that seem to differ. Also looks for reasons why rows may be missing.
+    /// Rereads raw events and alerts that seem to differ from the log. Also finds items that DynamoDB refused.
     async fn look_again(&self, slice: &mut Slice, now_ms: UnixMs) -> anyhow::Result<()> {
         let mut pages = KeyPages::default();
         while let Some(keys) = pages.next(|after, max| slice.suspects(after, max)) {
@@ -367,8 +367,7 @@ impl Facts {
                 slice.look_again(key, now.remove(key));
             }
         }
-        // An alert does not identify its Kafka record. The raw event of the same record contains the position of the
-        // record, so the function reads the raw event.
+        // An alert does not contain the position of its Kafka record, but the raw event of the record does.
         let mut pages = KeyPages::default();
         while let Some(keys) = pages.next(|after, max| slice.unknown_alerts(after, max)) {
             let raw = |key: &Key| match &key.name {
@@ -393,8 +392,8 @@ impl Facts {
         Ok(())
     }
 
-    /// Checks that the topic was not recreated during or after the read of the log. Then removes from the slice the
-    /// records that Kafka has deleted in the meantime.
+    /// Checks that the topic was not recreated while the log was read. If Kafka deleted old records during the read,
+    /// the function also removes these records from the slice.
     async fn check_log(&self, slice: &mut Slice) -> anyhow::Result<()> {
         let (survey, partitions) = (Arc::clone(&self.survey), self.partitions);
         let (topic, ends) = run_blocking(move || (survey.topic(), survey.ends(partitions))).await;
@@ -414,7 +413,7 @@ impl Facts {
         Ok(())
     }
 
-    /// Passes all records of the log to `slice`, and returns `slice`. Returns `None` if `shutdown` is triggered.
+    /// Passes each record of the log to `slice`, and returns `slice`. Returns `None` if `shutdown` is triggered.
     async fn read_log(
         &self,
         slice: Slice,
@@ -430,8 +429,8 @@ impl Facts {
         .await
     }
 
-    /// Calls the function `take` with each record of the log and with `state`. Returns `state` after the last record,
-    /// or `None` if `shutdown` is triggered.
+    /// Reads the whole log, and calls `take(state, record)` for each record. Returns `state` at the end of the log, or
+    /// `None` if `shutdown` is triggered.
     pub(super) async fn each_record<T: Send + 'static>(
         &self,
         shutdown: &Shutdown,
@@ -481,7 +480,7 @@ impl Facts {
     }
 }
 
-/// Returns the timestamp of a record. A flag in the result is true if the broker set the timestamp.
+/// Returns the timestamp of a record, and whether the broker set the timestamp.
 pub(super) fn stamp(record: &LogRecord) -> Stamp {
     Stamp {
         ms: record.record_ms,

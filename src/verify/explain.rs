@@ -32,7 +32,7 @@ struct Trace {
     topic: String,
     found: FoundRow,
     logs: BTreeMap<i32, (Log, Watermark)>,
-    /// For each partition: the offset of the record that last moved the watermark.
+    /// For each partition: the offset of the record that last moved the partition's watermark.
     moved_by: BTreeMap<i32, Offset>,
     counts: Counts,
     late: u64,
@@ -46,7 +46,7 @@ struct Trace {
 }
 
 /// Prints which records of the window were counted and which were not, each with the reason. Returns [`Exit::Failed`]
-/// if the counts in the row differ, or if neither the log nor the tables contain the window.
+/// if the window's row differs from the log, or if neither the log nor the tables contain the window.
 ///
 /// # Errors
 /// Returns an error if the log or the tables cannot be read, or if no window starts at the given time.
@@ -119,8 +119,8 @@ pub async fn explain_window(
     })
 }
 
-/// Returns `Some(None)` instead of an error if the reader of the output has closed the pipe. Wraps a value in `Some`,
-/// and returns other errors unchanged.
+/// Converts the error of a closed output pipe to `Some(None)`. The value `Some(x)` becomes `Some(Some(x))`, and all
+/// other results stay unchanged.
 fn ignore_closed_pipe<T>(result: anyhow::Result<Option<T>>) -> anyhow::Result<Option<Option<T>>> {
     match result {
         Ok(value) => Ok(value.map(Some)),
@@ -136,7 +136,7 @@ enum WindowVerdict {
     Agrees,
     Differs,
     NotComparable,
-    /// Neither the log nor the tables contain the window. The name of the window is probably wrong.
+    /// Neither the log nor the tables contain the window, so the name of the window is probably wrong.
     Nowhere,
 }
 
@@ -231,8 +231,8 @@ impl Trace {
             && self.rules.window_start(event.time_ms) == self.window.start_ms
     }
 
-    /// Returns the outcome of an event that is not late, and counts the event if the row should contain it. `claim` is
-    /// the offset before which, according to the consumers, all records are stored.
+    /// Returns the outcome of an event that is not late. The function counts the event if the window's row should
+    /// contain the event. `claim` is the offset before which, according to the consumers, all records are stored.
     fn count_in_time(
         &mut self,
         partition: i32,
@@ -283,7 +283,7 @@ impl Trace {
         Some(format!("did you mean {nearest}?"))
     }
 
-    /// Returns true if a rejected record may belong to the window, judging by the fields that can be read.
+    /// Returns true if the readable fields of a rejected record agree with the window.
     fn may_belong(&self, value: &[u8]) -> bool {
         let Ok(Value::Object(fields)) = serde_json::from_slice(value) else {
             return false;
@@ -293,7 +293,7 @@ impl Trace {
         let kind = text("event_type").map(|k| k.eq_ignore_ascii_case(&self.window.event_type));
         let time = text("timestamp").and_then(parse_timestamp);
         let time = time.map(|ms| self.rules.window_start(ms) == self.window.start_ms);
-        // A rejected record may belong to the window only if at most one of its fields is unreadable.
+        // A rejected record may belong to the window only if at most one of city, event type and time is unreadable.
         let read = [city, kind, time];
         read.iter().filter(|r| r.is_none()).count() <= 1 && read.iter().all(|r| r.unwrap_or(true))
     }

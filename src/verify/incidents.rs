@@ -26,7 +26,7 @@ use crate::verify::compare::{CompareSource, Facts};
 /// The result of a comparison.
 #[derive(Debug, Default)]
 pub struct IncidentReport {
-    /// The result of comparing the rows.
+    /// The result of comparing the rows of incidents with the log.
     pub outcome: Outcome,
     /// The number of records that the comparison evaluated.
     pub records: u64,
@@ -102,7 +102,7 @@ pub(crate) async fn compare_incidents(
 ) -> anyhow::Result<Option<IncidentReport>> {
     let facts = Facts::find(source, metrics).await?;
     let table = IncidentTable::new(source.client.clone(), &source.names.incidents);
-    // The checkpoints are read before the rows, so the rows contain all changes before the checkpoints.
+    // The checkpoints are read before the rows, so the rows contain all changes up to the checkpoints.
     let explain = |error| explain(error, source);
     let stored = table.checkpoints(&facts.topic_id).await.map_err(explain)?;
     let begins = begins(&facts).await?;
@@ -157,8 +157,8 @@ async fn begins(facts: &Facts) -> anyhow::Result<BTreeMap<i32, Offset>> {
     Ok(ends.into_iter().map(|(p, (begin, _))| (p, begin)).collect())
 }
 
-/// Returns the oldest base after which the log still has all records. A base is a checkpoint that `notify` has kept.
-/// Also returns the offset below which the rows contain all changes.
+/// Returns the oldest checkpoint (base) for which the log still contains all later records. Also returns an offset. The
+/// rows of incidents contain the effects of all records below the returned offset.
 fn find_base(
     stored: Option<&StoredCheckpoint>,
     print: &str,

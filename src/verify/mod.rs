@@ -1,9 +1,9 @@
 //! `citystream verify`: reads the log and the tables, and reports whether their counts agree.
 //!
-//! The command joins no group, commits nothing and writes nothing. The command reads the tables with Query requests and
-//! by key. Without `--watch`, the command compares once, and its exit code shows the result. With `--watch`, the
-//! command compares repeatedly and shows the results as metrics. With `--incidents`, the command compares the incidents
-//! of `notify` instead of the counts ([`incidents`]). Other roles can call [`compare::compare`].
+//! The command joins no consumer group, commits no offsets, and writes nothing. The command reads rows of the tables
+//! with Query requests and by key. Without `--watch`, the command compares once, and its exit code shows the result.
+//! With `--watch`, the command compares repeatedly and shows the results as metrics. With `--incidents`, the command
+//! compares the incidents of `notify` instead of the counts ([`incidents`]). Other roles can call [`compare::compare`].
 
 pub mod compare;
 pub mod explain;
@@ -41,7 +41,7 @@ pub(crate) fn options(args: &Verify) -> CompareOptions {
     }
 }
 
-/// Prints a report. If the reader of the output has closed the pipe, the function returns no error.
+/// Prints a report. If the output is a closed pipe, the function returns no error.
 pub(crate) fn print_report(
     report: &VerifyReport,
     output: VerifyOutput,
@@ -54,7 +54,7 @@ pub(crate) fn print_report(
     finish(written.and_then(|()| out.flush()))
 }
 
-/// Prints a report about incidents. If the reader of the output has closed the pipe, the function returns no error.
+/// Prints a report about incidents. If the output is a closed pipe, the function returns no error.
 pub(crate) fn print_incidents(
     report: &IncidentReport,
     output: VerifyOutput,

@@ -14,7 +14,8 @@ use crate::core::time::format_millis;
 pub struct VerifyReport {
     /// True if the comparison was limited to a range of event times.
     pub ranged: bool,
-    /// The compared range of event times and window starts. The range includes its start and excludes its end.
+    /// The range of event times and window starts that the comparison covered. The range includes its start and
+    /// excludes its end.
     pub range: (UnixMs, UnixMs),
     /// The result of comparing the rows.
     pub outcome: AuditOutcome,
@@ -34,9 +35,9 @@ impl VerifyReport {
         self.outcome.difference_count == 0
     }
 
-    /// Returns the number of events in the log and in the tables, over all rows that can be compared. By default, these
-    /// numbers are the sums of the totals rows, which include late events. If the totals rows cannot be compared or the
-    /// comparison was limited to a range, the numbers are the sums of the window rows.
+    /// Returns the number of events in the log and in the tables, over all rows that can be compared. Normally, the
+    /// function adds up the totals rows, which include late events. If the totals rows cannot be compared or the
+    /// comparison was limited to a range, the function adds up the window rows instead.
     pub fn events(&self) -> Sums {
         let totals = self.outcome.compared.contains_key("totals");
         if totals && !self.ranged {
@@ -46,8 +47,8 @@ impl VerifyReport {
         }
     }
 
-    /// Returns true if at least one row of counts was compared, or if no row was incomparable. For empty tables, the
-    /// result is therefore true.
+    /// Returns false if no row of counts was compared and at least one row could not be compared. If the tables are
+    /// empty, the function returns true.
     pub fn has_counts(&self) -> bool {
         let compared = |kind| {
             self.outcome
@@ -66,7 +67,7 @@ impl VerifyReport {
     /// Returns a summary such as `log 33,960 = tables 33,960, difference 0`. If rows differ, the summary has `≠`
     /// instead of `=` and lists the differences.
     ///
-    /// Rows can differ although the sums are equal, so the sign (`=` or `≠`) depends on the rows and not on the sums.
+    /// The sign (`=` or `≠`) says whether all rows agree, because single rows can differ even if the sums are equal.
     pub fn summary(&self) -> String {
         if !self.has_counts() && self.agrees() {
             return "no counts can be compared, difference 0".to_owned();

@@ -1,4 +1,4 @@
-//! Decides which hours and days a comparison covers, and rereads the hours and days that seem to differ.
+//! Decides which hour rows and day rows a comparison covers, and rereads the rows that seem to differ from the log.
 
 use std::collections::BTreeSet;
 
@@ -13,14 +13,15 @@ use crate::verify::compare::{Claims, Facts};
 use crate::verify::key_pages::KeyPages;
 
 impl Facts {
-    /// Reads the mark, the item that says which hours are rolled up. The caller must read the mark before the claims of
-    /// the consumers. The claims then cover all events of the hours before the mark.
+    /// Reads the mark, the item that says which hours are rolled up. The caller must read the mark before it reads the
+    /// claims of the consumers (the offsets of stored records). In this order, the claims include all events of the
+    /// hours that are rolled up.
     pub(super) async fn mark(&self) -> anyhow::Result<Option<RollupMark>> {
         let mark = self.audit.mark(&self.config.tables_id, &self.topic_id);
         mark.await.context("failed to read the mark of the rollups")
     }
 
-    /// Returns the hours and days that can be compared.
+    /// Returns which hour rows and day rows can be compared with the log.
     pub(super) async fn rollups(
         &self,
         mark: Option<RollupMark>,
@@ -49,7 +50,7 @@ impl Facts {
         })
     }
 
-    /// Rereads the hours and days that seem to differ.
+    /// Rereads the hour rows and day rows that seem to differ from the log.
     pub(super) async fn look_at_rollups(
         &self,
         slice: &mut Slice,
@@ -60,7 +61,8 @@ impl Facts {
         }
         let is_whole = |mark: &RollupMark| mark.until_ms >= view.rollups.until_ms;
         if !self.mark().await?.as_ref().is_some_and(is_whole) {
-            // An idle partition counted an event after the mark was read, so hours before the mark may have changed.
+            // A partition that was idle has counted an event since the mark was read, so hours that are rolled up may
+            // have changed.
             slice.forget_rollups();
             return Ok(());
         }
@@ -82,8 +84,9 @@ impl Facts {
         Ok(())
     }
 
-    /// Reads the rows that add up to an hour or a day. For one series, the function reads the windows of the series.
-    /// For all cities together, the function reads the hours or days of each city.
+    /// Reads the rows whose counts add up to an hour row or a day row. If the row belongs to one series, the function
+    /// reads the window rows of the series. If the row belongs to all cities together, the function reads the hour rows
+    /// or day rows of each city.
     async fn parts(&self, key: &Key, view: &AuditView) -> anyhow::Result<Vec<FoundRow>> {
         let keys = if key.place.city().is_empty() {
             let (grain, kind) = key.grain().context("the key is that of an hour or a day")?;

@@ -37,7 +37,7 @@ pub(super) struct VerifyMetrics {
 }
 
 impl VerifyMetrics {
-    /// Registers the metrics. A process must not register the metrics twice.
+    /// Registers the metrics. A process must not register the same metrics twice.
     pub(super) fn new(metrics: &Metrics) -> VerifyMetrics {
         let gauge = |name: &str, help: &str| {
             let gauge = IntGauge::new(name, help).expect("constant name");
@@ -74,7 +74,7 @@ impl VerifyMetrics {
         for outcome in ["agree", "differ", "failed"] {
             m.runs.with_label_values(&[outcome]).inc_by(0);
         }
-        // Until the first comparison that finds no difference, the metric shows the start of the role.
+        // Until a comparison finds no difference, the metric shows the time at which the role started.
         m.last_success.set(unix_ms().0 / 1_000);
         m
     }
@@ -111,7 +111,7 @@ impl WatchState {
 }
 
 impl ops::Probe for WatchState {
-    /// The role always counts as alive, because a restart would repair neither the log nor the tables.
+    /// The health check always reports the role as alive, because a restart cannot repair the log or the tables.
     fn live(&self) -> Result<(), String> {
         Ok(())
     }
