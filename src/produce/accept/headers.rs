@@ -1,10 +1,10 @@
-//! Checks the headers of an HTTP request that sends events: its origin, and the format of its body.
+//! Checks two things in the headers of an HTTP request that sends events: the origin, and the format of the body.
 //!
 //! A page of another site can make a browser send a form or plain text to this server by POST, without a CORS preflight
-//! request. Browsers name the site of the page in `Origin`, and newer browsers also describe the site in
-//! `Sec-Fetch-Site`. A request with `Origin` or `Sec-Fetch-Site` must come from a page of this server, and must not
-//! have the content type of a form. `curl -d` also sends the content type of a form, but neither `Origin` nor
-//! `Sec-Fetch-Site`. Requests of `curl -d` are therefore accepted.
+//! request. Browsers state the origin of the page in the header `Origin`. Newer browsers also state in `Sec-Fetch-Site`
+//! whether the page belongs to the same site. A request with `Origin` or `Sec-Fetch-Site` must come from a page of this
+//! server, and must not have the content type of a form. A request that `curl -d` sends is accepted: it has the content
+//! type of a form, but neither `Origin` nor `Sec-Fetch-Site`.
 
 use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE, HOST, HeaderName, ORIGIN};
 use axum::http::{HeaderMap, HeaderValue};
@@ -15,15 +15,15 @@ use crate::core::submission::Framing;
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 const TYPES: &str = "send application/json or application/x-ndjson";
 
-/// The format of a request body, as the headers of the request declare it.
+/// The format of a request body, according to the request headers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct BodyKind {
     pub(super) framing: Framing,
     pub(super) is_gzip: bool,
 }
 
-/// Checks the headers of a request. `authority` is the host in the URI of the request, which HTTP/2 uses in place of
-/// `Host`.
+/// Checks the headers of a request. `authority` is the host in the request URI, which HTTP/2 sends instead of the
+/// header `Host`.
 ///
 /// # Errors
 /// Returns an error with status 400, 403 or 415 if the request must be refused.
@@ -69,16 +69,17 @@ pub(super) fn check_headers(
     Ok(BodyKind { framing, is_gzip })
 }
 
-/// Returns the text of a header. If the header is not ASCII, returns a text that every check refuses.
+/// Returns the text of a header. For a header that is not ASCII, the function returns `?`, which every check refuses.
 fn text(value: &HeaderValue) -> &str {
     value.to_str().unwrap_or("?")
 }
 
-/// Returns true if `Origin` and `Sec-Fetch-Site`, where present, name a page of this server or a direct visit.
+/// Returns true if every `Origin` header names this server, and every `Sec-Fetch-Site` header is `same-origin` or
+/// `none`.
 fn is_from_own_page(headers: &HeaderMap, authority: Option<&str>) -> bool {
     let host = authority.or_else(|| headers.get(HOST).map(text));
     let is_own = |origin: &HeaderValue| {
-        // The scheme of the origin is not compared, because a proxy in front of this server may terminate TLS.
+        // The scheme of the origin is not compared, because a proxy in front of the server may terminate TLS.
         let origin = text(origin);
         let name = ["http://", "https://"]
             .iter()

@@ -9,9 +9,10 @@
 //! | `answer` | the answer, with the outcome of each line |
 //! | `route` | the route, its metrics and its description |
 //!
-//! This route never sends an invalid event to Kafka. An event with the status `accepted` is in the log of all replicas.
-//! The status `unknown` means that the event may be in the log already, or may arrive there later. If a client resends
-//! an event with the status `unknown`, the event may count twice.
+//! The route `POST /api/v1/events` never sends an invalid event to Kafka. An event with the status `accepted` is stored
+//! on all in-sync replicas of its Kafka partition. The status `unknown` means that the event may already be in Kafka's
+//! log, or may arrive in the log later. If a client resends an event with the status `unknown`, the event may count
+//! twice.
 
 mod answer;
 mod headers;
@@ -33,37 +34,38 @@ use crate::telemetry::Metrics;
 const PATH: &str = "/api/v1/events";
 /// Time between two checks for stalled deliveries.
 const WATCH_EVERY: Duration = Duration::from_millis(500);
-/// Maximum time for the body of a request to arrive.
+/// Maximum time to receive the whole body of a request.
 const BODY_MAX: Duration = Duration::from_secs(20);
 /// Maximum time that a request waits for room in librdkafka's queue or for acknowledgements from Kafka.
 const KAFKA_MAX: Duration = Duration::from_secs(10);
-/// Maximum time that a request waits for acknowledgements after the role has begun to stop. After this time, the final
-/// flush of the producer takes at most eight seconds. systemd ends the process after ten seconds.
+/// Maximum time that a request waits for acknowledgements after the role has begun to stop. After a request to stop,
+/// the final flush of the producer may take eight seconds, and systemd ends the process after ten seconds.
 const STOP_MAX: Duration = Duration::from_secs(2);
 
-/// The limits of HTTP requests that send events. The deadline is longer than the sum of all waits in a request, because
-/// every event that was sent must get its outcome in the answer.
+/// The limits of HTTP requests that send events. The deadline of a request is longer than the sum of all waits in the
+/// request, so that the answer can report the outcome of every sent event.
 pub(crate) const UPLOADS: Uploads = Uploads {
     path: PATH,
     body_bytes_max: receive::BODY_BYTES_MAX,
     deadline: Duration::from_secs(60),
 };
 
-/// The state that all HTTP requests for sending events share. All clones of the state use the same producer.
+/// The state that all HTTP requests to send events share. All clones of an `EventDoor` use the same Kafka producer.
 #[derive(Clone)]
 pub(crate) struct EventDoor(Arc<Parts>);
 
 struct Parts {
     producer: Arc<EventProducer>,
     topic: String,
-    /// The remaining room in the embedded broker of `dev`, and the number of the topic's partitions.
+    /// The remaining room in the embedded Kafka broker of `citystream dev`, and the number of the topic's partitions.
     credit: Option<(Credit, i32)>,
     metrics: Metrics,
     shutdown: Shutdown,
 }
 
 impl EventDoor {
-    /// Returns the state of a route through which HTTP clients send events to `topic` until `shutdown` is triggered.
+    /// Returns the shared state of the route that sends the events of HTTP clients to `topic`. The route accepts events
+    /// until `shutdown` is triggered.
     ///
     /// # Panics
     /// Panics if called outside a Tokio runtime.
@@ -73,8 +75,8 @@ impl EventDoor {
         metrics: &Metrics,
         shutdown: &Shutdown,
     ) -> EventDoor {
-        // All time series of these metrics are created when the role starts. If a series appeared only with its first
-        // event, a `rate()` in Prometheus would miss that event.
+        // All time series that count received requests and events are created when the role starts. If a time series
+        // appeared only with its first event, a `rate()` in Prometheus would miss that event.
         let (requests, events) = (&metrics.ingest_requests, &metrics.ingest_events);
         for status in ["200", "422", "503"] {
             requests.with_label_values(&[status]).inc_by(0);
@@ -92,8 +94,8 @@ impl EventDoor {
         }))
     }
 
-    /// Requires each event to take credit before it is sent. The topic is in the embedded broker of `dev`, and
-    /// `partitions` is its number of partitions.
+    /// Makes each event wait until `credit` has room for the event. `partitions` is the number of partitions of the
+    /// topic, which is in the embedded broker of `citystream dev`.
     #[must_use]
     pub(crate) fn with_credit(self, credit: Credit, partitions: i32) -> EventDoor {
         let parts = &*self.0;
@@ -107,8 +109,9 @@ impl EventDoor {
     }
 }
 
-/// Checks the deliveries at regular intervals until the role stops. A stall is detected by comparing two checks.
-/// Without regular checks, the first request after a quiet time could wrongly report a stall.
+/// Checks at regular intervals whether deliveries have stalled, until the role stops. A stall is detected by comparing
+/// the counts of two checks. Without regular checks, the first HTTP request after a quiet time could wrongly report a
+/// stall.
 async fn watch_flow(deliveries: Arc<Deliveries>, shutdown: Shutdown) {
     let mut ticks = tokio::time::interval(WATCH_EVERY);
     while !shutdown.is_triggered() {

@@ -1,7 +1,7 @@
-//! Reads the body of a request into memory, and unpacks gzip, up to a maximum size.
+//! Reads a request body into memory, up to a maximum size, and unpacks the body if it is compressed with gzip.
 //!
-//! While a body is in memory, its bytes count toward the client's share of memory. Unpacking stops at the maximum size,
-//! so a small gzip body cannot fill the memory.
+//! While a body is in memory, its bytes count toward the share of memory that the client may use. Unpacking stops at
+//! the maximum size, so a small gzip body cannot fill the memory.
 
 use std::io::{self, Write};
 
@@ -12,14 +12,14 @@ use http_body_util::{BodyExt as _, LengthLimitError};
 use crate::api::error::ApiError;
 use crate::api::server::{BASE_BYTES, ByteShare};
 
-/// Maximum size of a request body in bytes. The limit applies to the body as sent and to the unpacked body.
+/// Maximum size of a request body in bytes. The limit applies to the body as received, and also to the unpacked body.
 pub(crate) const BODY_BYTES_MAX: usize = 16 << 20;
 
 /// Reads the whole body of a request.
 ///
 /// # Errors
-/// Returns status 400 if the body ends early or is not valid gzip. Returns status 413 if the body is too large, and 503
-/// if too many bytes of other requests are in memory.
+/// Returns status 400 if the body ends early or is not valid gzip. Returns status 413 if the body is too large, and
+/// status 503 if too many bytes of other requests are in memory.
 pub(super) async fn receive(
     body: Body,
     is_gzip: bool,
@@ -48,8 +48,7 @@ pub(super) async fn receive(
     }
 }
 
-/// Returns the error `refusal` if the collector refused bytes. If no bytes were refused, returns `done`, which is the
-/// result of copying the body.
+/// Returns the error `refusal` if the body was refused, and otherwise `done`, which is the result of copying the body.
 fn finish(refusal: Option<ApiError>, done: Result<(), ApiError>) -> Result<(), ApiError> {
     refusal.map_or(done, Err)
 }
@@ -60,7 +59,7 @@ async fn copy(mut body: Body, to: &mut impl Write) -> Result<(), ApiError> {
         if let Ok(data) = frame.into_data() {
             to.write_all(&data).map_err(|_| not_gzip())?;
         }
-        // Unpacking takes time, so this task yields to other requests after each frame.
+        // Unpacking takes time, so the loop lets other requests run after each frame of the body.
         tokio::task::yield_now().await;
     }
     Ok(())
@@ -81,14 +80,14 @@ fn read_error(error: &axum::Error) -> ApiError {
     ApiError::bad_body("the body ended before its announced end")
 }
 
-/// The part of a request body that has arrived.
+/// The part of a request body that has already arrived.
 struct Collected<'a> {
     bytes: Vec<u8>,
-    /// The maximum capacity, in bytes, that is reserved in advance.
+    /// Maximum number of bytes for which memory is reserved before the bytes arrive.
     capacity_max: usize,
     share: &'a ByteShare,
-    /// The reason why the collector has refused bytes. The reason is stored in this field because an `io::Error` cannot
-    /// carry an `ApiError`.
+    /// The error with which the body was refused, or `None` if the body was not refused. An `io::Error` cannot carry an
+    /// `ApiError`, so `write` stores the `ApiError` in this field.
     refusal: Option<ApiError>,
 }
 

@@ -129,7 +129,7 @@ async fn take_events(State(door): State<EventDoor>, request: Request) -> Respons
     response
 }
 
-/// Converts an answer to an HTTP response.
+/// Converts an `Answer` to an HTTP response with the matching status code.
 fn respond(answer: Answer) -> Response {
     let fields = |answer: &Answer| serde_json::json!(answer);
     if !answer.is_complete() {
@@ -187,7 +187,7 @@ struct EventIn {
     event_id: Option<String>,
 }
 
-/// The table of the errors of `POST /api/v1/events`, each with its status, its meaning and its codes.
+/// All errors of `POST /api/v1/events`, each with its HTTP status, its meaning and its error codes.
 const ERRORS: &str = "\
 400 The body cannot be divided into events, or a parameter or header is invalid: `bad_body`, `bad_parameter`, `bad_header`
 401 A valid bearer token is required: `unauthorized`

@@ -13,9 +13,9 @@ use crate::produce::accept::answer::Line;
 use crate::produce::accept::{EventDoor, KAFKA_MAX, Parts, STOP_MAX};
 use crate::produce::receipts::{BATCH_EVENTS_MAX, Batch, Outcome};
 
-/// Maximum size in bytes of an answer, not counting the results of its lines.
+/// Maximum size of an HTTP answer in bytes, not counting the results of single lines.
 const ANSWER_BYTES: usize = 1_024;
-/// Pause before a request tries again to take credit for an event.
+/// Pause before a request checks again whether the embedded broker has room for an event.
 const CREDIT_PAUSE: std::time::Duration = std::time::Duration::from_millis(5);
 
 /// The lines of a request body whose valid events were sent to Kafka.
@@ -27,11 +27,11 @@ pub(super) struct Sent {
 
 impl EventDoor {
     /// Checks the events of a request body that arrived at `arrival_ms`, and sends the valid events to Kafka. The
-    /// function blocks its thread.
+    /// function blocks the calling thread.
     ///
     /// # Errors
-    /// Returns an error if no event was sent. The cause is that the body cannot be divided into events, that memory is
-    /// short, or that Kafka cannot accept the events.
+    /// Returns an error, and sends no event, if the body cannot be divided into events, if memory is short, or if Kafka
+    /// cannot accept the events.
     pub(super) fn send(
         &self,
         body: &[u8],
@@ -54,8 +54,8 @@ impl EventDoor {
                 Err(reject) => Line::rejected(item.line, reject),
             });
         }
-        // Memory for the answer is reserved before any event is sent, because the client must learn the outcomes of all
-        // events that are sent.
+        // Memory for the answer is reserved before any event is sent, because the client must learn the outcome of
+        // every event that is sent.
         let results = lines.iter().map(|line| line.result_bytes_max(&door.topic));
         let results: usize = ANSWER_BYTES + results.sum::<usize>();
         let copies = events.iter().map(|event| match &event.value {
@@ -79,8 +79,9 @@ impl EventDoor {
 impl Parts {
     /// Sends all events to Kafka, or none if there is no room for all of them.
     ///
-    /// In two cases, only the first events of a request are sent. The embedded broker of `dev` may run out of room, or
-    /// the operator may have configured a librdkafka queue that is smaller than a batch.
+    /// If the embedded broker of `citystream dev` runs out of room, only the first events of a request are sent. If the
+    /// operator has configured a librdkafka queue that is smaller than a batch, a request may also be sent only in
+    /// part.
     fn send_events(&self, events: &[ValidEvent<'_>]) -> Result<Arc<Batch>, ApiError> {
         let deliveries = self.producer.deliveries();
         deliveries.check_flow().map_err(|why| {
@@ -111,8 +112,8 @@ impl Parts {
         Ok(batch)
     }
 
-    /// Waits until the credit for an event can be taken. Returns false if the deadline `until` passes or the role
-    /// stops.
+    /// Waits until the embedded broker of `citystream dev` has room for an event, and reserves the room. Returns false
+    /// if the deadline `until` passes or the role stops.
     fn wait_for_credit(&self, event: &ValidEvent<'_>, until: Instant) -> bool {
         let Some((credit, partitions)) = &self.credit else {
             return true;
