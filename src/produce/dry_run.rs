@@ -1,8 +1,8 @@
 //! `produce --dry-run`: reads the input like a normal run, shows the first events and counts the lines that would be
 //! rejected, but sends nothing.
 //!
-//! The events go to standard output, one JSON object per line, exactly as a normal run would send the events. The
-//! counts of a dry run go to standard error. The exit code is the same as for a normal run that delivers all its
+//! The events go to standard output, one JSON object per line, exactly as a normal run would send them. The counts of a
+//! dry run go to standard error. The exit code of a dry run is the same as that of a normal run that delivers all its
 //! events.
 
 use std::collections::BTreeMap;
@@ -30,13 +30,13 @@ const INPUT_WAIT: Duration = Duration::from_millis(100);
 /// The results of checking the input.
 #[derive(Debug, Default)]
 struct Findings {
-    /// Number of events that a run would send.
+    /// Number of events that a normal run would send.
     events: u64,
-    /// The lines that a run would reject, grouped by reason.
+    /// The lines that a normal run would reject, grouped by reason.
     rejects: BTreeMap<Reason, Rejects>,
 }
 
-/// The lines that a run would reject for one reason.
+/// The lines that a normal run would reject for the same reason.
 #[derive(Debug)]
 struct Rejects {
     count: u64,
@@ -44,7 +44,7 @@ struct Rejects {
     first_detail: String,
 }
 
-/// Checks the input up to its end, up to `--count` events, or until a stop is requested.
+/// Checks the input until the input ends, `--count` events have been found, or a stop is requested.
 ///
 /// # Errors
 /// Returns an error if the input cannot be read or the output cannot be written.
@@ -81,7 +81,8 @@ fn next_batch(input: &Input) -> anyhow::Result<NextBatch> {
 }
 
 impl Findings {
-    /// Counts the lines of a batch, and writes the first events. The function counts all lines even if writing fails.
+    /// Counts the lines of a batch, and writes the first events of the run. All lines are counted even if writing
+    /// fails.
     fn take(
         &mut self,
         batch: &LineBatch,
@@ -196,7 +197,7 @@ mod tests {
         }
     }
 
-    /// A pipe that its reader has closed.
+    /// A pipe whose reading end has been closed.
     struct Closed;
 
     impl Write for Closed {

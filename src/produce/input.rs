@@ -1,8 +1,8 @@
 //! Reads and checks lines of JSON or rows of CSV from a file, a .gz file or standard input, in a separate thread.
 //!
-//! For JSON, the value of a record is the exact line of the input, without its line break (`lines`). For CSV, the value
-//! is a JSON object made from the row (`rows`, `mapping`, `local_time`). A line or row that exceeds the maximum size of
-//! a record's value is rejected as `too_large`.
+//! For JSON, the value of a Kafka record is exactly one line of the input, without its line break (module `lines`). For
+//! CSV, the value of a Kafka record is a JSON object that is built from one row (modules `rows`, `mapping` and
+//! `local_time`). A line or row that exceeds the maximum size of a record's value is rejected as `too_large`.
 //!
 //! A separate thread reads the input, because heartbeats and a request to stop must not wait for a pipe, which may be
 //! silent for hours. The reading thread sends a batch to the producer after each buffer that it reads, so a complete
@@ -46,15 +46,15 @@ pub enum InputError {
         /// The error of the operating system.
         source: io::Error,
     },
-    /// Reading failed before the end of the input, for example in a truncated .gz file.
+    /// Reading failed before the end of the input, for example because a .gz file is truncated.
     #[error("failed to read the input after line {line}")]
     Read {
-        /// The number of the last complete line.
+        /// The number of the last line that was read completely.
         line: u64,
         /// The error of the operating system or of the decoder.
         source: io::Error,
     },
-    /// The first row of a CSV file lacks a column that the options name.
+    /// The first row of a CSV file lacks a column that a command-line option names.
     #[error(transparent)]
     Columns(Failure),
     /// The operating system cannot start the reading thread.
@@ -72,7 +72,7 @@ pub struct InputLine {
     pub outcome: Result<InputEvent, Reject>,
 }
 
-/// A valid event. The city and the value of the event are stored in its [`LineBatch`].
+/// A valid event. The city and the value of the event are stored in the [`LineBatch`] that contains the event.
 #[derive(Debug, PartialEq, Eq)]
 pub struct InputEvent {
     /// The event time, in milliseconds since the Unix epoch.
@@ -81,7 +81,7 @@ pub struct InputEvent {
     value: Range<usize>,
 }
 
-/// Consecutive lines of the input, with the bytes of the lines that are events.
+/// Consecutive lines of the input, together with the bytes of all valid events in these lines.
 #[derive(Debug, Default)]
 pub struct LineBatch {
     /// The lines of the batch.
@@ -91,7 +91,7 @@ pub struct LineBatch {
 }
 
 impl LineBatch {
-    /// Returns the line of the event as bytes.
+    /// Returns the bytes of the event's JSON object: a line of the input, or an object that is built from a CSV row.
     pub fn value(&self, event: &InputEvent) -> &[u8] {
         &self.values[event.value.clone()]
     }
@@ -102,7 +102,7 @@ impl LineBatch {
     }
 }
 
-/// An input that a separate thread reads.
+/// An input file or input stream that a separate thread reads.
 #[derive(Debug)]
 pub struct Input {
     batches: Receiver<Result<LineBatch, InputError>>,
@@ -157,7 +157,7 @@ impl Input {
         Input::start(move |sender| match Records::open(reader, &format) {
             Ok(records) => send_lines(records, sender),
             Err(error) => {
-                // If the receiver of the channel no longer exists, the error is not needed.
+                // If the receiver of the channel has been dropped, the error is no longer needed.
                 let _gone = sender.send(Err(error));
             }
         })
@@ -168,8 +168,8 @@ impl Input {
         read: impl FnOnce(&SyncSender<Result<LineBatch, InputError>>) + Send + 'static,
     ) -> Result<Input, InputError> {
         let (sender, batches) = sync_channel(BATCHES_MAX);
-        // The program never joins the reading thread, because a read from a silent pipe cannot be interrupted. The
-        // reading thread ends with the process.
+        // The program never waits for the reading thread to end, because a read from a silent pipe cannot be
+        // interrupted. The reading thread may therefore run until the process ends.
         std::thread::Builder::new()
             .name("input".to_owned())
             .spawn(move || read(&sender))
@@ -190,8 +190,8 @@ impl Input {
         Ok(newest_ms)
     }
 
-    /// Counts the lines of a file that are not empty, or the rows of a CSV file, without checking them. The function
-    /// stops counting after `lines_max` lines.
+    /// Counts the lines of a file that are not empty, or the rows of a CSV file, but does not check their content. The
+    /// function stops counting after `lines_max` lines.
     ///
     /// # Errors
     /// Returns [`InputError`] if the file cannot be opened or read.
@@ -213,8 +213,8 @@ impl Input {
         Ok(count)
     }
 
-    /// Reads at most `events_max` events of a file. Returns the number of events that were read, and the time in
-    /// milliseconds from the first event until the last event is due.
+    /// Reads at most `events_max` events of a file, and returns their number. The second result is the time, in
+    /// milliseconds, that `replay` takes from the first event to the last event.
     ///
     /// # Errors
     /// Returns [`InputError`] if the file cannot be opened or read.
@@ -236,7 +236,7 @@ impl Input {
         Ok((events, due_ms))
     }
 
-    /// Calls `take` with each event of a file until `take` returns `Break`.
+    /// Calls the closure `take` with each event of a file, until `take` returns `Break`.
     fn for_each_event(
         path: &Path,
         format: &InputFormatRules,
@@ -257,7 +257,7 @@ impl Input {
         }
     }
 
-    /// Waits for the next lines for at most the duration `timeout`.
+    /// Waits at most `timeout` for the next lines of the input.
     ///
     /// # Errors
     /// Returns [`InputError::Read`] if reading failed. All lines before the failed read have already been returned.
@@ -275,7 +275,7 @@ impl Input {
 fn send_lines(mut records: Records, sender: &SyncSender<Result<LineBatch, InputError>>) {
     if let Err(source) = send_batches(&mut records, sender) {
         let line = records.number();
-        // If the receiver of the channel no longer exists, the error is not needed.
+        // If the receiver of the channel has been dropped, the error is no longer needed.
         let _gone = sender.send(Err(InputError::Read { line, source }));
     }
 }
@@ -341,7 +341,7 @@ mod tests {
         assert_eq!(outcomes(text.clone().into_bytes()).expect("readable"), want);
 
         let mut zipped = Vec::new();
-        // The input consists of two gzip members. The command `cat a.gz b.gz` writes such an input.
+        // The input consists of two concatenated gzip streams, like the output of the command `cat a.gz b.gz`.
         for part in [&text.as_bytes()[..50], &text.as_bytes()[50..]] {
             let mut gz = GzEncoder::new(&mut zipped, Compression::fast());
             gz.write_all(part).expect("memory takes it");

@@ -1,8 +1,8 @@
-//! Splits a stream of bytes into lines. If the stream is compressed with gzip, it is unpacked first.
+//! Splits a stream of bytes into lines. A stream that is compressed with gzip is unpacked first.
 //!
 //! A line ends with LF or CRLF. A byte order mark at the start of the stream is dropped. Empty lines are skipped, but
-//! the line numbers include empty lines. A line that exceeds the maximum size of a record is dropped during reading, so
-//! that the line needs no memory.
+//! they are counted in the line numbers. A line that exceeds the maximum size of a record is dropped while it is read,
+//! so that a long line needs no memory.
 
 use std::io::{self, BufRead, BufReader, Cursor, Read};
 
@@ -10,25 +10,25 @@ use flate2::read::MultiGzDecoder;
 
 use crate::core::parse::VALUE_BYTES_MAX;
 
-/// Number of bytes that the program requests with one read.
+/// Number of bytes that the program requests from the input with one read.
 pub(super) const BUFFER_BYTES: usize = 256 * 1024;
-/// Number of compressed bytes that the program requests with one read. This number is smaller than [`BUFFER_BYTES`],
-/// because unpacking makes events several times larger.
+/// Number of compressed bytes that the program requests with one read. A read of compressed bytes requests less than
+/// [`BUFFER_BYTES`], because unpacking makes events several times larger.
 const PACKED_BYTES: usize = 16 * 1024;
 
-/// The byte order mark, with which some programs begin a UTF-8 file.
+/// The byte order mark that some programs write at the start of a UTF-8 file.
 pub(super) const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// The lines of an input that has been opened.
+/// The lines of an input that is already open.
 pub(super) type InputLines = Lines<BufReader<Box<dyn Read + Send>>>;
 
-/// Returns the lines of an input. If the input is gzip, the function unpacks it.
+/// Returns the lines of an input. If the input is compressed with gzip, the function unpacks the input.
 pub(super) fn open_lines(input: impl Read + Send + 'static) -> io::Result<InputLines> {
     let bytes = unpack(input)?;
     Ok(Lines::new(BufReader::with_capacity(BUFFER_BYTES, bytes)))
 }
 
-/// Returns the bytes of an input. If the input is gzip, the function unpacks it.
+/// Returns the bytes of an input. If the input is compressed with gzip, the function unpacks the input.
 ///
 /// The function recognizes gzip by its first two bytes, because neither JSON nor a CSV file begins with these bytes.
 /// The file name is not used to recognize gzip, because a pipe has no name.
@@ -52,19 +52,19 @@ pub(super) struct RawLine<'a> {
     pub(super) number: u64,
     /// The bytes of the line, or an empty slice if the line is too long.
     pub(super) value: &'a [u8],
-    /// The length in bytes of a line that exceeds the maximum. `None` means that the line is short enough.
+    /// The length in bytes if the line exceeds the maximum length, otherwise `None`.
     pub(super) too_long_bytes: Option<u64>,
 }
 
 /// The length of a line, and the kind of its line break.
 struct LineEnd {
-    /// The number of bytes before the LF, including bytes that were dropped.
+    /// The number of bytes before the LF, including bytes that were not kept.
     length: u64,
     /// True if the line ends with CRLF.
     is_crlf: bool,
 }
 
-/// Reads lines from a stream. At most the maximum size of one record is kept in memory.
+/// Reads lines from a stream, and keeps at most the maximum size of one record in memory.
 pub(super) struct Lines<R> {
     reader: R,
     line: Vec<u8>,
@@ -122,7 +122,7 @@ impl<R: BufRead> Lines<R> {
     /// Reads up to the next line break, and keeps only the first bytes of a long line. Returns `None` at the end of the
     /// stream.
     fn fill_line(&mut self) -> io::Result<Option<LineEnd>> {
-        // The four additional bytes hold a byte order mark (three bytes) before the value and a CR after the value.
+        // In addition to its value, a line may have a byte order mark of three bytes at its start, and a CR at its end.
         const KEEP_BYTES: usize = VALUE_BYTES_MAX + 4;
         self.line.clear();
         let (mut length, mut last_byte, mut has_lf) = (0u64, 0, false);
@@ -153,7 +153,7 @@ impl<R: BufRead> Lines<R> {
 }
 
 impl<R: Read> Lines<BufReader<R>> {
-    /// Returns true if the buffer is empty. If the buffer is empty, the next read has to wait for the stream, which may
+    /// Returns true if the buffer is empty. With an empty buffer, the next read has to wait for the stream, which may
     /// take a long time.
     pub(super) fn is_buffer_empty(&self) -> bool {
         self.reader.buffer().is_empty()
@@ -164,7 +164,8 @@ impl<R: Read> Lines<BufReader<R>> {
 mod tests {
     use super::*;
 
-    /// Returns the number and the value of each line. If a line is too long, its length replaces its value.
+    /// Returns the number and the text of each line. For a line that is too long, the text states the length of the
+    /// line.
     fn lines(bytes: &[u8], buffer: usize) -> Vec<(u64, String)> {
         let mut lines = Lines::new(BufReader::with_capacity(buffer, bytes));
         let mut out = Vec::new();

@@ -1,5 +1,5 @@
-//! Parses the times of a CSV file. A time is in RFC 3339 or in the format that the operator gives. A time without an
-//! offset belongs to the time zone that the operator gives.
+//! Parses the timestamps in a CSV file. A timestamp is in RFC 3339 format, or in the format that the operator
+//! specifies. A timestamp without a UTC offset is a local time in the time zone that the operator specifies.
 //!
 //! | a local time that | means |
 //! |---|---|
@@ -15,12 +15,13 @@ use jiff::tz::TimeZone;
 use crate::core::clock::UnixMs;
 use crate::core::time::parse_timestamp;
 
-/// The format and the time zone of the times in a CSV file.
+/// The format and the time zone of the timestamps in a CSV file.
 #[derive(Clone, Debug, Default)]
 pub(super) struct TimeRules {
-    /// The format of a time, in the syntax of `strftime`. `None` means that the times are in RFC 3339.
+    /// The format of the timestamps, in the syntax of `strftime`. `None` means that the timestamps are in RFC 3339
+    /// format.
     pub(super) format: Option<String>,
-    /// The time zone of the times that have no offset.
+    /// The time zone of all timestamps that have no UTC offset.
     pub(super) zone: Option<TimeZone>,
 }
 
@@ -28,7 +29,7 @@ impl TimeRules {
     /// Parses a text as a time.
     ///
     /// # Errors
-    /// Returns the reason why the text is not a time.
+    /// Returns the reason why the text is not a valid time.
     pub(super) fn parse(&self, text: &str) -> Result<UnixMs, Cow<'static, str>> {
         let Some(format) = &self.format else {
             return self.parse_rfc3339(text);
@@ -48,7 +49,7 @@ impl TimeRules {
         if let Some(ms) = parse_timestamp(text) {
             return Ok(ms);
         }
-        // A local time has the same syntax as an RFC 3339 timestamp, but without an offset.
+        // A local time has the same syntax as an RFC 3339 timestamp, but no UTC offset at its end.
         let Some(as_utc) = parse_timestamp(&format!("{text}Z")) else {
             return Err(
                 "is not YYYY-MM-DDThh:mm:ss[.fff](Z or ±hh:mm); --time-format reads other times"

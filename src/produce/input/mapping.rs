@@ -1,7 +1,8 @@
-//! Builds events from the rows of a CSV file: assigns columns to fields, and converts cells to the texts of fields.
+//! Builds events from the rows of a CSV file: assigns columns to event fields, and converts each cell to the text of
+//! its field.
 //!
-//! The result is an event as a JSON object. The caller passes the JSON object to the common parser of events, which
-//! decides whether the event is valid.
+//! Each row becomes a JSON object that represents an event. The caller passes this JSON object to the parser for all
+//! events, which decides whether the event is valid.
 //!
 //! | a cell | becomes |
 //! |---|---|
@@ -12,8 +13,8 @@
 //! | of `severity`, if `--severity-map` contains `*` and the cell is not a severity | the severity mapped from `*` |
 //! | of `timestamp` | the instant in UTC ([`TimeRules`]) |
 //!
-//! Columns that are mapped to no field are not sent, because storing such columns with every raw event would cost write
-//! units.
+//! Columns that are mapped to no field are not sent, because storing them with every raw event would cost DynamoDB
+//! write units.
 
 use std::borrow::Cow;
 
@@ -25,10 +26,10 @@ use crate::core::time::format_millis;
 use crate::failure::Failure;
 use crate::settings::{CsvArgs, EventField, nearest};
 
-/// Maximum number of column names in an error message. If there are more columns, the message only states how many.
+/// Maximum number of column names in an error message. For further columns, the error message states only their number.
 const COLUMNS_SHOWN: usize = 50;
 
-/// The rules by which the rows of a CSV file become events, from the checked command-line options.
+/// The rules that convert the rows of a CSV file to events, taken from the command-line options.
 #[derive(Clone, Debug)]
 pub struct CsvRules {
     sources: Vec<(EventField, Source)>,
@@ -36,7 +37,7 @@ pub struct CsvRules {
     time: TimeRules,
 }
 
-/// The source from which a field of an event gets its text.
+/// The source from which an event field gets its text.
 #[derive(Clone, Debug)]
 enum Source {
     /// The field gets its text from the column with this name.
@@ -46,7 +47,7 @@ enum Source {
 }
 
 impl CsvRules {
-    /// Returns the rules that the command-line options define.
+    /// Creates the rules that the command-line options define.
     ///
     /// # Errors
     /// Returns a failure if a field has two sources, or if a required field has no source.
@@ -90,7 +91,7 @@ impl CsvRules {
         })
     }
 
-    /// Finds the columns in the first row of a file.
+    /// Finds the mapped columns in the first row of a CSV file.
     ///
     /// # Errors
     /// Returns a failure if the file has no first row, or if the first row does not name each needed column exactly
@@ -122,7 +123,7 @@ impl CsvRules {
     }
 }
 
-/// Returns the index of the column `wanted`.
+/// Returns the index of the column that is named `wanted`.
 fn find_column(names: &[String], wanted: &str, field: EventField) -> Result<usize, Failure> {
     let mut found = names.iter().enumerate().filter(|(_, name)| *name == wanted);
     let option = format!("--map {}={wanted}", field.name());
@@ -150,7 +151,7 @@ fn find_column(names: &[String], wanted: &str, field: EventField) -> Result<usiz
     }
 }
 
-/// The rules for a CSV file, with the columns of its first row resolved to indexes.
+/// The rules for one CSV file, in which each column name is replaced by the index of the column.
 #[derive(Debug)]
 pub(super) struct Mapping {
     cells: Vec<(EventField, Cell)>,
@@ -168,8 +169,8 @@ enum Cell {
 /// The result of [`Mapping::write_event`].
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Written {
-    /// The reason why the timestamp cell cannot be parsed as a time. If the cell cannot be parsed, the event has an
-    /// empty timestamp.
+    /// The reason why the timestamp cell cannot be parsed as a time. If the timestamp cell cannot be parsed, the event
+    /// gets an empty timestamp.
     pub(super) wrong_time: Option<String>,
 }
 
@@ -241,7 +242,7 @@ fn text_of(cell: &[u8], field: EventField) -> Result<&str, Reject> {
     Ok(trim(text))
 }
 
-/// Converts a text to an event type. A text without ASCII letters and digits stays unchanged.
+/// Converts the text of a cell to an event type. A text without ASCII letters and digits is returned unchanged.
 fn event_type(text: &str) -> Cow<'_, str> {
     if is_event_type(&text.to_ascii_lowercase()) {
         return text.into();
@@ -285,7 +286,7 @@ mod tests {
         }
     }
 
-    /// Returns the line number and the event of each row, or the reason why the row is rejected.
+    /// Returns the line number of each row, together with its event or the reason for its rejection.
     fn events(options: &[&str], file: &[u8]) -> Result<Vec<(u64, String)>, InputError> {
         let format = InputFormatRules::Csv(Arc::new(rules(options).expect("complete")));
         let input = Input::from_reader(Cursor::new(file.to_vec()), &format)?;

@@ -14,7 +14,7 @@ use crate::core::parse::{Reason, Reject, VALUE_BYTES_MAX, parse_borrowed_event};
 pub enum InputFormatRules {
     /// One JSON object per line.
     Ndjson,
-    /// A CSV file, whose rows become events by the given rules.
+    /// A CSV file, together with the rules that convert its rows to events.
     Csv(Arc<CsvRules>),
 }
 
@@ -24,7 +24,7 @@ pub(super) enum Records {
     Rows(Box<MappedRows>),
 }
 
-/// The rows of a CSV file whose columns are known.
+/// The rows of a CSV file, together with the mapping of its columns to event fields.
 pub(super) struct MappedRows {
     rows: InputRows,
     mapping: Mapping,
@@ -32,7 +32,7 @@ pub(super) struct MappedRows {
 }
 
 impl Records {
-    /// Opens an input of either format. For a CSV file, the function also reads the first row.
+    /// Opens an input of either format. For a CSV file, the function also reads the first row, which names the columns.
     ///
     /// # Errors
     /// Returns [`InputError::Read`] if reading fails, and [`InputError::Columns`] if the first row does not name the
@@ -65,7 +65,7 @@ impl Records {
         }
     }
 
-    /// Returns true if reading the next line has to wait for the stream, which may take a long time.
+    /// Returns true if the next read has to wait for the stream, which may take a long time.
     pub(super) fn is_buffer_empty(&self) -> bool {
         match self {
             Records::Lines(lines) => lines.is_buffer_empty(),
@@ -105,7 +105,8 @@ impl Records {
 }
 
 impl MappedRows {
-    /// Returns the line number and the outcome of the next row, or `None` at the end of the input.
+    /// Returns the line number of the next row, together with its event or the reason for its rejection. Returns `None`
+    /// at the end of the input.
     fn read_into(
         &mut self,
         batch: &mut LineBatch,
@@ -126,8 +127,8 @@ impl MappedRows {
     }
 }
 
-/// If the event was rejected because of its timestamp, replaces the detail of the reject with the reason why the
-/// original text is not a time.
+/// If an event was rejected because of its timestamp, the function replaces the detail of the reject with the reason
+/// why the CSV cell is not a valid time.
 fn explain_time(reject: Reject, written: Written) -> Reject {
     match written.wrong_time {
         Some(detail) if reject.reason == Reason::BadTimestamp => Reject { detail, ..reject },
@@ -142,7 +143,7 @@ fn too_large(size: String) -> Reject {
     }
 }
 
-/// Parses the value of a record. If the value is an event, the function appends it to the batch.
+/// Parses the value of a record. If the value is a valid event, the function appends the event to `batch`.
 fn parse_value(value: &[u8], batch: &mut LineBatch) -> Result<InputEvent, Reject> {
     let event = parse_borrowed_event(value)?;
     let (city, start) = (batch.cities.len(), batch.values.len());

@@ -1,7 +1,7 @@
 //! Splits a stream of bytes into the rows of a CSV file (RFC 4180). A field in quotes may contain line breaks.
 //!
-//! A row that exceeds the maximum size of a record is dropped during reading, so that the row needs no memory. An
-//! unclosed quote can cause such a large row, because the quote joins all lines up to the next quote into one row.
+//! A row that exceeds the maximum size of a record is dropped while it is read, so that a large row needs no memory. An
+//! unclosed quote can cause a very large row, because all lines up to the next quote then belong to the same row.
 
 use std::io::{self, BufRead as _, BufReader, Cursor, ErrorKind, Read};
 use std::ops::Range;
@@ -11,13 +11,14 @@ use csv_core::ReadFieldResult;
 use super::lines::{BUFFER_BYTES, BYTE_ORDER_MARK, unpack};
 use crate::core::parse::VALUE_BYTES_MAX;
 
-/// Maximum size of a row in bytes, not counting its line break. The limit equals the maximum size of a record's value.
+/// Maximum size of a row in bytes, not counting its line break. A row may be as large as the value of a Kafka record.
 const ROW_BYTES_MAX: u64 = VALUE_BYTES_MAX as u64;
 
-/// The rows of an input that has been opened.
+/// The rows of an input that is already open.
 pub(super) type InputRows = Rows<Box<dyn Read + Send>>;
 
-/// Returns the rows of an input, without a byte order mark. If the input is gzip, the function unpacks it.
+/// Returns the rows of an input. The function drops a byte order mark, and unpacks an input that is compressed with
+/// gzip.
 pub(super) fn open_rows(input: impl Read + Send + 'static) -> io::Result<InputRows> {
     let mut bytes = unpack(input)?;
     let mut head = Vec::new();
@@ -30,7 +31,7 @@ pub(super) fn open_rows(input: impl Read + Send + 'static) -> io::Result<InputRo
     Ok(Rows::new(BufReader::with_capacity(BUFFER_BYTES, whole)))
 }
 
-/// A row of a CSV file. Its fields are stored without their quotes.
+/// A row of a CSV file. The fields of a row are stored without enclosing quotes.
 #[derive(Debug)]
 pub(super) struct Row<'a> {
     /// The number of the row's first line, counted from 1.
@@ -44,7 +45,7 @@ pub(super) struct Row<'a> {
 /// The size of a row that is too large.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct RowSize {
-    /// The size of the row in bytes, including quotes, commas and the line break.
+    /// The size of the row in bytes, including quotes and commas, but not the line break at its end.
     pub(super) bytes: u64,
     /// The number of the row's last line.
     pub(super) last_line: u64,
@@ -56,14 +57,14 @@ impl<'a> Row<'a> {
         self.fields.len()
     }
 
-    /// Returns a field, or an empty slice if the row has fewer fields.
+    /// Returns the field at `index`, or an empty slice if the row has no such field.
     pub(super) fn field(&self, index: usize) -> &'a [u8] {
         let range = self.fields.get(index).cloned().unwrap_or_default();
         &self.text[range]
     }
 }
 
-/// Reads CSV rows from a stream. At most the maximum size of one record is kept in memory.
+/// Reads CSV rows from a stream, and keeps at most the maximum size of one record in memory.
 pub(super) struct Rows<R> {
     reader: BufReader<R>,
     core: csv_core::Reader,
@@ -76,7 +77,8 @@ impl<R: Read> Rows<R> {
         Rows {
             reader,
             core: csv_core::Reader::new(),
-            // The buffer has one byte more than the maximum size of a row. A row that fills the last byte is too large.
+            // The buffer for the text of a row is one byte larger than the maximum size of a row. A row that fills the
+            // whole buffer is therefore too large.
             text: vec![0; VALUE_BYTES_MAX + 1].into(),
             fields: Vec::new(),
         }
@@ -87,7 +89,7 @@ impl<R: Read> Rows<R> {
         self.core.line()
     }
 
-    /// Returns true if the buffer is empty. If the buffer is empty, the next read has to wait for the stream, which may
+    /// Returns true if the buffer is empty. With an empty buffer, the next read has to wait for the stream, which may
     /// take a long time.
     pub(super) fn is_buffer_empty(&self) -> bool {
         self.reader.buffer().is_empty()
@@ -103,8 +105,8 @@ impl<R: Read> Rows<R> {
         let number = self.core.line();
         let end = self.read_fields()?;
         let last_line = self.core.line() - u64::from(end.has_lf);
-        // The line breaks after a row are read together with the row. If a line break remained in the buffer, the last
-        // row of a pipe would wait for another row.
+        // The line breaks after a row are read together with the row. A line break that remained in the buffer would
+        // delay the row until the next row arrives, because rows are passed on only when the buffer is empty.
         self.skip_breaks();
         Ok(Some(Row {
             number,
@@ -117,7 +119,7 @@ impl<R: Read> Rows<R> {
         }))
     }
 
-    /// Skips the line breaks at the start of the buffer. Returns true if the buffer is empty afterwards.
+    /// Skips the line breaks at the start of the buffer. Returns true if no bytes remain in the buffer.
     fn skip_breaks(&mut self) -> bool {
         let buffer = self.reader.buffer();
         let is_break = |b: &&u8| matches!(**b, b'\r' | b'\n');
@@ -130,7 +132,7 @@ impl<R: Read> Rows<R> {
         is_empty
     }
 
-    /// Reads the fields of one row up to its line break. If the row is too large, no field is kept.
+    /// Reads the fields of one row up to its line break. If the row is too large, none of its fields is kept.
     fn read_fields(&mut self) -> io::Result<RowEnd> {
         self.fields.clear();
         let (mut start, mut end, mut bytes) = (0, 0, 0u64);
@@ -169,9 +171,9 @@ impl<R: Read> Rows<R> {
     }
 }
 
-/// The facts that the reader learns at the end of a row.
+/// The size of a row, and the way in which the row ends.
 struct RowEnd {
-    /// The number of bytes of the row, without its line break.
+    /// The size of the row in bytes, without its line break.
     bytes: u64,
     /// True if the row ends with LF.
     has_lf: bool,
@@ -179,7 +181,8 @@ struct RowEnd {
     is_large: bool,
 }
 
-/// Reads from the stream if the buffer is empty. Returns an empty slice at the end of the stream.
+/// Returns the bytes in the buffer. If the buffer is empty, the function first reads from the stream. At the end of the
+/// stream, the returned slice is empty.
 fn fill<R: Read>(reader: &mut BufReader<R>) -> io::Result<&[u8]> {
     loop {
         match reader.fill_buf() {
@@ -200,7 +203,8 @@ mod tests {
 
     use super::*;
 
-    /// Returns the line number and the fields of each row. If a row is too large, its size replaces its fields.
+    /// Returns the line number and the fields of each row. If a row is too large, its fields are replaced by a text
+    /// with the size of the row.
     fn rows(bytes: &[u8], buffer: usize) -> Vec<(u64, Vec<String>)> {
         let mut rows = Rows::new(BufReader::with_capacity(buffer, bytes));
         let mut out = Vec::new();
