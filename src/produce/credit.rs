@@ -1,18 +1,20 @@
-//! Limits how many records a producer may be ahead of a consumer in each partition.
+//! Limits how many records a Kafka producer may be ahead of the consumer in each partition.
 //!
-//! With a broker that keeps its log on disk, no such limit is needed. The broker of `dev` is librdkafka's mock cluster,
-//! which keeps at most 5 MB or 100,000 records for each partition. When a partition is full, the mock cluster drops its
-//! oldest records, even if no consumer has read these records. The producer of `dev` therefore takes credit for each
-//! record, and waits until the consumer has settled enough records.
+//! For a broker that keeps its log on disk, no limit is needed. The broker of `citystream dev` is librdkafka's mock
+//! cluster, which keeps at most 5 MB or 100,000 records for each partition. When a partition is full, the mock cluster
+//! drops its oldest records, even if no consumer has read these records. The producer of `citystream dev` therefore
+//! tracks the remaining room in each partition, which is called the credit. The producer takes credit for each record,
+//! and waits while a partition has too little credit. The credit of a record is given back when the consumer has
+//! settled the record, which means that the record is processed.
 //!
-//! The credit is exact if only one producer writes to the topic, starting at offset 0. With only one producer, the
-//! records get their offsets in the order of the calls of [`Credit::try_take`]. [`Credit::settle`] gives back the
-//! credit of every record before an offset.
+//! The credit is exact only if a single producer writes to the topic, starting at offset 0. The records of a single
+//! producer get their offsets in the order of the calls of [`Credit::try_take`]. [`Credit::settle`] gives back the
+//! credit of every record before a given offset.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-/// Bytes that a record needs in addition to its key and value: its headers and its share of the batch.
+/// Bytes that a record needs in addition to its key and value, for its headers and its share of the batch.
 const RECORD_OVERHEAD_BYTES: u64 = 100;
 
 /// The credit of all partitions. All clones share the same credit.
@@ -25,15 +27,16 @@ pub struct Credit {
 
 #[derive(Debug, Default)]
 struct Account {
-    /// The sizes of the records that are not settled yet. The first unsettled record has the offset `settled`.
+    /// The sizes of the records that the consumer has not settled yet. The field `settled` is the offset of the oldest
+    /// unsettled record.
     open: VecDeque<u64>,
     open_bytes: u64,
     settled: i64,
 }
 
 impl Credit {
-    /// Returns the credit for a topic with `partitions` partitions. Each partition may have at most `records_max`
-    /// unsettled records, with at most `bytes_max` bytes in total.
+    /// Creates the credit for a topic that has `partitions` empty partitions. Each partition may hold at most
+    /// `records_max` unsettled records, with at most `bytes_max` bytes in total.
     pub fn new(partitions: usize, records_max: usize, bytes_max: u64) -> Credit {
         Credit {
             records_max,
@@ -44,10 +47,11 @@ impl Credit {
         }
     }
 
-    /// Takes credit for one record with `bytes` bytes of key and value. Returns true if there was enough credit.
+    /// Takes credit for one record whose key and value have `bytes` bytes. Returns false if the partition has too
+    /// little credit.
     ///
-    /// A partition whose records are all settled accepts a record of any size, because a record above the limit would
-    /// otherwise wait forever. Partitions beyond the number given to [`Credit::new`] have no limit.
+    /// A partition without unsettled records accepts a record of any size, because a record above the byte limit would
+    /// otherwise wait forever. Additional partitions, beyond the number given to [`Credit::new`], have no limit.
     pub fn try_take(&self, partition: i32, bytes: usize) -> bool {
         let mut partitions = self.lock();
         let Some(account) = find(&mut partitions, partition) else {
@@ -64,8 +68,8 @@ impl Credit {
         true
     }
 
-    /// Gives back the credit of all records of a partition before `next_offset`. The call has no effect if an earlier
-    /// call passed a larger offset.
+    /// Gives back the credit of all records in `partition` with an offset below `next_offset`. The call has no effect
+    /// if an earlier call passed the same offset or a larger one.
     pub fn settle(&self, partition: i32, next_offset: i64) {
         let mut partitions = self.lock();
         let Some(account) = find(&mut partitions, partition) else {

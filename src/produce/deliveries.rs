@@ -1,7 +1,7 @@
 //! Counts the outcomes of the records that a producer has sent, for progress, health and metrics.
 //!
 //! The sending thread and the thread of the delivery callbacks update the counts for every event, so the counts use no
-//! lock. Values that are derived from the counts are computed only when a caller reads the counts.
+//! lock. Rates and other derived values are computed only when a caller reads the counts.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
@@ -14,7 +14,7 @@ use crate::kafka::log_limit::LogLimit;
 use crate::produce::latency::{LatencyHistogram, LatencySummary};
 use crate::telemetry::Metrics;
 
-/// The role is not ready if events wait for acknowledgements and no acknowledgement arrives for this time.
+/// Time without an acknowledgement after which a role with unacknowledged events no longer counts as ready.
 const STALL: Duration = Duration::from_secs(10);
 
 /// A counter on its own cache line. For each event, the sending thread writes one counter, and the thread of the
@@ -23,7 +23,7 @@ const STALL: Duration = Duration::from_secs(10);
 #[repr(align(128))]
 struct Padded(AtomicU64);
 
-/// The counts and latencies of all records that were sent so far.
+/// The counts and latencies of all records that a producer has sent so far.
 #[derive(Debug)]
 pub struct Deliveries {
     started: Instant,
@@ -35,10 +35,10 @@ pub struct Deliveries {
     bad: AtomicU64,
     heartbeats: AtomicU64,
     latency: LatencyHistogram,
-    /// The number of settled events when it last changed, and the time at which a reader noticed the change. A reader
-    /// also sets the time to now whenever no event waits for an acknowledgement. Only threads that read the counts
-    /// update this field. If the two counting threads updated `last_change`, each thread would have to read the
-    /// counters of the other thread for every event.
+    /// The number of acknowledged and failed events, and the time at which a call of `stall_time` first found this
+    /// number. While no event waits for an acknowledgement, each call of `stall_time` sets the time to now. The threads
+    /// that count events do not update `last_change`, because each of them would have to read the counters of the other
+    /// thread for every event.
     last_change: Mutex<(u64, Instant)>,
     last_error: Mutex<LastError>,
     produced_metric: IntCounter,
@@ -46,7 +46,7 @@ pub struct Deliveries {
     ack_metric: Histogram,
 }
 
-/// The last error, and the limit on how often failed events are logged.
+/// The last error of the producer, and the limit on how often failed events are logged.
 #[derive(Debug, Default)]
 struct LastError {
     last: Option<String>,
@@ -66,7 +66,8 @@ pub struct DeliveryCounts {
     pub bad: u64,
     /// Number of heartbeats that were passed to librdkafka.
     pub heartbeats: u64,
-    /// The latencies of all acknowledged events. A latency is the time from sending an event to its acknowledgement.
+    /// The latencies of all acknowledged events. A latency is the time from the sending of an event to its
+    /// acknowledgement.
     pub latency: LatencySummary,
     /// The time since the producer was created.
     pub uptime: Duration,
@@ -151,8 +152,8 @@ impl Deliveries {
         Ok(())
     }
 
-    /// Works like [`Deliveries::check_flow`], but returns `Ok` until the producer has reached Kafka. Until the producer
-    /// has reached Kafka, the producer itself logs that it waits for Kafka.
+    /// Works like [`Deliveries::check_flow`], but returns `Ok` until the producer has reached Kafka. While the producer
+    /// connects to Kafka for the first time, the producer itself logs the wait.
     ///
     /// # Errors
     /// Returns a sentence for the operator that says why events do not reach Kafka.
@@ -164,7 +165,8 @@ impl Deliveries {
         }
     }
 
-    /// Returns the time since an event was last acknowledged or failed, or almost zero if no event waits.
+    /// Returns the time since an event was last acknowledged or failed. If no event waits for an acknowledgement, the
+    /// result is almost zero.
     fn stall_time(&self) -> Duration {
         let acknowledged = self.acknowledged.load(Ordering::Acquire);
         let settled = acknowledged + self.failed.load(Ordering::Acquire);
@@ -190,7 +192,7 @@ impl Deliveries {
             .expect("no panic is possible while the lock is held")
     }
 
-    /// Returns the last error, or `None` if its cause no longer exists.
+    /// Returns the last error of the producer, or `None` if the cause of that error no longer exists.
     pub(super) fn last_error(&self) -> Option<String> {
         self.lock_last_error().last.clone()
     }
@@ -200,13 +202,13 @@ impl Deliveries {
         self.lock_last_error().last = Some(error);
     }
 
-    /// Notes that the producer has reached Kafka and that the topic exists.
+    /// Remembers that the producer has reached Kafka and that the topic exists.
     pub(super) fn set_connected(&self) {
         self.connected.store(true, Ordering::Relaxed);
         self.lock_last_error().last = None;
     }
 
-    /// Notes that the topic of a record does not exist.
+    /// Remembers that the topic of a record does not exist.
     pub(super) fn set_topic_missing(&self, topic: &str) {
         self.set_last_error(format!("no topic {topic}"));
         self.topic_missing.store(true, Ordering::Relaxed);
@@ -227,8 +229,8 @@ impl Deliveries {
         self.heartbeats.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Counts an acknowledged event. `sent_us` is the time at which the event was sent. If the topic was missing, the
-    /// acknowledgement shows that the topic exists again.
+    /// Counts an acknowledged event. `sent_us` is the time at which the event was sent, in microseconds since the
+    /// producer was created. If the topic was missing, the acknowledgement shows that the topic exists again.
     pub(super) fn count_acknowledged(&self, sent_us: u64) {
         let us = self.elapsed_us().saturating_sub(sent_us);
         self.latency.record(us);

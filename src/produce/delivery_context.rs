@@ -14,8 +14,9 @@ use crate::kafka::is_topic_missing;
 use crate::produce::deliveries::Deliveries;
 use crate::produce::receipts::{Outcome, Receipts};
 
-/// The delivery mark of heartbeats. The delivery mark of an event is its time of sending in microseconds, plus one. If
-/// the sender waits for an event's outcome, the event has a delivery mark from [`Receipts`].
+/// The delivery mark of heartbeats. A delivery mark is the number that librdkafka returns together with the outcome of
+/// a record. The delivery mark of an event is the time of sending in microseconds, plus one. If the sender waits for
+/// the outcome of an event, the event gets a delivery mark from [`Receipts`] instead.
 pub(super) const HEARTBEAT_MARK: usize = 0;
 
 /// An event that librdkafka returned because the topic is missing.
@@ -29,8 +30,8 @@ pub(super) struct ReturnedEvent {
 pub(super) struct DeliveryContext {
     pub(super) deliveries: Arc<Deliveries>,
     pub(super) receipts: Arc<Receipts>,
-    /// The returned events, which the producer sends again before any new event. There are at most as many returned
-    /// events as librdkafka's queue can hold.
+    /// The events that librdkafka returned because the topic is missing. The producer sends every returned event again
+    /// before it sends a new event. The number of returned events cannot exceed the size of librdkafka's queue.
     returned: Mutex<VecDeque<ReturnedEvent>>,
     pub(super) errors: ClientErrors,
 }
@@ -89,8 +90,8 @@ impl ProducerContext for DeliveryContext {
             (mark, Ok(message)) => {
                 let outcome = Outcome::Acknowledged {
                     partition: message.partition(),
-                    // After a lost reply, librdkafka sends the record again. If Kafka already has the record,
-                    // librdkafka may not learn the record's offset.
+                    // If Kafka's reply to a record is lost, librdkafka sends the record again. If Kafka already has the
+                    // record, librdkafka may not learn the record's offset.
                     offset: Some(message.offset()).filter(|offset| *offset >= 0),
                 };
                 let sent_us = match self.receipts.settle(mark, outcome) {
@@ -99,8 +100,8 @@ impl ProducerContext for DeliveryContext {
                 };
                 self.deliveries.count_acknowledged(sent_us);
             }
-            // The producer sends a returned event again after the topic is recreated. Any earlier copy of the event can
-            // only be in the deleted log, so the event cannot count twice.
+            // After the topic is recreated, the producer sends each returned event again. An earlier copy of the event
+            // can exist only in the deleted topic, so the event cannot count twice.
             (mark, Err((error, message))) if is_topic_missing(error) => {
                 self.deliveries.set_topic_missing(message.topic());
                 let returned = ReturnedEvent {
@@ -110,12 +111,13 @@ impl ProducerContext for DeliveryContext {
                 };
                 self.returned().push_back(returned);
             }
-            // The event is not sent again, because Kafka may already have stored the event. An example is the error
-            // `DestroyBroker`, which occurs when the metadata no longer lists a broker that has requests in flight.
-            // librdkafka itself retries the requests in flight while the producer id is the same. These requests fail
-            // only after the producer id has changed, and then always with the status "possibly persisted"
-            // (`rd_kafka_handle_idempotent_Produce_error` in rdkafka_request.c, version 2.12). Therefore
-            // `rd_kafka_message_status` cannot show that sending again is safe.
+            // An event whose delivery failed is not sent again, because Kafka may already have stored the event. For
+            // example, the error `DestroyBroker` occurs when the metadata no longer lists a broker that has requests in
+            // flight. As long as the producer id stays the same, librdkafka itself retries the requests in flight. A
+            // request in flight fails only after the producer id has changed. The status of such a failed request is
+            // always "possibly persisted" (`rd_kafka_handle_idempotent_Produce_error` in rdkafka_request.c, librdkafka
+            // 2.12). The function `rd_kafka_message_status` therefore never shows that a failed event can safely be
+            // sent again.
             (mark, Err((error, _))) => {
                 self.receipts.settle(mark, Outcome::Unknown);
                 self.deliveries.count_failed(error);

@@ -1,7 +1,7 @@
 //! The HTTP routes that only the role `produce` has.
 //!
-//! `GET /health`, `GET /metrics/producer` and `GET /actuator/…` answer in the same format as the producer that
-//! this program replaces.
+//! `GET /health`, `GET /metrics/producer` and `GET /actuator/…` answer in the same format as the former producer, which
+//! citystream replaces.
 
 use std::sync::Arc;
 
@@ -21,7 +21,8 @@ use crate::telemetry::{Metrics, unix_ms};
 struct ProducerProbe(Arc<Deliveries>);
 
 impl Probe for ProducerProbe {
-    /// The `produce` role always counts as alive. A restart would not help, because librdkafka reconnects on its own.
+    /// The `produce` role always counts as alive. A restart of the role would not help, because librdkafka reconnects
+    /// on its own.
     fn live(&self) -> Result<(), String> {
         Ok(())
     }
@@ -57,7 +58,7 @@ pub(crate) fn router(metrics: Metrics, deliveries: Arc<Deliveries>) -> Router {
         .merge(observed(own, metrics))
 }
 
-/// Answers with `{"names":[…]}`, which lists the names of all metrics in sorted order.
+/// Answers with the object `{"names":[…]}`, which lists the names of all metrics in sorted order.
 fn names(metrics: &Metrics) -> Response {
     let body = json!({ "names": metrics.names() });
     ([(CACHE_CONTROL, "no-store")], Json(body)).into_response()
@@ -78,10 +79,12 @@ fn wants_json(headers: &HeaderMap) -> bool {
             .any(|kind| ["*/*", "text/*", "text/plain", "text/html"].contains(kind))
 }
 
-/// Answers with `Producer is healthy`. If events do not reach Kafka, answers with status 503 and the reason.
+/// Answers with the text `Producer is healthy`. If events do not reach Kafka, the answer has status 503 and states the
+/// reason.
 ///
-/// A client that accepts only JSON gets `{"status":"UP","timestamp","service"}`. If events do not reach Kafka, a client
-/// that accepts only JSON gets the status `"DOWN"` and a `reason`.
+/// A client that accepts only JSON gets an object with the fields `status`, `timestamp` and `service`. The field
+/// `status` is `UP` if events reach Kafka. Otherwise, the field `status` is `DOWN`, and the object also has a field
+/// `reason`.
 fn health(deliveries: &Deliveries, headers: &HeaderMap) -> Response {
     let (status, name, reason) = match deliveries.check_flow() {
         Ok(()) => (StatusCode::OK, "UP", None),
@@ -105,9 +108,9 @@ fn health(deliveries: &Deliveries, headers: &HeaderMap) -> Response {
     (status, [(CACHE_CONTROL, "no-store")], Json(body)).into_response()
 }
 
-/// Answers with the counts and latencies of the producer. `successRate` is the percentage of acknowledged events among
-/// all acknowledged and failed events, or 0 if there are no such events. A latency is the time from sending an event to
-/// its acknowledgement.
+/// Answers `GET /metrics/producer` with the counts and latencies of the producer. `successRate` is the percentage of
+/// acknowledged events among all acknowledged and failed events, or 0 if there are no such events. A latency is the
+/// time from the sending of an event to its acknowledgement.
 #[allow(clippy::cast_precision_loss)]
 fn producer(deliveries: &Deliveries) -> Response {
     let counts = deliveries.counts();

@@ -6,12 +6,12 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// The binary logarithm of the number of buckets per power of two.
+/// The base-2 logarithm of the number of buckets for each power of two.
 const CUT_BITS: u32 = 3;
 /// Number of buckets that are needed for all values of a `u64`.
 const BUCKETS: usize = (64 - CUT_BITS as usize + 1) << CUT_BITS;
 
-/// A histogram of all latencies since its creation, in microseconds.
+/// A histogram of latencies in microseconds. The histogram covers all latencies since its creation.
 #[derive(Debug)]
 pub struct LatencyHistogram {
     buckets: Box<[AtomicU64]>,
@@ -57,7 +57,7 @@ impl LatencyHistogram {
         self.max_us.fetch_max(us, Ordering::Relaxed);
     }
 
-    /// Returns the current statistics. If other threads write at the same time, some values may include a few more
+    /// Returns the current statistics. If other threads write at the same time, some statistics may include a few more
     /// latencies than others.
     #[allow(clippy::cast_precision_loss)]
     pub fn summary(&self) -> LatencySummary {
@@ -75,7 +75,7 @@ impl LatencyHistogram {
         }
     }
 
-    /// Returns the upper end of the bucket that contains the value with the given rank. The smallest value has the rank
+    /// Returns the upper end of the bucket that contains the latency with the given rank. The smallest latency has rank
     /// 1.
     fn at_rank(&self, rank: u64) -> u64 {
         let mut seen = 0;
@@ -96,7 +96,7 @@ impl Default for LatencyHistogram {
 }
 
 /// Returns the index of the bucket for a value. Each value below 8 has its own bucket. The bucket of a larger value
-/// depends on the leading bit and the next three bits.
+/// depends on the position of the highest bit that is set, and on the three bits after that bit.
 fn bucket_of(us: u64) -> usize {
     let exponent = us.checked_ilog2().unwrap_or(0);
     if exponent < CUT_BITS {

@@ -75,10 +75,10 @@ pub(crate) fn open_source(args: &Produce) -> anyhow::Result<EventSource> {
     }
 }
 
-/// Returns the rules by which the input is read.
+/// Returns the format of the input, with the rules for reading it.
 ///
 /// # Errors
-/// Returns an error if the options for CSV are incomplete, or if the input is not CSV.
+/// Returns an error if the options for CSV are incomplete, or if such options are given although the input is not CSV.
 pub(crate) fn input_rules(args: &Produce) -> Result<InputFormatRules, SettingsError> {
     match (args.input_format(), args.csv.first_given()) {
         (InputFormat::Csv, _) => {
@@ -119,7 +119,7 @@ pub(crate) fn replay(
     Ok(replay.restamped(unix_ms(), newest_ms))
 }
 
-/// Opens the file or pipe of `--input`.
+/// Opens the file or pipe that the option `--input` names.
 ///
 /// # Errors
 /// Returns a [`SettingsError`] that names the option and the file if the file cannot be opened, or if a CSV file lacks
@@ -128,7 +128,7 @@ pub fn open(path: &Path, format: &InputFormatRules) -> anyhow::Result<Input> {
     Input::open(path, format).map_err(input_error)
 }
 
-/// Converts the error of an input to an error with an exit code and a remedy.
+/// Converts an `InputError` to the error that determines the exit code and the remedy.
 pub(crate) fn input_error(error: InputError) -> anyhow::Error {
     match error {
         InputError::Open { path, source } => {
@@ -141,7 +141,7 @@ pub(crate) fn input_error(error: InputError) -> anyhow::Error {
     }
 }
 
-/// Converts the time between two events, in milliseconds, to a rate of events.
+/// Converts the time between two events, in milliseconds, to a rate in events per second.
 #[allow(clippy::cast_precision_loss)]
 pub fn rate_of_interval(interval_ms: i64) -> Rate {
     Rate::PerSecond(1_000.0 / interval_ms as f64)

@@ -1,16 +1,16 @@
-//! The Kafka producer of events and heartbeats. The producer is idempotent, and waits until all in-sync replicas have
-//! acknowledged a record.
+//! The Kafka producer that sends events and heartbeats. The producer is idempotent, and Kafka acknowledges a record
+//! only when all in-sync replicas have stored it.
 //!
-//! [`EventProducer`] passes records to librdkafka. The producer counts the results in delivery callbacks, so records
-//! need no futures. If librdkafka's queue is full, [`EventProducer::send`] waits. Records never time out: a record is
-//! acknowledged, refused by the broker, or still undelivered when the process ends. [`EventProducer::finish`] returns
-//! the number of undelivered records.
+//! [`EventProducer`] passes records to librdkafka. Delivery callbacks of librdkafka count the results, so the producer
+//! needs no future for each record. If librdkafka's queue is full, [`EventProducer::send`] waits. Records never time
+//! out: a record is acknowledged, refused by the broker, or still undelivered when the process ends.
+//! [`EventProducer::finish`] returns the number of events that are still undelivered.
 //!
-//! When the topic is deleted, librdkafka returns the records that wait for this topic. The producer sends the returned
-//! records again before any new record.
+//! When the topic is deleted, librdkafka returns all records that still wait for delivery to this topic. The producer
+//! sends every returned record again before it sends a new record.
 //!
-//! The methods of the producer block, so they must run on a thread for blocking tasks. Any thread may read the results
-//! in the shared [`Deliveries`].
+//! The methods of [`EventProducer`] block, so callers must run them on a thread for blocking tasks. Any thread may read
+//! the results from the shared [`Deliveries`].
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -31,25 +31,25 @@ use crate::produce::receipts::{Batch, Receipts};
 use crate::shutdown::Shutdown;
 use crate::telemetry::Metrics;
 
-/// Pause before the producer tries again to add a record to a full queue. At 500,000 records per second, the queue gets
-/// room for 1,000 records within two milliseconds.
+/// Pause before the producer tries again to add a record to a full queue. At 500,000 records per second, librdkafka
+/// takes 1,000 records from the queue within two milliseconds.
 const FULL_PAUSE: Duration = Duration::from_millis(2);
 /// Time between two checks for undelivered records at the end of a run.
 const FINISH_PAUSE: Duration = Duration::from_millis(100);
-/// Time without an acknowledgement after which a producer gives up waiting at the end of its input.
+/// Time without an acknowledgement after which a producer stops waiting for undelivered events at the end of a run.
 const FINISH_IDLE_MAX: Duration = Duration::from_secs(60);
-/// Maximum time that a producer waits for acknowledgements after a request to stop. systemd ends the process after 10
-/// s.
+/// Maximum time that a producer waits for acknowledgements after a request to stop. After a request to stop, systemd
+/// ends the process after ten seconds.
 const FINISH_STOP_MAX: Duration = Duration::from_secs(8);
-/// Timeout of the first metadata request. The first timeout is short, so that the role quickly reports that no broker
+/// Timeout of the first metadata request. The first timeout is short, so that the role reports quickly if no broker
 /// answers.
 const METADATA_TIMEOUT_FIRST: Duration = Duration::from_secs(1);
 /// Timeout of all further metadata requests.
 const METADATA_TIMEOUT: Duration = Duration::from_secs(2);
 /// Pause between two metadata requests.
 const METADATA_PAUSE: Duration = Duration::from_millis(500);
-/// Maximum number of records in librdkafka's queue. Together with the limit of 64 MiB for the records, the maximum
-/// keeps the memory of the process below 250 MB.
+/// Maximum number of records in librdkafka's queue. The limits of 300,000 records and of 64 MiB for the queue together
+/// keep the memory of the process below 250 MB.
 const QUEUE_RECORDS_MAX: &str = "300000";
 const QUEUE_KBYTES_MAX: &str = "65536";
 
@@ -59,7 +59,7 @@ pub enum ProducerError {
     /// librdkafka refused the settings.
     #[error("failed to create a Kafka producer")]
     Create(#[source] KafkaError),
-    /// The brokers refuse every client with these settings.
+    /// The brokers refuse the client, for example because its password is wrong.
     #[error("{0}")]
     Refused(Refusal),
     /// The idempotent producer can no longer guarantee that the records are in order and complete.
@@ -78,10 +78,11 @@ pub struct EventProducer {
 }
 
 impl EventProducer {
-    /// Returns a producer. Creating a producer sends no request to Kafka.
+    /// Creates a producer, without sending a request to Kafka.
     ///
-    /// `config` contains the addresses of the brokers and the login. This function sets the properties on which exact
-    /// counting depends: idempotence, acknowledgement by all in-sync replicas, and the partitioner of the Java clients.
+    /// `config` contains the addresses of the brokers and the settings for the login. This function sets the properties
+    /// on which exact counting depends: idempotence, acknowledgement by all in-sync replicas, and the partitioner of
+    /// the Java clients.
     ///
     /// # Errors
     /// Returns [`ProducerError::Create`] if librdkafka refuses the settings.
@@ -95,12 +96,14 @@ impl EventProducer {
             .set("acks", "all")
             .set("partitioner", "murmur2_random");
         for (names, value) in [
-            // A record must never time out; the module documentation explains the reason.
+            // A timeout of 0 means that a record never times out, so that librdkafka drops no record while Kafka is
+            // unavailable.
             (&["message.timeout.ms", "delivery.timeout.ms"][..], "0"),
             (&["linger.ms", "queue.buffering.max.ms"], "5"),
             (&["queue.buffering.max.messages"], QUEUE_RECORDS_MAX),
             (&["queue.buffering.max.kbytes"], QUEUE_KBYTES_MAX),
-            // lz4 compresses events to a fifth of their size. The codec lz4 is part of librdkafka, unlike other codecs.
+            // lz4 compresses events to a fifth of their size. The codec lz4 is included in librdkafka, whereas gzip and
+            // zstd need additional libraries.
             (&["compression.codec", "compression.type"], "lz4"),
             (&["reconnect.backoff.max.ms"], "2000"),
         ] {
@@ -119,7 +122,8 @@ impl EventProducer {
         })
     }
 
-    /// Returns the counts of all records that this producer has sent. Other threads can read these shared counts.
+    /// Returns the counts of all records that this producer has sent. The counts are shared, so any thread can read
+    /// them.
     pub fn deliveries(&self) -> Arc<Deliveries> {
         Arc::clone(&self.deliveries)
     }
@@ -128,8 +132,8 @@ impl EventProducer {
         self.client.client().context()
     }
 
-    /// Waits until Kafka answers and the topic exists, and logs the reason for the wait every ten seconds. Returns the
-    /// number of partitions, or `None` if a stop was requested. The function blocks its thread.
+    /// Waits until Kafka answers and the topic exists. The function logs the reason for the wait every ten seconds.
+    /// Returns the number of partitions, or `None` if a stop was requested. The function blocks its thread.
     ///
     /// If `patient` is true, the function keeps waiting even if the brokers refuse this client, because an operator may
     /// repair the cause.
@@ -161,7 +165,7 @@ impl EventProducer {
                     MISSING_REMEDY
                 }
                 Err(error) => {
-                    // The error callback may already have reported a reason that is more precise than "timed out".
+                    // The error callback may already have stored a reason that is more precise than "timed out".
                     if self.deliveries.last_error().is_none() {
                         self.deliveries.set_last_error(error.to_string());
                     }
@@ -173,7 +177,7 @@ impl EventProducer {
             if let Some(refusal) = errors.lasting_refusal().filter(|_| !patient) {
                 return Err(ProducerError::Refused(refusal));
             }
-            // If the brokers refuse the client, its error handler has already logged the refusal.
+            // If the brokers refuse the client, the client's error callback has already logged the refusal.
             if errors.refusal().is_none() && log_limit.allow() {
                 let why = self.deliveries.last_error().unwrap_or_default();
                 let topic = &self.topic;
@@ -195,8 +199,8 @@ impl EventProducer {
         Ok(partitions.map(|ids| i32::try_from(ids.len()).unwrap_or(i32::MAX)))
     }
 
-    /// Sends one event. The key of the event determines the partition. While librdkafka's queue is full, the function
-    /// waits.
+    /// Sends one event. The key of the event determines the partition. The function waits while librdkafka's queue is
+    /// full.
     ///
     /// Returns true if the event was queued. Returns false if a stop was requested while the queue was full.
     ///
@@ -222,8 +226,8 @@ impl EventProducer {
         Ok(queued)
     }
 
-    /// Resends the events that librdkafka returned because the topic was missing. While librdkafka's queue is full, the
-    /// function waits. Returns false if a stop is requested while the queue is full.
+    /// Resends the events that librdkafka returned because the topic was missing. The function waits while librdkafka's
+    /// queue is full. Returns false if a stop is requested while the queue is full.
     ///
     /// # Errors
     /// Returns the same errors as [`EventProducer::send`].
@@ -238,15 +242,16 @@ impl EventProducer {
         Ok(true)
     }
 
-    /// Returns the receipts of the events that [`EventProducer::try_send`] sends.
+    /// Returns the `Receipts` that store the outcome of each event sent with [`EventProducer::try_send`].
     pub(super) fn receipts(&self) -> &Receipts {
         &self.context().receipts
     }
 
-    /// Sends an event of a batch without waiting. The outcome of the event at `index` appears in `batch`.
+    /// Sends one event of a batch without waiting. The outcome of the event is later stored in `batch` at position
+    /// `index`.
     ///
     /// # Errors
-    /// Returns the error of librdkafka if librdkafka refused the event. A refused event is not sent.
+    /// Returns the error of librdkafka if librdkafka refused to queue the event. A refused event is not sent.
     pub(super) fn try_send(
         &self,
         batch: &Batch,
@@ -285,7 +290,7 @@ impl EventProducer {
             .payload(&returned.value[..])
     }
 
-    /// Sends a heartbeat with the event time `time_ms` to one partition. Waits while the queue is full, like
+    /// Sends a heartbeat with the event time `time_ms` to one partition. Waits while librdkafka's queue is full, like
     /// [`EventProducer::send`].
     ///
     /// # Errors
@@ -329,8 +334,8 @@ impl EventProducer {
                     error
                 }
             };
-            // The topic was deleted while the producer was running. The operator may create the topic again with
-            // `init-tables`.
+            // The topic may have been deleted while the producer was running. The operator can create the topic again
+            // with `citystream init-tables`.
             let missing = is_topic_missing(&error);
             match error.rdkafka_error_code() {
                 code if missing || code == Some(RDKafkaErrorCode::QueueFull) => {
@@ -354,7 +359,8 @@ impl EventProducer {
                 }
                 _ => {
                     // librdkafka may refuse an event at once, for example because the event is too large. An event that
-                    // is refused at once counts as sent and failed. A refused heartbeat is not counted.
+                    // librdkafka refuses at once counts both as sent and as failed. A heartbeat that librdkafka refuses
+                    // at once is not counted.
                     let is_event = record.delivery_opaque != HEARTBEAT_MARK;
                     if is_event {
                         self.deliveries.count_failed(&error);
@@ -415,7 +421,7 @@ impl EventProducer {
     }
 }
 
-/// Sleeps for the duration `time`. The sleep ends early if a stop is requested.
+/// Sleeps for the duration `time`, but ends the sleep early if a stop is requested.
 fn sleep_unless_stopped(shutdown: &Shutdown, time: Duration) {
     let until = Instant::now() + time;
     while !shutdown.is_triggered() && Instant::now() < until {

@@ -1,17 +1,17 @@
 //! Sends the events of a source, and controls the rate, the number of events and the heartbeats.
 //!
-//! If the events come from HTTP requests, other tasks send the events. While HTTP requests supply events, the pump only
-//! sends heartbeats and resends events that librdkafka returned.
+//! If the events come from HTTP requests, the tasks that handle these requests send the events. While HTTP requests
+//! supply the events, the pump only sends heartbeats and resends events that librdkafka returned.
 //!
 //! The commands `produce` and `dev` use [`run`], which blocks and must therefore run on a Tokio thread for blocking
-//! calls. [`run`] ends at the end of the source, at the requested number of events, or after a request to stop. After
-//! [`run`] returns, [`EventProducer::finish`] waits for the acknowledgements.
+//! calls. [`run`] ends when the source has no more events, when the requested number of events is sent, or when a stop
+//! is requested. After [`run`] returns, [`EventProducer::finish`] waits for the acknowledgements.
 //!
 //! A round of heartbeats consists of one heartbeat for every partition. Before each round of heartbeats, the pump
-//! requests the number of partitions again. If the events are synthetic, the value of a heartbeat is the current time.
-//! If the events come from an input, the value of a heartbeat is the largest event time that was sent so far. At the
-//! end of an input, the pump sends one more round of heartbeats, so that the last windows of the input can become
-//! final.
+//! requests the number of partitions again. If the events come from an input, a heartbeat carries the largest event
+//! time that was sent so far. If the events are synthetic or come from HTTP requests, a heartbeat carries the current
+//! time. At the end of an input, the pump sends one more round of heartbeats, so that the last windows of the input can
+//! become final.
 
 use std::time::{Duration, Instant};
 
@@ -31,17 +31,17 @@ use crate::settings::Rate;
 use crate::shutdown::Shutdown;
 use crate::telemetry::unix_ms;
 
-/// Maximum delay, in microseconds, after which the pump sends events faster to catch up. After a longer delay, the pump
-/// continues at the normal rate.
+/// Maximum delay in microseconds for which the pump catches up by sending events faster. After a delay above this
+/// maximum, the pump continues at the normal rate.
 const CATCH_UP_US: f64 = 1_000_000.0;
 /// Maximum wait for input before the pump checks whether heartbeats are due or a stop was requested.
 const INPUT_WAIT: Duration = Duration::from_millis(100);
-/// Pause before the pump tries again to take credit for an event.
+/// Pause before the pump checks again whether the embedded broker has room for an event.
 const CREDIT_PAUSE: Duration = Duration::from_millis(1);
-/// Time between two checks for due heartbeats and returned events while other tasks send the events.
+/// Time between two checks for due heartbeats and returned events, if HTTP requests supply the events.
 const ATTEND_EVERY: Duration = Duration::from_millis(250);
-/// Maximum wait for the number of partitions. If Kafka does not answer in time, the heartbeats use the previous number
-/// of partitions.
+/// Maximum wait for Kafka's answer with the number of partitions. If Kafka does not answer in time, the pump sends
+/// heartbeats to the partitions that it already knows.
 const PARTITIONS_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The reason why the pump stopped.
@@ -58,16 +58,17 @@ pub enum PumpError {
 /// The source of the events that the pump sends.
 #[derive(Debug)]
 pub enum EventSource {
-    /// Synthetic events. The event time of each event is the time at which the pump sends the event.
+    /// Synthetic events. The event time of a synthetic event is the time of sending, unless the generator moves it into
+    /// the past.
     Synthetic(Stream),
-    /// The events of an input, such as a file. The pump sends these events unchanged, unless the replay moves their
-    /// event times.
+    /// The events of an input, such as a file. The pump sends the events of an input unchanged, unless the `Replay`
+    /// changes their event times.
     Input(Input, Replay),
-    /// Events that other tasks send, until a stop is requested.
+    /// The events in HTTP requests, which other tasks send until a stop is requested.
     Requests,
 }
 
-/// The settings with which the pump sends events.
+/// The settings that control how the pump sends events.
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// The rate at which the pump sends events.
@@ -85,17 +86,18 @@ pub struct Plan {
 /// Counts the synthetic events that the generator has made late or invalid on purpose.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FaultCounts {
-    /// Number of synthetic events that were made late.
+    /// Number of synthetic events that the generator made late on purpose.
     pub late: u64,
-    /// Number of synthetic events that were made invalid.
+    /// Number of synthetic events that the generator made invalid on purpose.
     pub bad: u64,
 }
 
-/// Sends events until the source ends, the number of events in the plan is reached, or a stop is requested.
+/// Sends events until the source has no more events, the number of events in the plan is reached, or a stop is
+/// requested.
 ///
 /// The function first waits until Kafka answers and the topic exists. The function counts each input line that is not
 /// an event, and calls `on_bad` with the line's number and the reason. The caller must call [`EventProducer::finish`]
-/// afterwards, even after an error.
+/// after this function, even if the function returns an error.
 ///
 /// # Errors
 /// Returns [`PumpError`] if the source or the producer fails. The events that were sent before the error remain sent.
@@ -233,7 +235,7 @@ impl Pump<'_> {
         Ok(())
     }
 
-    /// Sends heartbeats, and resends events that librdkafka returned, while HTTP requests send the events.
+    /// Sends heartbeats, and resends events that librdkafka returned, while HTTP requests supply the events.
     fn attend_requests(&mut self) -> Result<(), ProducerError> {
         while !self.shutdown.is_triggered() {
             self.producer.check_fatal()?;
@@ -244,8 +246,8 @@ impl Pump<'_> {
         Ok(())
     }
 
-    /// Waits until the instant `from` has passed and the rate allows the next event. Sends the heartbeats that become
-    /// due during the wait. Returns `false` after a request to stop.
+    /// Waits until the instant `from` has passed and the rate allows the next event. During the wait, the pump sends
+    /// all heartbeats that become due. Returns `false` if a stop was requested.
     fn wait_for_turn(&mut self, from: Instant) -> Result<bool, ProducerError> {
         loop {
             if self.shutdown.is_triggered() {
@@ -255,7 +257,7 @@ impl Pump<'_> {
             let by_rate = self.pace.due_us().map(Duration::from_micros);
             if by_rate.is_none() && from <= self.started {
                 // Without a rate limit, the clock is not read, because reading the clock for each event would take 5 %
-                // of the time.
+                // of the run time.
                 return Ok(true);
             }
             let due = by_rate.map_or(from, |us| from.max(self.started + us));
@@ -269,7 +271,7 @@ impl Pump<'_> {
         }
     }
 
-    /// Sends one event as soon as there is enough credit for it. Returns `false` if a stop was requested.
+    /// Sends one event as soon as its partition has room for the event. Returns `false` if a stop was requested.
     fn send(&mut self, city: &str, value: &[u8]) -> Result<bool, ProducerError> {
         if let Some(credit) = &self.plan.credit {
             let partition = partition_of(city.as_bytes(), self.partitions);
@@ -373,9 +375,9 @@ impl Pace {
         self.step_us.map(|_| self.due_us as u64)
     }
 
-    /// Updates the pace after an event is sent at the time `now_us`.
+    /// Updates the due time of the next event when an event is sent at the time `now_us`.
     ///
-    /// After a short delay, events are due at shorter intervals until the pump has caught up. After a long delay, the
+    /// After a short delay, the pump sends events at shorter intervals until it has caught up. After a long delay, the
     /// pump does not catch up, because it must not send all the events of an hour's outage at once.
     #[allow(clippy::cast_precision_loss)]
     fn take(&mut self, now_us: u64) {

@@ -1,25 +1,26 @@
-//! Receipts report the outcome of each event to a sender that waits for the outcome.
+//! Receipts report the outcome of each event to a sender that waits for this outcome.
 //!
-//! A sender opens a [`Batch`] for all events of a request before it sends the first event. librdkafka returns the
-//! outcome of each event together with the event's mark, which identifies the batch and the event. A batch stays open
-//! until its last outcome is known, even if its sender no longer waits. The total size of open batches is limited, and
-//! the limits are lower than the limits of librdkafka's queue. Therefore, either the queue has room for a whole batch,
-//! or no event of the batch is sent.
+//! A sender opens a [`Batch`] for all events of a request before it sends the first event. With the outcome of each
+//! event, librdkafka also returns the delivery mark of the event, which identifies the batch and the event. A batch
+//! stays open until its last outcome is known, even if its sender no longer waits. The total size of open batches is
+//! limited, and the limits are lower than the limits of librdkafka's queue. A batch that would exceed the limits is not
+//! opened, and librdkafka's queue has room for all events of every open batch.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::Notify;
 
-/// Maximum number of events in a batch. The index of an event must fit into [`INDEX_BITS`] bits.
+/// Maximum number of events in a batch. The index of an event in its batch must fit into [`INDEX_BITS`] bits.
 pub const BATCH_EVENTS_MAX: usize = 10_000;
-/// Maximum number of events in open batches. librdkafka's queue holds 300,000 records.
+/// Maximum number of events in all open batches. The queue of librdkafka has room for 300,000 records.
 const EVENTS_MAX: usize = 250_000;
-/// Maximum number of bytes of keys and values in open batches. librdkafka's queue holds 64 MiB.
+/// Maximum number of bytes of keys and values in all open batches. The queue of librdkafka has room for 64 MiB.
 const BYTES_MAX: usize = 48 << 20;
-/// The bit that is set only in the marks of batched events. The marks of other events are times in microseconds.
+/// The bit that is set only in the delivery marks of events in a batch. The delivery mark of any other event is a time
+/// in microseconds.
 const BATCH_BIT: usize = 1 << (usize::BITS - 1);
-/// The number of bits in a mark that hold the index of the event in its batch.
+/// The number of bits in a delivery mark that contain the index of the event in its batch.
 const INDEX_BITS: u32 = 14;
 
 const _: () = assert!(BATCH_EVENTS_MAX <= 1 << INDEX_BITS);
@@ -33,10 +34,10 @@ pub enum Outcome {
     Acknowledged {
         /// The partition of the record.
         partition: i32,
-        /// The offset of the record, if librdkafka knows it.
+        /// The offset of the record, or `None` if librdkafka does not know the offset.
         offset: Option<i64>,
     },
-    /// The delivery failed, and the record may or may not be in the log.
+    /// The delivery failed, and the record may or may not be in Kafka's log.
     Unknown,
     /// The event was not sent.
     NotSent,
@@ -71,9 +72,9 @@ struct BatchState {
 }
 
 impl Receipts {
-    /// Opens a batch for the number of events in `events`. The keys and values of these events have a total size of
-    /// `bytes`. `sent_us` is the time of sending, in microseconds since the producer was created. Returns `None` if the
-    /// open batches would exceed a limit.
+    /// Opens a batch of `events` events, whose keys and values have `bytes` bytes in total. `sent_us` is the time of
+    /// sending, in microseconds since the producer was created. Returns `None` if the batch would exceed the limits for
+    /// all open batches.
     ///
     /// # Panics
     /// Panics if `events` is 0 or exceeds [`BATCH_EVENTS_MAX`].
@@ -103,7 +104,7 @@ impl Receipts {
     }
 
     /// Sets the outcome of the event whose delivery mark is `mark`, and returns the event's batch. Returns `None` if
-    /// the event has no batch.
+    /// the event does not belong to an open batch.
     pub fn settle(&self, mark: usize, outcome: Outcome) -> Option<Arc<Batch>> {
         if mark & BATCH_BIT == 0 {
             return None;
@@ -142,7 +143,7 @@ impl Receipts {
 }
 
 impl OpenBatches {
-    /// Removes a batch from the open batches. Returns false if the batch was already removed.
+    /// Removes a batch from the open batches. Returns false if the batch has already been removed.
     fn close(&mut self, batch: &Batch, events: usize) -> bool {
         let was_open = self.batches.remove(&batch.id).is_some();
         if was_open {
@@ -154,24 +155,24 @@ impl OpenBatches {
 }
 
 impl Batch {
-    /// Returns the delivery mark of the event at `index`.
+    /// Returns the delivery mark of the event at position `index` in the batch.
     pub fn mark(&self, index: usize) -> usize {
         BATCH_BIT | (self.id << INDEX_BITS) | index
     }
 
-    /// Returns the time at which the batch was opened.
+    /// Returns the time at which the batch was opened, in microseconds since the producer was created.
     pub fn sent_us(&self) -> u64 {
         self.sent_us
     }
 
-    /// Waits until no event is pending. Only one task may wait for a batch at a time.
+    /// Waits until no event of the batch is pending. Only one task may wait for a batch at a time.
     pub async fn wait(&self) {
         while self.lock().pending > 0 {
             self.settled.notified().await;
         }
     }
 
-    /// Returns the current outcome of each event.
+    /// Returns the current outcome of each event in the batch.
     pub fn outcomes(&self) -> Vec<Outcome> {
         self.lock().outcomes.clone()
     }

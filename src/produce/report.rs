@@ -1,9 +1,9 @@
 //! Prints the progress of `produce`, invalid lines, and a summary on standard error.
 //!
-//! On a terminal, the report draws a progress bar. If standard error is not a terminal, the report prints a plain line
-//! every ten seconds. With `--log-format json`, the report writes only log lines, so that each line is a JSON object.
-//! The bar compares the number of acknowledged events with the expected number. The expected number is `--count`, or
-//! the number of lines in the file ([`find_total`]).
+//! On a terminal, the report draws a progress bar. If standard error is not a terminal, the report prints a line of
+//! text every ten seconds. With `--log-format json`, the report writes only log lines, so that each line is a JSON
+//! object. The progress bar compares the number of acknowledged events with the expected number of events. The expected
+//! number of events is `--count`, or the number of lines in the file ([`find_total`]).
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -23,12 +23,12 @@ use crate::produce::pump::FaultCounts;
 use crate::settings::{LogFormat, Produce};
 use crate::telemetry::{self, can_draw, steady_ms};
 
-/// Time between two plain lines that show the progress.
+/// Time between two lines of text that show the progress, if no progress bar is drawn.
 const LINE_EVERY: Duration = Duration::from_secs(10);
 /// Number of times per second that the progress bar is drawn.
 const FRAMES: u8 = 10;
-/// Number of columns that the complete progress line needs. On a narrower terminal, the line omits the bar and the
-/// rate.
+/// Number of terminal columns that the complete progress line needs. On a narrower terminal, the progress line omits
+/// the bar and the rate.
 const COLUMNS_MIN: u16 = 80;
 
 pub(crate) struct ProgressReport {
@@ -39,9 +39,9 @@ pub(crate) struct ProgressReport {
     last: Mutex<LastShown>,
 }
 
-/// The state of the display after the last update.
+/// The state of the progress display after its last update.
 struct LastShown {
-    /// The time of the last plain line, and the number of events that were acknowledged at that time.
+    /// The time at which the last line of text was printed, and the number of events that were acknowledged by then.
     line: (Instant, u64),
     progress: TaskProgress,
     /// The time at which the first event was sent.
@@ -55,7 +55,8 @@ struct ExpectedTotal {
     /// The expected number of events. Without `--speed`, the expected number of events is the number of lines,
     /// including invalid lines.
     count: Option<u64>,
-    /// The time in milliseconds from the first event until the last event is due, or `None` without `--speed`.
+    /// With `--speed`, the time in milliseconds that the replay takes from the first event to the last event; otherwise
+    /// `None`.
     due_ms: Option<i64>,
 }
 
@@ -91,7 +92,7 @@ impl ProgressReport {
         }
     }
 
-    /// Updates the progress that is displayed. The caller calls this function about ten times a second.
+    /// Updates the progress display. The caller calls this function about ten times a second.
     pub(crate) fn update(&self) {
         let counts = self.deliveries.counts();
         let mut last = self
@@ -213,8 +214,8 @@ fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).expect("the constant template is valid")
 }
 
-/// Counts the events or lines of a file, up to the limit `count`. If the file cannot be read, the total stays unknown,
-/// and the reading thread reports the error.
+/// Counts at most `count` events or lines of a file. If the file cannot be read, the total stays unknown. The thread
+/// that reads the input for the pump reports the error.
 fn find_total(
     path: &Path,
     format: &InputFormatRules,
@@ -259,8 +260,8 @@ fn draw(
         }));
     }
     let eta = show_eta(eta);
-    // The message of the bar is set before the position. In the reverse order, a frame could show a remaining time
-    // although all events are already acknowledged.
+    // The message of the progress bar is set before the position of the bar. If the position were set first, the bar
+    // could briefly show a remaining time although all events are already acknowledged.
     bar.set_message(if is_wide {
         let rate = rate_text(progress.per_second());
         format!("acknowledged{}, {rate}/s, {eta}", error_counts(counts))
@@ -270,8 +271,8 @@ fn draw(
     bar.set_position(counts.acknowledged);
 }
 
-/// Returns a text with the counts of invalid and failed events. The caller appends this text to other counts. The text
-/// omits counts that are zero.
+/// Returns a text with the counts of invalid and failed events, which the caller appends to the count of acknowledged
+/// events. The text omits counts that are zero.
 fn error_counts(counts: &DeliveryCounts) -> String {
     let mut out = String::new();
     for (name, count) in [("bad", counts.bad), ("failed", counts.failed)] {
@@ -282,8 +283,8 @@ fn error_counts(counts: &DeliveryCounts) -> String {
     out
 }
 
-/// Returns the expected number of events, and the number of seconds until the last event is acknowledged. Returns
-/// `None` while the expected number is unknown.
+/// Returns the expected number of events, and the estimated number of seconds until all events are acknowledged.
+/// Returns `None` while the expected number of events is unknown.
 fn total_and_eta(
     counts: &DeliveryCounts,
     total: ExpectedTotal,
@@ -291,8 +292,8 @@ fn total_and_eta(
     since_ms: Option<i64>,
 ) -> Option<(u64, Option<u64>)> {
     let count = total.count?;
-    // With `--speed`, the total counts only events. Without `--speed`, the total counts all lines, including lines that
-    // turn out to be invalid.
+    // With `--speed`, `total` counts only the valid events of the file. Without `--speed`, `total` counts all lines of
+    // the file, including lines that turn out to be invalid.
     let bad = if total.due_ms.is_some() {
         0
     } else {
@@ -324,7 +325,7 @@ fn per_second(since: (Instant, u64), acked: u64) -> f64 {
     acked.saturating_sub(since.1) as f64 / since.0.elapsed().as_secs_f64().max(0.001)
 }
 
-/// Formats a rate as text. A rate below 10 has one decimal, and a larger rate has thousands separators.
+/// Formats a rate as text. A rate below 10 gets one decimal place, and a larger rate gets thousands separators.
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
 fn rate_text(rate: f64) -> String {
     if rate < 10.0 {
@@ -339,7 +340,7 @@ fn millis(us: u64) -> String {
     format!("{:.1} ms", us as f64 / 1_000.0)
 }
 
-/// Prints a line of the `produce` role that is not part of the log.
+/// Prints a line of the `produce` role on standard error, outside the log.
 pub(super) fn print_line(text: &str) {
     telemetry::print_stderr(&format!("citystream: {text}"));
 }

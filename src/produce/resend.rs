@@ -1,23 +1,24 @@
-//! Resends the events of dead letters to the topic of events, if the events can be repaired. Each repaired event is
-//! sent only once. All dead letters remain in the dead-letter topic.
+//! Resends the events of dead letters to the events topic, if the events can be repaired. Each repaired event is sent
+//! only once. All dead letters remain in the dead-letter topic.
 //!
 //! Each transaction sends a batch of events. In the same transaction, the run commits the offsets of the processed dead
-//! letters for the group [`RESEND_GROUP`]. If a run dies during a transaction, no event of its batch is sent, and the
-//! next run begins with that batch. If two runs overlap, the newer run fences the older run through the transactional
-//! id. Consumers of the events read only committed events.
+//! letters for the consumer group [`RESEND_GROUP`]. If a run is interrupted during a transaction, the transaction is
+//! aborted, and the next run begins with the same batch. If two runs overlap, the newer run fences the older run
+//! through the transactional id. Consumers of the events topic read only committed events.
 //!
 //! Each transaction has its own producer. Kafka's protocol before KIP-890 does not name the transaction that a request
-//! belongs to, and librdkafka has not implemented KIP-890. If the network delays the request that ends a transaction,
-//! the client repeats the request and, after the answer, begins the next transaction. If both transactions used the
-//! same producer, the delayed request would commit the second transaction before that transaction is complete. A new
-//! producer gets a new epoch, and Kafka refuses requests of older epochs.
+//! belongs to, and librdkafka has not implemented KIP-890. If the network delays a request to end a transaction, the
+//! client sends the request again, and then begins the next transaction. If both transactions used the same producer, a
+//! delayed request to end the first transaction could commit the second transaction too early. A new producer gets a
+//! new epoch, and Kafka refuses requests of older epochs.
 //!
-//! A consumer that was killed may have sent a dead letter twice. A run therefore identifies a dead letter by the
-//! partition and the offset of its record. Each run reads all dead letters from the beginning, to learn which records
-//! earlier runs have processed. After this search, the run processes only the remaining dead letters.
+//! A consumer that was killed may have sent two dead letters for the same record. A run therefore identifies a dead
+//! letter by the partition and the offset of the rejected record. Each run reads all dead letters from the beginning,
+//! to learn which records earlier runs have processed. A run processes only dead letters that no earlier run has
+//! processed.
 //!
-//! The run skips dead letters of other topics. The run also skips dead letters with the reason `refused_by_table`,
-//! because their events are already counted. The function [`run`] blocks.
+//! A run skips dead letters whose records come from other topics. A run also skips dead letters with the reason
+//! `refused_by_table`, because their events are already counted. The function [`run`] blocks the calling thread.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -44,31 +45,31 @@ use crate::kafka::second_read::SecondReader;
 use crate::kafka::{MISSING_REMEDY, REACH_REMEDY, partitions_of};
 use crate::shutdown::Shutdown;
 
-/// Maximum number of dead letters in a transaction. A transaction of this size ends well within the transaction timeout
-/// of one minute, and is large enough for a fast run.
+/// Maximum number of dead letters in a transaction. Large transactions make a run fast, but each transaction must end
+/// well within the transaction timeout of one minute.
 const BATCH_MAX: u64 = 500;
-/// Maximum number of rejected records that one run can remember. Five million records need about 500 MB of memory.
+/// Maximum number of rejected records that a run can remember, which limits the memory of the run to about 500 MB.
 const KNOWN_MAX: usize = 5_000_000;
-/// Timeout of one request, and maximum wait for the next dead letter.
+/// Timeout of one request to Kafka, and maximum wait for the next dead letter.
 const TIMEOUT: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(100);
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
 /// Maximum time for which the program repeats a failed request. A request is repeated only if its error allows a retry.
 const RETRY_MAX: Duration = Duration::from_secs(60);
 
-/// The reason why a run did not process all dead letters.
+/// The reason why a run with `--from-dlq` did not process all dead letters.
 #[derive(Debug, thiserror::Error)]
 pub enum ResendError {
     /// librdkafka refused the settings.
     #[error("failed to create a Kafka client")]
     Create(#[source] KafkaError),
-    /// The brokers refuse every client with these settings.
+    /// The brokers refuse the client, for example because its password is wrong.
     #[error("{0}")]
     Refused(Refusal),
-    /// A request to Kafka failed. The events that were sent before the failed request remain sent.
+    /// A request to Kafka failed. The failure does not affect events of transactions that were already committed.
     #[error("failed to {what}")]
     Kafka {
-        /// The purpose of the request, as the rest of the phrase "failed to …".
+        /// The purpose of the request, in words that complete the error message "failed to …".
         what: &'static str,
         /// The error of librdkafka.
         #[source]
@@ -80,7 +81,7 @@ pub enum ResendError {
         /// The missing topic.
         topic: String,
     },
-    /// The topic has more dead letters than one run can identify.
+    /// The dead-letter topic has more dead letters than one run can remember.
     #[error(
         "{topic} holds more than {KNOWN_MAX} letters; shorten its retention.ms until it holds fewer"
     )]
@@ -88,7 +89,7 @@ pub enum ResendError {
         /// The name of the dead-letter topic.
         topic: String,
     },
-    /// Another run has processed dead letters between two transactions of this run.
+    /// Another run with `--from-dlq` has processed dead letters between two transactions of this run.
     #[error("another run resends the dead letters")]
     Overtaken,
     /// No dead letter arrived for a while, although the end of the topic was not reached.
@@ -120,11 +121,11 @@ impl From<&ResendError> for Failure {
 /// The result of a run with `--from-dlq`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Resent {
-    /// Number of dead letters that no earlier run has processed.
+    /// Number of dead letters that this run has processed.
     pub letters: u64,
     /// Number of events that were sent again.
     pub sent: u64,
-    /// Number of dead letters that were not sent again, by reason.
+    /// Number of dead letters whose events were not sent again, by reason.
     pub stay: BTreeMap<&'static str, u64>,
 }
 
@@ -188,8 +189,8 @@ pub fn run(
         resend.advance(&batch.next_offsets);
         if !resend.scan.is_done() {
             producer = next_producer(config, topic)?;
-            // The new producer fences any other run that began after this run, but the other run may already have
-            // committed transactions.
+            // The new producer also fences a run that began later than this run. The later run may already have
+            // committed offsets, so this run checks that the offsets are unchanged.
             resend.expect_unchanged(&consumer)?;
         }
     }
@@ -206,7 +207,8 @@ fn consumer(config: &ClientConfig) -> KafkaResult<BaseConsumer<Context>> {
     config.create_with_context(Context::new(&config))
 }
 
-/// Returns a producer for one transaction. Fences all earlier producers, and waits until their transactions have ended.
+/// Creates a producer for one transaction. The function fences all earlier producers with the same transactional id,
+/// and waits until their transactions have ended.
 fn next_producer(
     config: &ClientConfig,
     topic: &str,
@@ -222,7 +224,7 @@ fn next_producer(
     Ok(producer)
 }
 
-/// Sends a request, and repeats the request while its error allows a retry. The function gives up after [`RETRY_MAX`].
+/// Sends a request, and retries it after an error that allows a retry. The function gives up after [`RETRY_MAX`].
 fn retry(request: impl Fn() -> KafkaResult<()>) -> KafkaResult<()> {
     let began = Instant::now();
     loop {
@@ -248,15 +250,15 @@ struct LetterPartition {
     end: Offset,
 }
 
-/// Waits for Kafka and assigns the partitions of the dead-letter topic from their beginning. The result is empty if the
-/// dead-letter topic has no new dead letter. Returns `None` if a stop was requested.
+/// Waits for Kafka, and lets the consumer read the partitions of the dead-letter topic from their beginning. The result
+/// is empty if the topic has no new dead letter. Returns `None` if a stop was requested.
 fn wait_and_assign(
     consumer: &BaseConsumer<Context>,
     topic: &str,
     dlq_topic: &str,
     shutdown: &Shutdown,
 ) -> Result<Option<BTreeMap<i32, LetterPartition>>, ResendError> {
-    // Polling runs the callback that provides the first OAuth token for the login.
+    // The call of `poll` runs the callback that provides the first OAuth token for the login.
     consumer.poll(Duration::ZERO);
     let mut log_limit = LogLimit::default();
     while !shutdown.is_triggered() {
@@ -269,7 +271,7 @@ fn wait_and_assign(
         if let Some(refusal) = errors.lasting_refusal() {
             return Err(ResendError::Refused(refusal));
         }
-        // If the brokers refuse the client, its error handler has already logged the refusal.
+        // If the brokers refuse the client, the client's error callback has already logged the refusal.
         if errors.refusal().is_none() && log_limit.allow() {
             tracing::warn!(%error, todo = REACH_REMEDY, "waiting for Kafka");
         }
@@ -278,8 +280,8 @@ fn wait_and_assign(
     Ok(None)
 }
 
-/// Assigns the partitions of the dead-letter topic to the consumer. If a topic is missing, the inner error is the name
-/// of that topic.
+/// Assigns the partitions of the dead-letter topic to the consumer. If `topic` or `dlq_topic` does not exist, the inner
+/// error is the name of the missing topic.
 fn assign(
     consumer: &BaseConsumer<Context>,
     topic: &str,
@@ -319,10 +321,10 @@ fn assign(
 /// The topic id, the partition and the offset of a record, which together identify the record.
 type SourceRecord = (String, i32, i64);
 
-/// The events and offsets of one transaction.
+/// The results of one transaction, and the offsets that the transaction commits.
 struct TransactionBatch {
     resent: Resent,
-    /// For each partition, the offset after the last dead letter of the transaction.
+    /// For each partition of the dead-letter topic, the offset after the last dead letter of the transaction.
     next_offsets: TopicPartitionList,
 }
 
@@ -337,7 +339,7 @@ struct Resend<'a> {
 }
 
 impl Resend<'_> {
-    /// Fills one transaction. Closes each partition of the dead-letter topic when its end is reached.
+    /// Sends the events of one transaction. The scan of a dead-letter partition stops at the end of the partition.
     fn fill_transaction(
         &mut self,
         producer: &FutureProducer<Context>,
@@ -374,7 +376,7 @@ impl Resend<'_> {
         })
     }
 
-    /// Remembers the offsets of a committed transaction.
+    /// Remembers the offsets that a transaction has committed.
     fn advance(&mut self, next_offsets: &TopicPartitionList) {
         for element in next_offsets.elements() {
             if let (Some(part), KafkaOffset::Offset(next)) = (
@@ -403,7 +405,7 @@ impl Resend<'_> {
     }
 
     /// Sends the event of a dead letter if the event can be repaired. Returns the offset after the dead letter, or
-    /// `None` if the dead letter belongs to an earlier or a later run.
+    /// `None` if an earlier run has processed the dead letter or a later run must process it.
     fn process_letter(
         &mut self,
         producer: &FutureProducer<Context>,
@@ -428,7 +430,7 @@ impl Resend<'_> {
         if offset < part.first_new {
             return Ok(None);
         }
-        // A second dead letter of the same record is not processed, but its offset is committed.
+        // A second dead letter for the same record is not processed, but its offset is committed.
         if is_first {
             resent.letters += 1;
             match repaired(letter, self.topic) {
@@ -436,7 +438,7 @@ impl Resend<'_> {
                     let record = FutureRecord::<str, str>::to(self.topic)
                         .key(&event.city)
                         .payload(&value);
-                    // The result of the delivery is not needed, because the commit of the transaction fails if the
+                    // The result of the delivery can be ignored, because the commit of the transaction fails if the
                     // event is not delivered.
                     let _delivery = producer
                         .send_result(record)
@@ -450,8 +452,8 @@ impl Resend<'_> {
     }
 }
 
-/// Returns the value of a header that the consumer added. The consumer's headers begin with the last header named
-/// `reason`. Headers before this last `reason` belong to the original record, and may have the same names.
+/// Returns the value of a header that the consumer added to a dead letter. The headers that the consumer added begin
+/// with the last header named `reason`. All headers before the last `reason` belong to the original record.
 fn header(letter: &BorrowedMessage<'_>, name: &str) -> Option<String> {
     let headers: Vec<_> = letter.headers()?.iter().collect();
     let ours = headers.iter().rposition(|header| header.key == "reason")?;
@@ -462,7 +464,7 @@ fn header(letter: &BorrowedMessage<'_>, name: &str) -> Option<String> {
     String::from_utf8(found.value?.to_vec()).ok()
 }
 
-/// Returns the identity of the record that a dead letter copies, or `None` if the headers do not identify a record.
+/// Returns the identity of the original record of a dead letter, or `None` if the headers do not identify a record.
 fn source_of(letter: &BorrowedMessage<'_>) -> Option<SourceRecord> {
     Some((
         header(letter, "source_topic_id")?,
