@@ -1,8 +1,8 @@
 //! The command line and the environment, parsed into typed settings.
 //!
-//! Only this module reads the environment, except for the variables of AWS and `RUST_LOG`, which libraries read. Before
-//! a role starts, this module refuses values that cannot work. The error names the option, the value and the allowed
-//! values, and the exit code is 2.
+//! All settings in environment variables are read by this module, except the variables of AWS and `RUST_LOG`, which
+//! libraries read. Before a role starts, this module refuses invalid values. The error for an invalid value names the
+//! option, the value and the allowed values. The exit code is then 2.
 
 mod access;
 mod consume;

@@ -1,7 +1,7 @@
 //! Options of `produce` that assign the columns of a CSV file to the fields of an event.
 //!
-//! A list such as `city=Borough,timestamp=Created Date` is parsed as one line of CSV. A column name that contains a
-//! comma can therefore be written in quotes: `"city=Borough, district"`.
+//! A list such as `city=Borough,timestamp=Created Date` is parsed as one line of CSV. If a column name contains a
+//! comma, the pair is written in quotes, as in `"city=Borough, district"`.
 
 use clap::{Args, ValueEnum};
 use jiff::ZonedDateTime;
@@ -21,7 +21,7 @@ pub enum InputFormat {
     Csv,
 }
 
-/// A field of an event that a column can fill.
+/// A field of an event that can get its text from a column of a CSV file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EventField {
     /// The field `city`.
@@ -39,7 +39,7 @@ pub enum EventField {
 }
 
 impl EventField {
-    /// All fields, in the order in which they appear in an event.
+    /// All event fields, in the order in which they appear in an event.
     pub const ALL: [EventField; 6] = [
         EventField::City,
         EventField::EventType,
@@ -49,7 +49,7 @@ impl EventField {
         EventField::EventId,
     ];
 
-    /// Returns the name of the field in an event.
+    /// Returns the name of the field in the JSON object of an event.
     pub const fn name(self) -> &'static str {
         match self {
             EventField::City => "city",
@@ -71,8 +71,8 @@ impl EventField {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FieldList(pub Vec<(EventField, String)>);
 
-/// The value of `--severity-map`: a list of words, each with the severity to which it is mapped. The word `*` stands
-/// for every word that is neither in the list nor a severity.
+/// The value of `--severity-map`: a list of words, each with the severity to which the word is mapped. The word `*`
+/// stands for every word that is neither in the list nor a severity.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SeverityList(pub Vec<(String, Severity)>);
 
@@ -120,7 +120,7 @@ impl CsvArgs {
     }
 }
 
-/// Splits a list of `NAME=VALUE` into pairs, without the spaces around names and values.
+/// Splits a list of `NAME=VALUE` into pairs, and removes the spaces around names and values.
 fn parse_pairs(text: &str, expected: &str) -> Result<Vec<(String, String)>, String> {
     let mut reader = csv::ReaderBuilder::new();
     let mut reader = reader.has_headers(false).from_reader(text.as_bytes());
@@ -174,7 +174,7 @@ fn parse_severities(text: &str) -> Result<SeverityList, String> {
 }
 
 /// Checks a format of [jiff's strtime](https://docs.rs/jiff/latest/jiff/fmt/strtime/): the format must include a date,
-/// and must be able to parse a time that was formatted with the format.
+/// and must be able to parse its own output.
 fn parse_time_format(text: &str) -> Result<String, String> {
     let text = parse_text(text)?;
     let fails = |error: jiff::Error| format!("cannot read times: {error}");

@@ -8,15 +8,15 @@ use super::LogArgs;
 use super::values::{Rate, parse_duration_ms, parse_host, parse_port, parse_rate, parse_speed};
 use crate::failure::Failure;
 
-/// Default length of the history in milliseconds. The default applies if `--history` is not set.
+/// Default value of `--history` in milliseconds: the time span before now for which `dev` first sends synthetic events.
 const HISTORY_MS: i64 = 3 * 3_600_000;
 
-/// Parses the value of `--history`. Returns the length of the history in milliseconds, or 0 for `off`.
+/// Parses the value of `--history`. Returns the time span in milliseconds, or 0 for `off`.
 fn parse_history(text: &str) -> Result<i64, String> {
     if text == "off" {
         return Ok(0);
     }
-    // Raw events expire after 30 days, so a longer history would be useless.
+    // Raw events expire after 30 days, so a history of more than 30 days would be useless.
     parse_duration_ms(text, 60_000, 30 * 86_400_000).map_err(|error| format!("{error}; or off"))
 }
 
@@ -79,10 +79,11 @@ impl Dev {
         self.input.is_none() && self.replay.is_none()
     }
 
-    /// Returns the length of the history in milliseconds, or 0 if `dev` sends no history.
+    /// Returns the time span, in milliseconds, of the past synthetic events that `dev` sends first, or 0 if `dev` sends
+    /// none.
     ///
     /// # Errors
-    /// Returns an error if the user requests both a history (`--history`) and the events of a file.
+    /// Returns an error if the user combines a history (`--history`) with `--input` or `--replay`.
     pub fn history_ms(&self) -> Result<i64, Failure> {
         let other = match (&self.input, self.replay) {
             (Some(_), _) => "--input",

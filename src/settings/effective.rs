@@ -30,15 +30,15 @@ const FOREIGN_VARIABLES: [&str; 12] = [
 /// A setting of a role, with its value and its origin.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Effective {
-    /// The name of the option, such as `--row-interval`, or of the environment variable.
+    /// The name of an option, such as `--row-interval`, or the name of an environment variable.
     pub name: String,
-    /// The value of the setting, if it has one.
+    /// The value of the setting, or `None` if the setting has no value.
     pub value: Option<String>,
     /// The origin of the value, such as the command line or an environment variable.
     pub origin: String,
 }
 
-/// A parsed command, and the settings that it was parsed from.
+/// A parsed command, and all settings from which the command was parsed.
 #[derive(Debug)]
 pub struct Parsed {
     /// The typed settings of the command.
@@ -103,8 +103,8 @@ fn settings_of(role: Role, matches: &ArgMatches, parsed: &Command) -> Vec<Effect
     out
 }
 
-/// Returns the default of an option whose default is unknown to the parser. The default of `--heartbeat` is computed as
-/// in the role, and every other default is read from the help text.
+/// Returns the default of an option for which clap knows no default. The default of `--heartbeat` is computed in the
+/// same way as in the role, and every other default is read from the help text.
 fn default_of(arg: &clap::Arg, parsed: &Command) -> Option<String> {
     match (arg.get_id().as_str(), parsed) {
         ("heartbeat", Command::Produce(produce)) => Some(
@@ -120,7 +120,8 @@ fn default_of(arg: &clap::Arg, parsed: &Command) -> Option<String> {
     }
 }
 
-/// Returns the environment variables that are set and that change the behavior of a role, but belong to no option.
+/// Returns all environment variables that are set and change the behavior of a role, except the variables that set
+/// options.
 pub fn other_variables() -> Vec<Effective> {
     let mut out = Vec::new();
     for name in KAFKA_SECRET_VARIABLES.iter().chain(&FOREIGN_VARIABLES) {

@@ -13,8 +13,8 @@ const SIMILARITY_MIN: f64 = 0.8;
 
 /// Checks that every `CITYSTREAM_…` variable sets an option of some command.
 ///
-/// Variables for options of other commands are accepted, because all services share one environment file. A suggestion
-/// always names an option of `command`.
+/// Variables for options of other commands are accepted, because all services share one environment file. A suggested
+/// variable always sets an option of `command`.
 ///
 /// # Errors
 /// Returns a failure that names each unknown variable, and suggests a similar variable if there is one.
@@ -37,15 +37,15 @@ pub fn check_environment(command: &Command) -> Result<(), Failure> {
     )
 }
 
-/// Returns each `CITYSTREAM_…` variable that does not set an option of any command, together with the most similar
-/// variable of `command`.
+/// Returns each `CITYSTREAM_…` variable that sets no option of any command. Each variable is returned together with the
+/// most similar variable of `command`, if there is one.
 fn unknown_variables(
     given: impl Iterator<Item = String>,
     command: &Command,
 ) -> Vec<(String, Option<String>)> {
     let known = known_variables();
     let own = variables_of(|name| runs_with(command, name));
-    // The names are compared without the prefix, because the prefix makes all names similar.
+    // Variable names are compared without the prefix `CITYSTREAM_`, because the common prefix makes all names similar.
     let suffixes = || own.iter().filter_map(|name| name.strip_prefix(PREFIX));
     given
         .filter(|name| !known.contains(name))
@@ -57,8 +57,8 @@ fn unknown_variables(
         .collect()
 }
 
-/// Returns true if `command` reads the options of the subcommand `name`. Each command reads its own options. In
-/// addition, `check` and `config` read the options of the role that they inspect.
+/// Returns true if `command` reads the options of the subcommand `name`. Each command reads its own options. The
+/// commands `check` and `config` also read the options of the role that they inspect.
 fn runs_with(command: &Command, name: &str) -> bool {
     let is_role = |role: Role| role.name() == name;
     name == command.name()
@@ -69,12 +69,12 @@ fn runs_with(command: &Command, name: &str) -> bool {
         }
 }
 
-/// Returns the environment variables of all options of all commands.
+/// Returns the environment variables that set options of any command.
 pub fn known_variables() -> BTreeSet<String> {
     variables_of(|_| true)
 }
 
-/// Returns the environment variables of the subcommands for which `is_chosen` returns true.
+/// Returns the environment variables that set options of the subcommands for which `is_chosen` returns true.
 fn variables_of(is_chosen: impl Fn(&str) -> bool) -> BTreeSet<String> {
     let cli = command();
     let chosen = cli
@@ -86,7 +86,7 @@ fn variables_of(is_chosen: impl Fn(&str) -> bool) -> BTreeSet<String> {
             arg.get_env()
                 .map(|name| name.to_string_lossy().into_owned()),
         );
-        // Passwords have no option, because every user of a host can read command lines.
+        // No option sets a password, because every user of a host can read command lines.
         if arg.get_id() == "kafka_auth" {
             names.extend(KAFKA_SECRET_VARIABLES.map(str::to_owned));
         }

@@ -1,6 +1,7 @@
-//! Defines the help of the command line: groups of commands, versions, and a note about environment variables.
+//! Defines the help texts of the command line: groups of commands, versions, and a note about environment variables.
 //!
-//! `main` parses the command line with [`command`]. Completions and manual pages are also generated from [`command`].
+//! `main` parses the command line with [`command`]. Shell completions and manual pages are also generated from
+//! [`command`].
 
 use std::sync::LazyLock;
 
@@ -8,7 +9,7 @@ use clap::{Arg, Command, CommandFactory as _};
 
 use super::Cli;
 
-/// The commands, grouped by their purpose. A test fails if a command is not in any group.
+/// The commands, grouped by their purpose. A test checks that every command is in a group.
 const GROUPS: [(&str, &[&str]); 5] = [
     ("Try it", &["dev"]),
     (
@@ -19,8 +20,8 @@ const GROUPS: [(&str, &[&str]); 5] = [
     ("Look at it", &["tail", "verify"]),
     ("On a host", &["check", "config", "print", "help"]),
 ];
-/// Options of `check`, `config` and `print` for which there is no environment variable, because a variable would not be
-/// useful.
+/// Options of `check`, `config` and `print` that cannot be set by an environment variable, because such a variable
+/// would not be useful.
 const WITHOUT_VARIABLE: [&str; 3] = ["for", "into", "shell"];
 const HELP_OF_HELP: &str = "Print this help, or the help of a command";
 const VARIABLES: &str =
@@ -47,8 +48,8 @@ pub fn command() -> Command {
         let examples = examples.unwrap_or_default();
         command
             .mut_args(with_variable)
-            // With `allow_negative_numbers`, clap reports a negative number as an invalid value. Otherwise, clap would
-            // report the number as an unknown option.
+            // Without `allow_negative_numbers`, clap would report a negative number as an unknown option, and not as an
+            // invalid value.
             .mut_args(|arg| {
                 let takes_values = arg.get_action().takes_values();
                 arg.allow_negative_numbers(takes_values)
@@ -63,7 +64,7 @@ pub fn command() -> Command {
     command
 }
 
-/// Adds the environment variable that sets an option. For example, `CITYSTREAM_LOG_FORMAT` sets `--log-format`.
+/// Lets an environment variable set the option `arg`. For example, `CITYSTREAM_LOG_FORMAT` sets `--log-format`.
 fn with_variable(arg: Arg) -> Arg {
     match arg.get_long() {
         Some(long) if !WITHOUT_VARIABLE.contains(&long) => {
@@ -83,7 +84,7 @@ fn groups(command: &Command) -> String {
             let about = match (found, *name) {
                 (Some(found), _) => found.get_about().map(ToString::to_string),
                 (None, "help") => Some(HELP_OF_HELP.to_owned()),
-                // This build of the program does not contain the command `dev`.
+                // This build of the program was compiled without the command `dev`.
                 (None, _) => None,
             };
             if let Some(about) = about {

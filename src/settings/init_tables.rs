@@ -130,7 +130,7 @@ pub struct InitTables {
     pub log: LogArgs,
 }
 
-/// Assumptions about the events. The load on the tables is calculated from these assumptions.
+/// Assumptions about the events, from which `--explain` calculates the load on the tables.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Mix {
     /// Share of events with high or critical severity, from 0 to 1.
@@ -141,7 +141,7 @@ pub struct Mix {
     pub series: f64,
     /// Shortest time between two updates of a row, in milliseconds.
     pub row_interval_ms: i64,
-    /// Time for which raw events are kept, in milliseconds.
+    /// Time for which raw events are kept in the table, in milliseconds.
     pub raw_ttl_ms: i64,
 }
 
@@ -188,7 +188,7 @@ fn parse_mix(text: &str) -> Result<Mix, String> {
     Ok(mix)
 }
 
-/// The events that get a raw row.
+/// Selects the events that are stored as raw rows in the tables.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum RawRows {
     /// Every event gets a raw row.
@@ -201,7 +201,7 @@ pub enum RawRows {
 }
 
 impl RawRows {
-    /// Returns the name of this choice in the config item.
+    /// Returns the text that represents this choice of events in the config item.
     pub const fn name(self) -> &'static str {
         match self {
             RawRows::All => "all",
@@ -211,8 +211,8 @@ impl RawRows {
     }
 }
 
-/// Parses a tag, such as `name=value`. AWS allows 128 characters for the name and 256 characters for the value, and
-/// reserves names that begin with `aws:`.
+/// Parses a tag, such as `name=value`. AWS allows 128 characters for the name of a tag and 256 characters for its
+/// value. AWS reserves names that begin with `aws:`.
 fn parse_tag(text: &str) -> Result<(String, String), String> {
     let fits = |name: &str, value: &str| {
         !name.is_empty()

@@ -1,4 +1,4 @@
-//! The options for the connection to Kafka.
+//! Command-line options for the connection to Kafka.
 
 use std::path::PathBuf;
 use std::str::FromStr as _;
@@ -85,12 +85,14 @@ impl KafkaArgs {
         format!("{}-dlq", self.topic)
     }
 
-    /// Returns the password for the login to Kafka from its environment variable.
+    /// Returns the password for the login to Kafka, or `None` if the environment variable for this password is missing
+    /// or empty.
     pub fn password() -> Option<String> {
         secret(KAFKA_SECRET_VARIABLES[0])
     }
 
-    /// Returns the password of the private key from its environment variable.
+    /// Returns the password of the private key, or `None` if the environment variable for this password is missing or
+    /// empty.
     pub fn key_password() -> Option<String> {
         secret(KAFKA_SECRET_VARIABLES[1])
     }
@@ -133,7 +135,8 @@ fn topic_default() -> String {
 
 fn parse_brokers(text: &str) -> Result<String, String> {
     for server in text.split(',').map(str::trim) {
-        // librdkafka accepts only a few schemes. With any other scheme, librdkafka would try to connect forever.
+        // librdkafka accepts only a few URL schemes. If an address had an unknown scheme, librdkafka would try to
+        // connect forever.
         if let Some((scheme, rest)) = server.split_once("://") {
             let rest = rest.split('/').next().unwrap_or_default();
             return Err(format!(

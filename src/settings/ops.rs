@@ -4,7 +4,7 @@ use clap::{Args, ValueEnum};
 
 use super::LogArgs;
 
-/// A command that uses Kafka or the tables. `check` tests a role's settings, and `config` prints them.
+/// A command that uses Kafka or the DynamoDB tables. `check` tests the settings of a role, and `config` prints them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub enum Role {
     /// `citystream produce`
@@ -66,7 +66,7 @@ pub struct Check {
     pub log: LogArgs,
 }
 
-/// The kinds of files that the binary carries.
+/// The kinds of files that are embedded in the binary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Carried {
     /// systemd units

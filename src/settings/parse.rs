@@ -1,7 +1,7 @@
 //! Parses a command line, and adds tips to the error messages of clap.
 //!
-//! If a value is invalid, the error message of clap names the option. If the value comes from an environment variable,
-//! the option is not on the command line, so a tip names the variable.
+//! If a value is invalid, the error message of clap names the option. If an invalid value comes from an environment
+//! variable, a tip also names the variable, because the option is not on the command line.
 
 use std::ffi::OsString;
 
@@ -36,7 +36,8 @@ pub(super) fn matches(mut command: Command, line: &[OsString]) -> Result<ArgMatc
     })
 }
 
-/// Returns the allowed values of the first missing argument, or `None` if that argument has no fixed set of values.
+/// Returns a tip with the allowed values of the first missing argument, or `None` if that argument has no fixed set of
+/// values.
 fn list_choices(error: &Error, command: &Command, line: &[OsString]) -> Option<String> {
     if error.kind() != ErrorKind::MissingRequiredArgument {
         return None;
@@ -52,7 +53,7 @@ fn list_choices(error: &Error, command: &Command, line: &[OsString]) -> Option<S
     (!names.is_empty()).then(|| format!("{first} is one of {}", names.join(", ")))
 }
 
-/// Returns the correct command if the user has typed `print completions bash` or a similar command.
+/// Returns a tip with the correct command if the user has typed `print completions bash` or a similar command.
 fn suggest_shell(error: &Error, line: &[OsString]) -> Option<String> {
     let asks_completions = line.get(1)? == "print" && line.iter().any(|w| w == "completions");
     let Some(ContextValue::String(word)) = error.get(ContextKind::InvalidArg) else {
@@ -65,7 +66,8 @@ fn suggest_shell(error: &Error, line: &[OsString]) -> Option<String> {
     })
 }
 
-/// Returns the environment variable that has set the refused value, or `None` if the value comes from the command line.
+/// Returns the name of the environment variable that contains the refused value, or `None` if the value comes from the
+/// command line.
 fn source_variable(
     error: &Error,
     command: &Command,
@@ -110,8 +112,8 @@ fn source_variable(
         .find(|name| is_set(name))
 }
 
-/// Returns the name of the environment variable that provides the default of an option. The former system used the same
-/// variable.
+/// Returns the name of the environment variable that provides the default of an option. The system that citystream
+/// replaces uses a variable with the same name.
 pub(super) fn former_variable(id: &str) -> Option<&'static str> {
     match id {
         "brokers" => Some("KAFKA_BOOTSTRAP_SERVERS"),
@@ -125,7 +127,7 @@ mod tests {
     use super::*;
 
     /// Parses the command line in `line` as if only the variables in `set` were set. Returns the environment variable
-    /// that the tip names.
+    /// that a tip in the error message would name.
     fn named(line: &str, set: &[&str]) -> Option<String> {
         let line: Vec<OsString> = line.split(' ').map(OsString::from).collect();
         let mut command = command();

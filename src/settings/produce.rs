@@ -8,8 +8,7 @@ use clap::Args;
 use super::values::{Rate, parse_count, parse_duration_ms, parse_rate, parse_share, parse_speed};
 use super::{AccessArgs, CsvArgs, InputFormat, KafkaArgs, LogArgs};
 
-/// Default time between two heartbeats for synthetic events, in milliseconds. The default applies if `--heartbeat` is
-/// not set.
+/// Time between two heartbeats for synthetic events in milliseconds, if `--heartbeat` is not set.
 const HEARTBEAT_MS: i64 = 60_000;
 /// The default of `--listen`.
 pub const LISTEN: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 8080));
@@ -19,7 +18,7 @@ pub const LISTEN: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALH
 pub enum Heartbeat {
     /// The role sends no heartbeats.
     Off,
-    /// The role sends a heartbeat to every partition at an interval of the given number of milliseconds.
+    /// The role sends a heartbeat to every partition each time the given number of milliseconds has passed.
     EveryMs(i64),
 }
 
@@ -141,7 +140,7 @@ impl Produce {
         self.input.is_some() || self.count.is_some()
     }
 
-    /// Returns the format of the input, from `--input-format` or from the name of the file.
+    /// Returns the format of the input, which is given by `--input-format` or by the name of the file.
     pub fn input_format(&self) -> InputFormat {
         let name = self.input.as_deref().unwrap_or(Path::new(""));
         let name = name.to_string_lossy().to_ascii_lowercase();

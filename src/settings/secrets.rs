@@ -11,7 +11,7 @@ const OTHERS: u32 = 0o007;
 /// The files for which a warning has already been logged.
 static WARNED: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
 
-/// Logs a warning if every user of the host can read or change the file. The warning is logged only once for each file.
+/// Logs a warning if every user of the host can read or change the file. At most one warning is logged for each file.
 pub fn warn_if_others_can_read(option: &str, path: &Path) {
     if is_open_to_others(path) {
         let mut warned = WARNED.lock().unwrap_or_else(PoisonError::into_inner);
@@ -23,8 +23,8 @@ pub fn warn_if_others_can_read(option: &str, path: &Path) {
 }
 
 fn is_open_to_others(path: &Path) -> bool {
-    // If the metadata of the file cannot be read, this function logs nothing, because the code that needs the file
-    // reports the error.
+    // If the metadata of the file cannot be read, no warning is logged, because the code that opens the file reports
+    // the error.
     std::fs::metadata(path).is_ok_and(|file| file.permissions().mode() & OTHERS != 0)
 }
 

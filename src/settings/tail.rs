@@ -14,9 +14,9 @@ pub enum From {
     End,
     /// `tail` starts with the oldest record.
     Beginning,
-    /// `tail` starts the given number of milliseconds before now, by record timestamp.
+    /// `tail` starts with the records whose timestamps are at most the given number of milliseconds old.
     Ago(i64),
-    /// `tail` starts at the given instant, by record timestamp.
+    /// `tail` starts with the records whose timestamps are not before the given instant.
     At(UnixMs),
 }
 

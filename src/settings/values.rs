@@ -8,7 +8,7 @@ use crate::core::event::Severity;
 /// The rate at which events are sent.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Rate {
-    /// Events are sent at the given number of events per second.
+    /// The given number of events is sent per second.
     PerSecond(f64),
     /// Events are sent as fast as the broker accepts them.
     Max,

@@ -19,7 +19,7 @@ pub enum Moment {
 }
 
 impl Moment {
-    /// Converts the moment to an instant. A relative moment is counted back from `now_ms`.
+    /// Converts the moment to an instant. `now_ms` is the current time, from which `Moment::Ago` counts back.
     pub const fn at(self, now_ms: UnixMs) -> UnixMs {
         match self {
             Moment::Ago(ms) => now_ms.saturating_sub(ms),
