@@ -1,8 +1,9 @@
-//! Checks every answer of DynamoDB before the SDK reads it.
+//! Checks every answer of DynamoDB before the AWS SDK reads the answer.
 //!
-//! HTTP does not tie an answer to its request, and the SDK treats any answer with status 2xx as a success. The SDK
-//! would therefore accept an answer that a proxy, a load balancer or an emulator swapped, cut or invented. [`checking`]
-//! wraps the HTTP client, so the answer to every operation is checked. [`find_answer_flaw`] checks the following:
+//! An HTTP answer does not identify the request that it belongs to, and the SDK treats any answer with status 2xx as a
+//! success. Without the checks, the SDK would accept an answer that a proxy, a load balancer or an emulator has
+//! swapped, truncated or made up. [`checking`] wraps the HTTP client, so the answer to every operation is checked.
+//! [`find_answer_flaw`] checks the following:
 //!
 //! | what must hold | for which answers |
 //! |---|---|
@@ -11,9 +12,9 @@
 //! | `ConsumedCapacity` exists and names only tables of the request | 2xx, if the request asked for it |
 //! | the item has the key of the request | GetItem, UpdateItem with `ALL_NEW`, refused UpdateItem |
 //!
-//! An answer with a flaw is replaced by a connection error. DynamoDB may have carried out the request
-//! ([`StoreErrorKind::Unknown`](crate::store::error::StoreErrorKind::Unknown)), so the caller sends the request again.
-//! The module [`crate::store::proof`] checks whether the item in an answer proves the outcome of a write.
+//! An answer with a flaw is replaced by a connection error. After a connection error, the outcome of the request is
+//! unknown ([`StoreErrorKind::Unknown`](crate::store::error::StoreErrorKind::Unknown)), so the caller sends the request
+//! again. The module [`crate::store::proof`] checks whether the item in an answer proves the outcome of a write.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -35,10 +36,11 @@ use serde_json::value::RawValue;
 
 use crate::store::warn_limit::WarnLimit;
 
-/// Limits how often warnings about answers with a flaw are logged. A metric counts all answers with a flaw.
+/// Limits how often warnings about answers with a flaw are logged. A metric counts all answers with a flaw, whether or
+/// not a warning is logged.
 static FLAWS: WarnLimit = WarnLimit::new(Duration::from_secs(1));
 
-/// The reason why the content of an answer cannot be DynamoDB's answer to the request.
+/// A defect that proves that an answer is damaged, or is not DynamoDB's answer to the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Flaw {
     /// The body does not match `x-amz-crc32`.
@@ -49,20 +51,20 @@ pub(super) enum Flaw {
     NotJson,
     /// The answer has a success status, but its body reports an error.
     ErrorInside,
-    /// The answer lacks `ConsumedCapacity`, although the request asked for it.
+    /// The answer does not contain `ConsumedCapacity`, although the request asked for this field.
     NoCapacity,
     /// The answer names a table that the request does not name.
     OtherTable,
     /// An item in the answer has a different key from the item in the request.
     OtherItem,
-    /// The item in the answer does not contain the values that the write stores.
+    /// The item in the answer does not contain the values that the request has written.
     OtherValues,
     /// The answer reports an unprocessed item that the request did not contain.
     Unprocessed,
 }
 
 impl Flaw {
-    /// Returns the value of the label `why` in metrics.
+    /// Returns the name of the flaw, which is the value of the label `why` in metrics.
     pub(super) const fn name(self) -> &'static str {
         self.texts().0
     }
@@ -91,12 +93,12 @@ impl std::fmt::Display for Flaw {
     }
 }
 
-/// Wraps the flaw of an answer, so that it can be the cause of an error.
+/// An error that is caused by the flaw of an answer.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(super) struct FlawedAnswer(pub(super) Flaw);
 
-/// Adds a flawed answer to the metric, and logs a warning.
+/// Increments the counter of answers with a flaw, and logs a warning about the flaw.
 pub(super) fn count_flaw(counter: Option<&IntCounterVec>, operation: &str, flaw: Flaw) {
     if let Some(counter) = counter {
         counter.with_label_values(&[operation, flaw.name()]).inc();
@@ -111,7 +113,8 @@ pub(super) fn count_flaw(counter: Option<&IntCounterVec>, operation: &str, flaw:
     }
 }
 
-/// Returns an HTTP client that sends requests through `inner`, and replaces each flawed answer with an error.
+/// Returns an HTTP client that sends requests through `inner`, and that returns an error instead of an answer with a
+/// flaw.
 pub(super) fn checking(
     inner: SharedHttpClient,
     refused: Option<IntCounterVec>,
@@ -165,17 +168,17 @@ impl CheckingConnector {
     }
 }
 
-/// A request and the answer to it.
+/// A request to DynamoDB, and the answer to this request.
 #[derive(Clone, Copy, Debug)]
 struct Exchange<'a> {
-    /// The name of the operation, as DynamoDB calls it.
+    /// The name of the DynamoDB operation, such as `GetItem`.
     operation: &'a str,
     /// The body of the request.
     request: &'a [u8],
     status: u16,
     /// The value of the header `x-amz-crc32`.
     checksum: Option<&'a str>,
-    /// The body of the answer, as it was received.
+    /// The body of the answer, exactly as it was received.
     answer: &'a [u8],
 }
 
@@ -246,7 +249,7 @@ fn refusal_flaw(x: &Exchange<'_>) -> Option<Flaw> {
     if x.operation != "UpdateItem" {
         return None;
     }
-    // An answer that is not JSON cannot be a refusal, and the SDK reports an error for such an answer.
+    // An error answer that is not JSON needs no check, because the SDK reports an error for every such answer.
     let answer = serde_json::from_slice::<AnswerFields<'_>>(x.answer).ok()?;
     answer
         .item
@@ -254,7 +257,7 @@ fn refusal_flaw(x: &Exchange<'_>) -> Option<Flaw> {
         .map(|_| Flaw::OtherItem)
 }
 
-/// Checks the consumed capacity in an answer, which is an object for one table, or a list for several tables.
+/// Checks the field `ConsumedCapacity` of an answer, which is an object for one table, or a list for several tables.
 fn capacity_flaw(capacity: Option<&RawValue>, request: &[u8]) -> Option<Flaw> {
     let text = capacity.map_or("", RawValue::get);
     let tables = if text.starts_with('[') {
@@ -266,13 +269,13 @@ fn capacity_flaw(capacity: Option<&RawValue>, request: &[u8]) -> Option<Flaw> {
     if tables.is_empty() {
         return Some(Flaw::NoCapacity);
     }
-    // The name of a table contains no character that JSON escapes.
+    // The name of a table contains no character that must be escaped in JSON.
     let is_named = |c: &Capacity<'_>| memmem::find(request, format!("\"{}\"", c.table).as_bytes());
     let named = tables.iter().all(|c| is_named(c).is_some());
     (!named).then_some(Flaw::OtherTable)
 }
 
-/// Returns true if an item has the key that the request names.
+/// Returns true if an item has the key that is given in the request.
 fn has_key_of(item: &RawValue, request: &[u8]) -> bool {
     let item = serde_json::from_str::<HashMap<String, &RawValue>>(item.get());
     let (Ok(item), Ok(asked)) = (item, serde_json::from_slice::<Keyed>(request)) else {
@@ -382,7 +385,7 @@ mod tests {
             assert_eq!(flaw("GetItem", GET, 200, &answer), want, "{item}");
             let answer = format!("{{{UNITS},\"Attributes\":{item}}}");
             assert_eq!(flaw("UpdateItem", &update, 200, &answer), want, "{item}");
-            // The request asks for some attributes of the item, and the key is not among these attributes.
+            // The request does not ask for all attributes of the item, so the key in the answer is not checked.
             assert_eq!(flaw("UpdateItem", GET, 200, &answer), None, "{item}");
             let refusal =
                 format!(r#"{{"__type":"x#ConditionalCheckFailedException","Item":{item}}}"#);

@@ -1,4 +1,4 @@
-//! The names of all attributes in the tables, and functions that read attribute values.
+//! The names of all attributes in the DynamoDB tables, and functions that read attribute values.
 //!
 //! `docs/TABLES.md` describes which item has which attributes.
 
@@ -8,7 +8,7 @@ use aws_sdk_dynamodb::types::AttributeValue;
 
 use crate::core::keys;
 
-/// An item as the SDK represents it.
+/// A DynamoDB item, in the representation of the AWS SDK.
 pub(crate) type Item = HashMap<String, AttributeValue>;
 
 /// Defines a constant for each attribute name.
@@ -72,7 +72,7 @@ pub const SEVERITY_COUNTS: [&str; 4] = [keys::SUMS[2], keys::SUMS[3], keys::SUMS
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct NotANumber;
 
-/// Returns a string as an attribute value of the SDK.
+/// Converts a string to an attribute value of the AWS SDK.
 pub(super) fn string(text: impl Into<String>) -> AttributeValue {
     AttributeValue::S(text.into())
 }

@@ -1,12 +1,13 @@
 //! Connects to DynamoDB: chooses the Region, the credentials, the timeouts and the retries.
 //!
 //! AWS's configuration library reads the Region, the endpoint, the profile and the credentials from AWS's own
-//! variables, files and instance roles. This module sets timeouts and retries. Every wait has a limit, and the caller
-//! chooses the number of attempts. Writers choose one attempt and repeat requests themselves. The SDK's own retries do
-//! not suit writers, because all requests of a client share one retry budget, and concurrent requests would exhaust it.
+//! environment variables, files and instance roles. This module sets timeouts and retries. Every wait for DynamoDB has
+//! a time limit, and the caller chooses the number of attempts for a request. Code that writes to DynamoDB allows only
+//! one attempt, and repeats failed requests itself. The SDK's own retries do not suit many concurrent writes, because
+//! all requests of a client share one retry budget, which the writes would exhaust.
 //!
-//! [`connect`] sends no request to DynamoDB. The caller's first request detects a missing table or a server that does
-//! not answer.
+//! [`connect`] sends no request to DynamoDB. A missing table, or a server that does not answer, is detected by the
+//! first request of the caller.
 
 use std::time::Duration;
 
@@ -27,11 +28,12 @@ use crate::store::credentials;
 use crate::store::error::StoreError;
 use crate::store::skew::ClockWatch;
 
-/// Maximum wait for a TCP and TLS connection.
+/// Maximum time to establish a TCP and TLS connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// Maximum wait for the whole answer to one attempt. DynamoDB itself ends a slow request earlier.
+/// Maximum time that one attempt waits for the complete answer. DynamoDB itself aborts a slow request within a shorter
+/// time.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
-/// First pause between two attempts of the SDK. The pause doubles after each attempt, with jitter.
+/// First pause between two attempts of the SDK. The pause doubles after each attempt, and is varied randomly.
 const BACKOFF_FIRST: Duration = Duration::from_millis(50);
 /// Maximum pause between two attempts of the SDK.
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
@@ -49,12 +51,12 @@ pub struct ConnectOptions {
     /// True if the client ignores the environment and signs requests with fixed test credentials for a fixed Region.
     /// Test credentials suffice for a server that accepts any signature.
     pub test_credentials: bool,
-    /// True if the client logs the source of the credentials. A caller that reports this source in another way sets the
-    /// field to false.
+    /// True if the client logs the source of the credentials. A caller that itself reports the source of the
+    /// credentials sets this field to false.
     pub log_credentials: bool,
     /// The gauge that shows the difference between this host's clock and DynamoDB's clock.
     pub clock_skew: Option<Gauge>,
-    /// The counter of answers with a flaw, labelled by operation and reason.
+    /// The counter of answers with a flaw, labeled by operation and reason.
     pub answers_refused: Option<IntCounterVec>,
 }
 
@@ -72,7 +74,7 @@ impl Default for ConnectOptions {
     }
 }
 
-/// The environment variables that set the endpoint. The first variable that is set takes effect.
+/// The environment variables that set the endpoint. If both endpoint variables are set, the first one takes effect.
 const ENDPOINT_VARIABLES: [&str; 2] = ["AWS_ENDPOINT_URL_DYNAMODB", "AWS_ENDPOINT_URL"];
 
 /// Returns a DynamoDB client, without sending a request.
@@ -114,7 +116,7 @@ async fn connect_within(
     let mut loader = aws_config::defaults(BehaviorVersion::latest())
         .timeout_config(timeouts)
         .retry_config(retries)
-        // The timeout of an attempt already includes the time until the whole body of the answer has arrived.
+        // The timeout of an attempt already covers the time until the complete answer has arrived.
         .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
         .http_client(http);
     if let Some(url) = options.endpoint_url {
@@ -134,14 +136,14 @@ async fn connect_within(
     {
         credentials::log_source(provider);
     }
-    // The SDK requests credentials through an HTTP client that does not check answers, because these answers do not
-    // come from DynamoDB.
+    // Credentials are requested through an HTTP client that does not check answers, because answers with credentials do
+    // not come from DynamoDB.
     let config = aws_sdk_dynamodb::Config::from(&config).to_builder();
     Ok(client_of(config, answers, options.clock_skew))
 }
 
-/// Checks the settings that AWS's library has loaded. `has_variable` is true if an environment variable sets the
-/// endpoint.
+/// Checks the settings that AWS's configuration library has loaded. `has_variable` is true if an environment variable
+/// sets the endpoint.
 async fn check_config(
     config: &aws_config::SdkConfig,
     has_variable: bool,
@@ -182,8 +184,8 @@ fn client_of(
     Client::from_conf(config.build())
 }
 
-/// Returns an error if the credentials do not name an account. Credentials that cannot be loaded now do not cause an
-/// error, because later requests load them again.
+/// Returns an error if the credentials do not name an account. If the credentials cannot be loaded yet, the function
+/// returns no error, because later requests load the credentials again.
 async fn check_account_id(config: &aws_config::SdkConfig) -> Result<(), StoreError> {
     let Some(provider) = config.credentials_provider() else {
         return Ok(());
@@ -218,8 +220,8 @@ fn check_region(region: &str) -> Result<(), StoreError> {
     ))
 }
 
-/// Returns an error if an endpoint is not a URL. The SDK accepts any text as an endpoint. With a wrong endpoint, every
-/// request would fail, and the program would repeat the request forever.
+/// Returns an error if an endpoint is not a URL. The SDK accepts any text as an endpoint. With an invalid endpoint,
+/// every request would fail, and the program would repeat each request forever.
 fn check_endpoint(source: &str, url: &str) -> Result<(), StoreError> {
     if url.is_empty() {
         return Err(StoreError::Settings(
@@ -230,8 +232,8 @@ fn check_endpoint(source: &str, url: &str) -> Result<(), StoreError> {
     let is_url = url.parse::<hyper::Uri>().is_ok_and(|uri| {
         let schemes = ["http", "https"];
         let host = uri.host().is_some_and(|host| !host.is_empty());
-        // `port_u16` returns `None` for a port that is not a number or is too large. The check therefore also looks for
-        // the colon before the port.
+        // `port_u16` returns `None` if there is no port, and also if the port is not a number or is too large. A colon
+        // in the authority of the URL shows that there is a port.
         let port = uri.authority().is_none_or(|authority| {
             let after_bracket = authority.as_str().rsplit_once(']');
             let rest = after_bracket.map_or(authority.as_str(), |(_, rest)| rest);
@@ -390,7 +392,7 @@ mod tests {
             first.write_all(answer.as_bytes()).await.unwrap();
         }
         asked.await.unwrap().expect("it answered");
-        // From now on, the server does not answer on the first connection, and does not close this connection.
+        // The test server keeps the first connection open, but sends no further answer on this connection.
         let begun = std::time::Instant::now();
         let error = client.list_tables().send().await.expect_err("no answer");
         let error = StoreError::from_sdk("ListTables", "", error);

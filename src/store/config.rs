@@ -1,6 +1,6 @@
-//! The config item: the settings that all users of one set of tables share.
+//! The config item: the settings that are shared by all roles that use the same set of tables.
 //!
-//! The config item is in the totals table, at `shard` = `config` and `series` = `tables`:
+//! The config item is stored in the totals table, with the key `shard` = `config` and `series` = `tables`:
 //!
 //! | attribute | meaning | changes |
 //! |---|---|---|
@@ -12,8 +12,9 @@
 //! | `topic` S | the topic that is counted | set once |
 //! | `topic_id` S | the current id of that topic | when the topic is created again |
 //!
-//! Every write has a condition, so that two simultaneous runs of `init-tables` use the same config item. Expressions
-//! name attributes by aliases such as `#x`, because several attribute names are reserved words in DynamoDB.
+//! Every write has a condition, so that two simultaneous runs of `init-tables` use the same config item. DynamoDB
+//! expressions refer to attributes by aliases such as `#x`, because several attribute names are reserved words in
+//! DynamoDB.
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::error::SdkError;
@@ -37,19 +38,19 @@ use crate::store::requests::refusing_item;
 /// The content of the config item.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigItem {
-    /// The rules of event time: the length of a window, the lateness and the skew.
+    /// The rules of event time: the length of a window, the allowed lateness and the allowed skew.
     pub rules: Rules,
     /// Number of shards per city and per severity in the indexes.
     pub shards: u32,
     /// The value that [`crate::core::RULES`] had in the program that created the tables.
     pub rules_number: u32,
-    /// The setting that determines which events have raw items.
+    /// The setting that determines which events are stored as raw items.
     pub raw: RawRows,
     /// The random id that identifies the set of tables.
     pub tables_id: String,
-    /// The topic that the tables count, or `None` until `init-tables` has set it.
+    /// The topic whose events are counted in the tables, or `None` until `init-tables` has stored the topic.
     pub topic: Option<String>,
-    /// The current id of the topic that the tables count.
+    /// The current id of the topic whose events are counted in the tables.
     pub topic_id: Option<String>,
 }
 
@@ -149,11 +150,11 @@ pub async fn grow_shards(
     }
 }
 
-/// Writes the topic that the tables count, and the current id of that topic.
+/// Stores the topic whose events are counted in the tables, and the current id of this topic.
 ///
 /// # Errors
-/// Returns [`StoreError::Settings`] if the tables count another topic or have no config item. Otherwise returns the
-/// error from DynamoDB.
+/// Returns [`StoreError::Settings`] if the tables count events of another topic, or if there is no config item.
+/// Otherwise returns the error from DynamoDB.
 pub async fn set_topic(
     client: &Client,
     names: &TableNames,
@@ -202,8 +203,8 @@ pub async fn set_topic(
             ))
             .with_remedy("use a separate --table-prefix for each topic"),
         ),
-        // An item without a topic, or with the same topic, satisfies the condition of the update. DynamoDB cannot have
-        // refused this update, so the answer is wrong.
+        // A config item without a topic, or with the same topic, satisfies the condition of the update. DynamoDB cannot
+        // have refused the update of such an item, so the answer is wrong.
         Some(_) => wrong_answer(names),
         None => StoreError::Settings(
             Failure::new(format!("table {} has no config item", names.totals))
@@ -212,7 +213,7 @@ pub async fn set_topic(
     })
 }
 
-/// Returns the error for an answer that does not contain the values that the update stores.
+/// Returns the error for an answer that does not contain the values that the update has stored.
 fn wrong_answer(names: &TableNames) -> StoreError {
     let (operation, flaw) = ("UpdateItem", Flaw::OtherValues);
     count_flaw(None, operation, flaw);
@@ -369,7 +370,7 @@ mod tests {
     async fn shards_only_grow() {
         let (client, names) = start().await;
         make_table(&client, &names).await;
-        // The config item does not exist, so the update changes nothing.
+        // The config item does not exist yet, so the update changes nothing.
         assert!(!grow_shards(&client, &names, 8).await.unwrap());
         assert_eq!(read_config(&client, &names).await.unwrap(), None);
         create_config(&client, &names, &sample()).await.unwrap();

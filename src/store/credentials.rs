@@ -1,7 +1,8 @@
 //! Logs the source and the expiry time of the AWS credentials at the start of a subcommand.
 //!
-//! The log line does not delay any request. If the source of the credentials does not answer at the start, the SDK
-//! contacts this source again for the first request. The log never contains a secret or a key id.
+//! A separate task writes the log line, so no request has to wait for it. If the source of the credentials does not
+//! answer at the start, the SDK contacts the source again for the first request. The log never contains a secret or a
+//! key id.
 
 use std::time::UNIX_EPOCH;
 
@@ -36,11 +37,12 @@ fn expiry(credentials: &Credentials) -> Option<String> {
     Some(format_seconds(UnixMs(ms)))
 }
 
-/// Returns the name of the source of the credentials. The SDK records this source for AWS's statistics.
+/// Returns the name of the source of the credentials. The SDK records the source as a property of the credentials, for
+/// AWS's usage statistics.
 fn source_name(credentials: &Credentials) -> &'static str {
     let notes = credentials.get_property::<Vec<Feature>>();
-    // The last entry names the final source of the credentials. The list has several entries if, for example, an IAM
-    // role is assumed with the key of a profile.
+    // The last entry of `notes` names the source that returned the credentials. `notes` has several entries if, for
+    // example, a key from a profile was used to assume an IAM role.
     match notes.and_then(|notes| notes.last()) {
         Some(Feature::CredentialsEnvVars) => "environment variables",
         Some(Feature::CredentialsProfile | Feature::CredentialsProfileSourceProfile) => "profile",
