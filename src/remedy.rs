@@ -1,4 +1,4 @@
-//! Reports the error that ends a command, with a remedy that depends on the type of the error.
+//! Reports the error that ends a command, together with a remedy that depends on the type of the error.
 //!
 //! Only this module contains the remedies for errors of the operating system, of Kafka and of DynamoDB. Errors of this
 //! program that have their own remedy contain a [`Failure`].
@@ -38,10 +38,11 @@ pub fn report(error: &anyhow::Error, format: Option<LogFormat>) -> Exit {
     Exit::of(error)
 }
 
-/// Converts an error to a failure. The outermost message becomes `what`, and the messages of its sources become `why`.
+/// Converts an error to a [`Failure`]. The message of the outermost error becomes `what`, and the messages of its
+/// sources become `why`.
 ///
-/// The failure gets the remedy of the outermost error that has a remedy. If a message already ends with the message of
-/// its source, the source's message is not repeated.
+/// The [`Failure`] gets its remedy from the outermost error that has a remedy. If the message of an error already ends
+/// with the message of its source, the message of the source is not repeated.
 pub fn describe_error(error: &anyhow::Error) -> Failure {
     let mut texts: Vec<String> = Vec::new();
     let mut remedy = None;
@@ -73,7 +74,7 @@ pub fn describe_error(error: &anyhow::Error) -> Failure {
     }
 }
 
-/// Converts a single error to a failure, and ignores the sources of the error.
+/// Converts a single error to a [`Failure`], and ignores the sources of the error.
 fn describe_one(error: &(dyn Error + 'static)) -> Failure {
     if let Some(failure) = error.downcast_ref::<Failure>() {
         return failure.clone();
@@ -110,7 +111,8 @@ fn describe_one(error: &(dyn Error + 'static)) -> Failure {
 fn describe_store_error(error: &StoreError) -> Failure {
     let failure = match error {
         StoreError::Settings(failure) => return failure.clone(),
-        // Only commands that end by themselves wait until a table is active, so the user can run the command again.
+        // The error `Waited` ends only commands that wait until a table is active, so the remedy is to run the command
+        // again.
         StoreError::Waited { .. } => {
             return Failure::new(error.to_string()).with_remedy(CONTINUE_REMEDY);
         }
@@ -138,7 +140,7 @@ fn of_system(error: &(dyn Error + 'static)) -> Option<&'static str> {
     }
 }
 
-/// Returns the remedy for an error of DynamoDB, for a role that keeps retrying the request.
+/// Returns the remedy for an error of DynamoDB, for a role that sends the failed request again and again.
 pub(crate) fn of_store(error: &StoreError) -> Option<&'static str> {
     match error {
         StoreError::Request(request) => match (request.kind, request.code.as_str()) {
@@ -175,7 +177,7 @@ fn of_admin(error: &AdminError) -> Failure {
         AdminError::Topic { what, code } => Failure::new(format!("failed to {what}"))
             .with_why(code.to_string())
             .with_remedy("check the rights on the topic, and --replication"),
-        // The source of a login error may have a more specific remedy.
+        // For `NoRegion` and `Profile`, the `IamError` itself has a more specific remedy.
         AdminError::Login(IamError::NoRegion | IamError::Profile(_)) => {
             Failure::new(error.to_string())
         }

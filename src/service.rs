@@ -23,7 +23,7 @@ use crate::telemetry::Metrics;
 
 /// Time between two checks of the state of the role.
 const POLL_EVERY: Duration = Duration::from_secs(1);
-/// Maximum time for stopping a role, which includes the drain, the last commit and the end of the process.
+/// Maximum time to stop a role: to finish the work in flight (the drain), to commit, and to end the process.
 const STOP_MAX: Duration = DRAIN_MAX.saturating_add(Duration::from_secs(5));
 
 /// A guard that sends notifications to systemd until the guard is dropped.
@@ -34,13 +34,15 @@ impl Drop for Notifier {
     fn drop(&mut self) {
         if let Some((task, is_stopping)) = &self.0 {
             task.abort();
-            // A role without work in flight can end before the notification task has noticed the shutdown.
+            // A role without work in flight can end before the notification task has noticed the shutdown, so STOPPING
+            // is sent here too.
             send_stopping(is_stopping);
         }
     }
 }
 
-/// Sends the notification READY to systemd. Afterwards, sends the status and the watchdog notification periodically.
+/// Sends the notification READY to systemd, and starts a task that periodically sends the status and the watchdog
+/// notification.
 pub(crate) fn start(probe: Arc<dyn Probe>, metrics: Metrics, shutdown: Shutdown) -> Notifier {
     if std::env::var_os("NOTIFY_SOCKET").is_none() {
         return Notifier(None);
@@ -81,8 +83,8 @@ async fn notify(
         }
     }
     send_stopping(&is_stopping);
-    // The role keeps sending watchdog notifications, so that systemd does not end a drain that is still within its time
-    // limit.
+    // While the role finishes its work in flight, the task keeps sending watchdog notifications, so that systemd does
+    // not end the process too early.
     let begin = Instant::now();
     while watchdog.is_some() && begin.elapsed() < STOP_MAX {
         ticks.tick().await;
@@ -90,7 +92,7 @@ async fn notify(
     }
 }
 
-/// Sends the notification STOPPING to systemd, unless this notification has already been sent.
+/// Sends the notification STOPPING to systemd, unless STOPPING has already been sent.
 fn send_stopping(is_sent: &AtomicBool) {
     if is_sent.swap(true, Ordering::SeqCst) {
         return;
@@ -116,7 +118,8 @@ fn is_alive(probe: &dyn Probe) -> bool {
     }
 }
 
-/// Returns the reason why the role waits, or the progress of the role if it does not wait.
+/// Returns the reason why the role is waiting. If the role is not waiting, the function returns the progress of the
+/// role.
 fn status(probe: &dyn Probe, metrics: &Metrics) -> String {
     if let Err(reason) = probe.ready() {
         return reason;

@@ -1,9 +1,9 @@
-//! A flag through which all tasks of a role learn that the role must stop.
+//! A flag that tells all tasks of a role to stop.
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-/// A flag that is raised when the role has to stop, and is never lowered. All clones share the same flag.
+/// A flag that is raised when a role has to stop, and that is never lowered. All clones share the same flag.
 #[derive(Clone, Debug)]
 pub struct Shutdown {
     sender: watch::Sender<bool>,
@@ -17,14 +17,14 @@ impl Shutdown {
         }
     }
 
-    /// Returns a flag that is raised by SIGTERM and SIGINT. A second signal ends the process immediately.
+    /// Returns a flag that is raised by SIGTERM or SIGINT. A second SIGTERM or SIGINT ends the process immediately.
     ///
     /// # Panics
     /// Panics if called outside a Tokio runtime.
     pub fn on_signals() -> Shutdown {
         let shutdown = Shutdown::new();
         let flag = shutdown.clone();
-        // The signal handlers are installed before the task starts, because a signal without a handler would end the
+        // The signal handlers are installed before the task starts, because a signal that has no handler would end the
         // process.
         let (Ok(mut term), Ok(mut int)) = (
             signal(SignalKind::terminate()),
@@ -61,7 +61,8 @@ impl Shutdown {
     /// Waits until the flag is raised.
     pub async fn wait(&self) {
         let mut receiver = self.sender.subscribe();
-        // `wait_for` fails only if the sender has been dropped, but `self` holds the sender.
+        // `wait_for` returns an error only if the sender has been dropped, which is impossible here because `self` owns
+        // the sender.
         let _stopped = receiver.wait_for(|stop| *stop).await;
     }
 }

@@ -1,3 +1,3 @@
-//! The part of `citystream serve` that does not belong to the API: the readiness of the tables.
+//! The readiness check of `citystream serve`, which tests whether the DynamoDB tables can be read.
 
 pub(crate) mod tables_probe;

@@ -1,4 +1,4 @@
-//! Checks periodically whether the tables can be read, and reports the result in `/readyz` and the log.
+//! Checks periodically whether the DynamoDB tables can be read, and reports the result in `/readyz` and the log.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::store::former;
 use crate::store::reads::Reads;
 use crate::store::rights::TableUser;
 
-/// Time between two checks of the tables. Each check costs half a read unit.
+/// Time between two checks of the tables. Each check costs half a DynamoDB read unit.
 const CHECK_EVERY: Duration = Duration::from_secs(2);
 /// Maximum duration of one check of the tables.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(4);
@@ -29,7 +29,7 @@ pub(crate) struct TablesProbe {
 }
 
 impl TablesProbe {
-    /// Returns a probe that reports "not ready" until its first check.
+    /// Returns a probe that reports "not ready" until the first check has succeeded.
     pub(crate) fn new(client: Client, names: TableNames) -> TablesProbe {
         TablesProbe {
             state: Mutex::new(Err("waiting for DynamoDB".to_owned())),
