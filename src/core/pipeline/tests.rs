@@ -292,7 +292,6 @@ fn with_continue_replaced_records_are_told_and_skipped() {
                     next: Offset(5),
                     ..
                 },
-                Output::CheckTopic,
             ]
         ),
         "{out:?}"
