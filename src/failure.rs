@@ -60,7 +60,7 @@ impl Failure {
         }
     }
 
-    /// Returns the lines to print on standard error. Lines that are longer than `columns` are wrapped between words.
+    /// Returns the lines to print to standard error. Lines that are longer than `columns` are wrapped between words.
     pub fn to_lines(&self, columns: Option<usize>) -> String {
         let mut out = lines("citystream: ", &self.what, 2, columns);
         if let Some(why) = &self.why {

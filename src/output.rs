@@ -1,4 +1,4 @@
-//! Prints text on standard output, and wraps text that is printed on a terminal.
+//! Prints text to standard output, and wraps text that is printed to a terminal.
 //!
 //! On a terminal, text is wrapped between words. In a file or a pipe, each text stays on one line, so that programs can
 //! read the text.
@@ -7,7 +7,7 @@ use std::io::{ErrorKind, IsTerminal, Write as _};
 
 use textwrap::{Options, WordSplitter, fill};
 
-/// Prints text on standard output. The function returns no error if the process that reads the output has closed the
+/// Prints text to standard output. The function returns no error if the process that reads the output has closed the
 /// pipe.
 ///
 /// # Errors

@@ -24,7 +24,7 @@ const DYNAMODB_REMEDY: &str = "check AWS_REGION, AWS_ENDPOINT_URL_DYNAMODB if it
 const PERMISSION_REMEDY: &str = "give this user the permission, or choose another place";
 const CONTINUE_REMEDY: &str = "run it again: it continues where it stopped";
 
-/// Reports an error on standard error, and returns the exit code.
+/// Prints an error to standard error, and returns the exit code.
 ///
 /// With `--log-format json`, the report is one JSON object.
 pub fn report(error: &anyhow::Error, format: Option<LogFormat>) -> Exit {

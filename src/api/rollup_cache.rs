@@ -19,7 +19,7 @@ const HOURS_MAX: u64 = 1_500_000;
 /// Maximum number of series whose rollups are read together.
 const SERIES_PER_READ: usize = 25;
 
-/// For one series and one [`Piece`], the start and the counts of each hour with events.
+/// For one series and one [`Piece`], the start and the counts of each hour that has events.
 type Hours = Arc<Vec<(UnixMs, SeverityCounts)>>;
 
 /// A cache of hours. The key of an entry consists of a series, the generation of the rollups, and the start and end of
@@ -35,8 +35,8 @@ impl RollupCache {
         RollupCache(cache.build())
     }
 
-    /// Calls `take` for each hour with events that starts in `range`, for one series after the other. The first
-    /// argument of `take` is the index of the series in `series`. `range` must consist of whole rolled-up hours.
+    /// Calls `take` for each hour in `range` that has events, for one series after the other. The first argument of
+    /// `take` is the index of the series in `series`. `range` must consist of whole rolled-up hours.
     ///
     /// # Errors
     /// Returns the error of a failed read. Before the error is returned, `take` is called with all hours of each series
@@ -63,7 +63,7 @@ impl RollupCache {
         Ok(())
     }
 
-    /// Returns the hours with events, as one list for each series and each piece.
+    /// Returns the hours that have events, as one list for each series and each piece.
     async fn read_chunk(
         &self,
         reads: &dyn Reads,

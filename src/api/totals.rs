@@ -49,9 +49,9 @@ const UNKNOWN_AGE: Duration = Duration::from_secs(60);
 const READ_WAIT_MAX: Duration = Duration::from_secs(2);
 /// Maximum age of previous totals that an answer may still show, in milliseconds.
 const OLD_MS_MAX: i64 = 900_000;
-/// Maximum number of series that the cache keeps in memory. 200,000 series take about 50 MB of memory. If there are
-/// more series, the cache keeps only the largest series, but its sums cover all series. The cache also keeps the sums
-/// of at most 200,000 event types.
+/// Maximum number of series that the cache keeps in memory. 200,000 series take about 50 MB of memory. If the tables
+/// contain more series, the cache keeps only the largest series. The cached sums still cover all series. The cache also
+/// keeps the sums of at most 200,000 event types.
 const SERIES_KEPT_MAX: usize = 200_000;
 
 /// The totals of all series, and the time at which they were read.

@@ -1,5 +1,5 @@
-//! The DynamoDB part of `citystream check`: tests the Region, the credentials, the tables, their rules, the rights and
-//! the clock.
+//! Tests DynamoDB for `citystream check`: the Region, the credentials, the tables and their rules, the rights, and the
+//! clock.
 
 use aws_sdk_dynamodb::Client;
 use prometheus::Gauge;

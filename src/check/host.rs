@@ -1,4 +1,5 @@
-//! The host part of `citystream check`: tests whether enough files can be open, and whether the role's port is free.
+//! Tests the host for `citystream check`: whether the process may open enough files, and whether the role's port is
+//! free.
 
 use std::net::SocketAddr;
 use std::time::Duration;

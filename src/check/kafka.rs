@@ -1,4 +1,4 @@
-//! The Kafka part of `citystream check`: tests host names, connections, the login, rights, and the settings of topics.
+//! Tests Kafka for `citystream check`: host names, connections, the login, rights, and topic settings.
 
 use std::time::Duration;
 

@@ -79,7 +79,7 @@ impl Client {
         self.consumer.client_errors()
     }
 
-    /// Returns a handle for blocking requests to Kafka.
+    /// Returns a handle that sends blocking requests to Kafka.
     pub(super) fn inquiry(&self) -> Inquiry {
         self.consumer.inquiry()
     }

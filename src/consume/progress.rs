@@ -43,7 +43,7 @@ fn seconds(ms: i64) -> f64 {
     ms as f64 / 1_000.0
 }
 
-/// Begins to show the progress line on standard error.
+/// Begins to print the progress line to standard error.
 pub(crate) fn show(status: Arc<Status>) -> ProgressLine {
     let bar = ProgressBar::no_length();
     bar.set_style(style("{spinner} {msg}"));

@@ -69,7 +69,7 @@ impl fmt::Display for Severity {
 /// A valid city event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
-    /// The trimmed city, with 1 to 64 characters and without control characters or `#`.
+    /// The trimmed city: 1 to 64 characters, none of which is `#` or a control character.
     pub city: Box<str>,
     /// The event type in lower case, which matches `[a-z][a-z0-9_-]{0,63}`.
     pub event_type: Box<str>,

@@ -7,7 +7,7 @@ use crate::clock::UnixMs;
 use crate::event::{Event, Offset, Severity};
 use crate::time::{format_millis, format_seconds};
 
-/// The suffixes of the names of the four tables of events and counts. The name of a table consists of the value of
+/// The name suffixes of the four tables that store events and counts. The name of a table consists of the value of
 /// `--table-prefix`, a dash and the suffix.
 pub const TABLES: [&str; 4] = ["raw-events", "aggregations", "alerts", "totals"];
 /// Index of the raw events table in [`TABLES`].
@@ -20,13 +20,13 @@ pub const ALERTS: usize = 2;
 pub const TOTALS: usize = 3;
 /// Index of the incidents table, which is one more than the last index in [`TABLES`].
 pub const INCIDENTS: usize = TABLES.len();
-/// The name of the index of raw events by city shard and time.
+/// The name of the index that sorts raw events by city shard and time.
 pub const CITY_INDEX: &str = "city-timestamp-index";
-/// The name of the index of aggregations by series and window start. The index contains only keys.
+/// The name of the index that sorts aggregations by series and window start. The index contains only keys.
 pub const SERIES_INDEX: &str = "series-window-index";
-/// The name of the index of alerts by severity shard and sort key.
+/// The name of the index that sorts alerts by severity shard and sort key.
 pub const SEVERITY_INDEX: &str = "severity-timestamp-index";
-/// The name of the index of incidents by state and time of opening.
+/// The name of the index that sorts incidents by state and opening time.
 pub const STATE_INDEX: &str = "state-opened-index";
 /// Number of shards over which the totals rows are spread.
 pub const TOTALS_SHARDS: u32 = 16;
@@ -56,8 +56,8 @@ pub const SUMS: [&str; 6] = [
     "severity_critical",
 ];
 /// The attribute of a progress item that contains the offset up to which its sums count. The sums are unknown if the
-/// attributes `sums_next` and `next` of the item differ. A consumer of an older version moves `next` without updating
-/// the sums.
+/// attributes `sums_next` and `next` of the item differ. A consumer that runs an older version advances `next` without
+/// updating the sums.
 pub const SUMS_NEXT: &str = "sums_next";
 /// The prefix of the names of fence attributes. A fence is the offset after the last record that the row counts.
 pub const FENCE_NEXT: &str = "next#";

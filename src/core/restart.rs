@@ -41,11 +41,11 @@ pub struct Boundary {
     /// The counts of the log's events below `next`: events in windows, late events, and all events by severity. The
     /// counts do not depend on which consumer counted the events. Rejected records and heartbeats are not counted.
     ///
-    /// `None` means that the sums are unknown. The sums become unknown if a consumer of an older version has owned the
-    /// partition. A loss of records that may already be counted also makes the sums unknown. Unknown sums stay unknown
-    /// for the rest of the log. Once the consumers are idle, the sums of all progress items add up to the counts in all
-    /// totals rows. The total includes the progress items of former topic ids. If a topic is deleted while a consumer
-    /// counts its events, the total lacks the events after the last publication of the progress item.
+    /// `None` means that the sums are unknown. The sums become unknown if a consumer that runs an older version has
+    /// owned the partition. A loss of records that may already be counted also makes the sums unknown. Unknown sums
+    /// stay unknown for the rest of the log. Once the consumers are idle, the sums of all progress items add up to the
+    /// counts in all totals rows. The total includes the progress items of former topic ids. If a topic is deleted
+    /// while a consumer counts its events, the total lacks the events after the last publication of the progress item.
     pub sums: Option<Sum>,
 }
 

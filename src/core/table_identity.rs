@@ -103,7 +103,7 @@ impl TableIdentity {
     }
 
     /// Forgets the known id of the tables, so that the next partition may start with other tables. The caller must
-    /// ensure that no partition writes to the tables.
+    /// ensure that the consumer is not writing to the tables.
     pub fn forget(&mut self) {
         self.known = None;
     }

@@ -80,7 +80,7 @@ pub fn is_event_time(ms: UnixMs) -> bool {
 }
 
 /// Converts a date and time in UTC to the number of seconds since 1970. Returns `None` if jiff does not support the
-/// year, which is then outside the range of valid event times.
+/// year. All valid event times are in years that jiff supports.
 fn unix_seconds(at: DateTime) -> Option<i64> {
     Some(TimeZone::UTC.to_timestamp(at).ok()?.as_second())
 }

@@ -111,9 +111,9 @@ mod pending {
     pub(super) const WHOLE: u8 = RAW | ALERT | DLQ;
 }
 
-/// Memory of a record that waits only for its row updates, in bytes. Each record takes up a `Tracked` of 32 bytes, and
-/// an `Entry` of 16 bytes in each of two stretches. The total is doubled, because the capacity of a list may be twice
-/// its length.
+/// Memory of a record that waits only for its row updates, in bytes. Each record needs 32 bytes for a `Tracked`, and 16
+/// bytes for an `Entry` in each of two stretches. The total is doubled, because the capacity of a list may be twice its
+/// length.
 const COUNTED_BYTES: u32 = 128;
 const _: () = assert!(size_of::<Tracked>() == 32 && size_of::<Entry>() == 16);
 /// Number of elements for which the worker always keeps memory in its list of records in flight and in its list of
@@ -365,8 +365,8 @@ impl Worker {
         }
     }
 
-    /// Returns the memory of a record's event to the memory budget once no write needs the event. Row updates, which do
-    /// not need the event, are sent much later than puts. If the budget included the events of all waiting row updates,
+    /// Returns the memory of a record's event to the memory budget once no write needs the event. Row updates do not
+    /// need the event, but are sent much later than puts. If the budget included the events of all waiting row updates,
     /// the consumer would stop reading although memory is free.
     fn lighten(&mut self, at: usize) {
         let tracked = &mut self.tracked[at];

@@ -35,9 +35,9 @@ use std::io::Read as _;
 
 use crate::settings::{Command, Consume, parse};
 
-/// The name of the topic of events.
+/// The name of the event topic.
 pub(crate) const TOPIC: &str = "city-events";
-/// The number of partitions of the topic of events.
+/// The number of partitions in the event topic.
 pub(crate) const PARTITIONS: i32 = 6;
 /// Maximum number of unsettled records per partition in the broker, which is half of the mock cluster's limit.
 pub(crate) const CREDIT_RECORDS_MAX: usize = 50_000;

@@ -1,4 +1,5 @@
-//! Administrative requests: creating, describing and deleting topics, and reading rights and group members.
+//! Sends administrative requests: creates, describes and deletes topics, and reads the client's rights and the members
+//! of consumer groups.
 //!
 //! This module never changes an existing topic. Changing the number of partitions would move keys to other partitions,
 //! and the operator may have chosen different topic settings on purpose.

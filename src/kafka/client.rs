@@ -1,9 +1,9 @@
 //! The librdkafka options that all clients of the program share.
 //!
-//! [`client_config`] converts the options of the command line to librdkafka's properties. The option `--kafka-property`
-//! is applied last, so it overrides the other options. [`set_default`] sets a property to a subcommand's default,
-//! unless the command line sets the property. Secrets come from files or from the environment, and the program never
-//! logs or shows secrets. This module detects unusable certificate, key and password files before the program connects.
+//! [`client_config`] converts command-line options to librdkafka properties. The option `--kafka-property` is applied
+//! last, so it overrides the other options. [`set_default`] sets a property to a subcommand's default, unless the
+//! command line sets the property. Secrets come from files or from the environment, and the program never logs or shows
+//! secrets. This module detects unusable certificate, key and password files before the program connects.
 
 use std::path::{Path, PathBuf};
 

@@ -11,7 +11,8 @@ const EPOCHS_MAX: usize = 64;
 /// The leader epochs of the last records of one partition.
 #[derive(Debug, Default)]
 pub(super) struct Epochs {
-    /// For each epoch: the offset of the first record that was read, in ascending order.
+    /// The epochs, each with the offset of the first record that was read in the epoch. The offsets are in ascending
+    /// order.
     first: VecDeque<(Offset, i32)>,
 }
 

@@ -79,7 +79,7 @@ pub(super) fn find_all_replaced(
     Ok(found)
 }
 
-/// Reads single records with a client that belongs to no group.
+/// Reads individual records with a client that belongs to no group.
 struct Prober<'a> {
     client: BaseConsumer<Context>,
     topic: &'a str,

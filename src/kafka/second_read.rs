@@ -40,7 +40,7 @@ const POLL: Duration = Duration::from_millis(100);
 
 type ReadClient = BaseConsumer<Context>;
 
-/// Returns the settings of a client that reads single records again. The client never joins a group.
+/// Returns the settings of a client that reads individual records again. The client never joins a group.
 pub(super) fn second_read_config(config: &ClientConfig) -> ClientConfig {
     let mut config = config.clone();
     let group = config.get("group.id").unwrap_or(GROUP).to_owned();

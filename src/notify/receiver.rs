@@ -89,7 +89,7 @@ fn rank(message: &Message<'_>) -> Severity {
     message.incident.severity.unwrap_or(Severity::High)
 }
 
-/// Returns the facts about the incident that a message shows, as pairs of name and value.
+/// Returns name/value pairs that describe the incident in a message.
 fn facts(message: &Message<'_>) -> Vec<(&'static str, String)> {
     let incident = message.incident;
     let mut facts = vec![("Rule", incident.rule.to_string())];

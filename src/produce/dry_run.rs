@@ -63,7 +63,8 @@ pub(crate) fn run(args: &Produce, shutdown: &Shutdown) -> anyhow::Result<Exit> {
             NextBatch::End => break,
         };
         match findings.take(&batch, &mut replay, events_max, &mut out) {
-            // If the reader of standard output has closed the pipe, the counts on standard error are still useful.
+            // If the reader of standard output has closed the pipe, the counts that are printed to standard error are
+            // still useful.
             Err(error) if error.kind() == ErrorKind::BrokenPipe => {}
             other => other.context("failed to write the output")?,
         }

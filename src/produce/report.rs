@@ -1,4 +1,4 @@
-//! Prints the progress of `produce`, invalid lines, and a summary on standard error.
+//! Prints three things to standard error: the progress of `produce`, each invalid line, and a summary.
 //!
 //! On a terminal, the report draws a progress bar. If standard error is not a terminal, the report prints a line of
 //! text every ten seconds. With `--log-format json`, the report writes only log lines, so that each line is a JSON
@@ -340,7 +340,7 @@ fn millis(us: u64) -> String {
     format!("{:.1} ms", us as f64 / 1_000.0)
 }
 
-/// Prints a line of the `produce` role on standard error, outside the log.
+/// Prints a line of the `produce` role to standard error, outside the log.
 pub(super) fn print_line(text: &str) {
     telemetry::print_stderr(&format!("citystream: {text}"));
 }

@@ -37,8 +37,8 @@ pub fn check_environment(command: &Command) -> Result<(), Failure> {
     )
 }
 
-/// Returns each `CITYSTREAM_…` variable that sets no option of any command. Each variable is returned together with the
-/// most similar variable of `command`, if there is one.
+/// Returns each `CITYSTREAM_…` variable that no command recognizes. Each variable is returned together with the most
+/// similar variable of `command`, if there is one.
 fn unknown_variables(
     given: impl Iterator<Item = String>,
     command: &Command,
@@ -69,7 +69,7 @@ fn runs_with(command: &Command, name: &str) -> bool {
         }
 }
 
-/// Returns the environment variables that set options of any command.
+/// Returns the environment variables that any command recognizes.
 pub fn known_variables() -> BTreeSet<String> {
     variables_of(|_| true)
 }

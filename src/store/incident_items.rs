@@ -39,7 +39,7 @@ pub struct StoredCheckpoint {
     /// The rule and the id of each resolved incident for which messages still have to be sent.
     pub owed: Vec<(Arc<str>, Arc<str>)>,
     /// The fingerprint of the rules that `notify` has applied since the first checkpoint in `bases`. The string is
-    /// empty if the item comes from an older version, which stored no fingerprint.
+    /// empty if an older version of `notify` wrote the item. The older version stored no fingerprint.
     pub rules: String,
     /// Earlier checkpoints that were made under the same rules, oldest first. `verify` can process the log again from
     /// any of the earlier checkpoints.

@@ -224,7 +224,7 @@ mod tests {
             whole.insert(name.to_owned(), digits(number));
         }
         assert_eq!(sums(&whole), Sum::checked([2, 1, 3, 0, 0, 0]));
-        // A consumer of an older version has moved the progress item without updating its sums.
+        // A consumer that runs an older version has advanced the progress item without updating its sums.
         let mut moved = whole.clone();
         moved.insert("next".to_owned(), digits(13));
         assert_eq!(sums(&moved), None);

@@ -245,7 +245,7 @@ pub trait Reads: Send + Sync + 'static {
     /// Returns the counts of the given series for each hour that starts in `range` and ends at or before
     /// `rolled_up.until_ms`, in any order. The result leaves out hours without events.
     ///
-    /// For one series and 1,000 hours with events, the call costs about 23 read units. The cost doubles if
+    /// For one series and 1,000 hours that have events, the call costs about 23 read units. The cost doubles if
     /// `rolled_up.is_settled` is false.
     fn hours(
         &self,

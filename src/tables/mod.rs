@@ -15,7 +15,7 @@
 //! With `--delete`, the operator must type the table prefix before the command deletes anything. The command deletes
 //! nothing if a table has deletion protection or belongs to another program.
 //!
-//! The command prints its plan and its progress on standard error, and its findings on standard output.
+//! The command prints its plan and its progress to standard error, and its findings to standard output.
 
 use std::time::{Duration, Instant};
 

@@ -15,7 +15,7 @@ use crate::output;
 use crate::tables::steps::{Finding, FindingOutcome};
 use crate::telemetry;
 
-/// Prints on standard error which tables and topics will be created or changed.
+/// Prints the plan to standard error: the tables and topics that will be created or changed.
 pub(super) fn print_plan(tables: &[Finding], topics: &[Finding]) {
     telemetry::write_stderr(plan_text(tables, topics).as_bytes());
 }
@@ -45,7 +45,7 @@ fn plan_text(tables: &[Finding], topics: &[Finding]) -> String {
     format!("plan:\n{lines}")
 }
 
-/// Prints the findings as a table on standard output. If standard output is a closed pipe, the function returns no
+/// Prints the findings as a table to standard output. If standard output is a closed pipe, the function returns no
 /// error.
 ///
 /// # Errors

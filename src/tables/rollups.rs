@@ -204,8 +204,8 @@ fn made(outcome: FindingOutcome, until_ms: UnixMs) -> Finding {
     Finding::new(outcome, what)
 }
 
-/// Shows the progress on standard error. On a terminal, the progress line is updated in place. If standard error is not
-/// a terminal, a new line is printed every ten seconds.
+/// Prints the progress to standard error. On a terminal, the progress line is updated in place. If standard error is
+/// not a terminal, a new line is printed every ten seconds.
 struct Shown {
     bar: Option<ProgressBar>,
     from_ms: UnixMs,

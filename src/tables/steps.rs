@@ -96,7 +96,7 @@ impl std::fmt::Display for Finding {
     }
 }
 
-/// Prints the findings on standard output. If standard output is a closed pipe, the function returns no error.
+/// Prints the findings to standard output. If standard output is a closed pipe, the function returns no error.
 ///
 /// # Errors
 /// Returns an error if writing fails for a reason other than a closed pipe.

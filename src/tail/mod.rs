@@ -66,7 +66,7 @@ pub(crate) fn range(args: &Tail) -> anyhow::Result<ReadRange> {
     })
 }
 
-/// Reads the log and prints lines on standard output.
+/// Reads the log and prints lines to standard output.
 ///
 /// The function returns at the end of the range, after the number of records that `-n` allows, or when `shutdown` is
 /// triggered. The function also returns when the program that reads the output of `tail` closes the pipe.

@@ -77,8 +77,7 @@ impl Printer<'_> {
         }
     }
 
-    /// Handles one step of the reader, such as a record that was read. Returns `Break` after the last line that `-n`
-    /// allows.
+    /// Processes one report of the reader, such as a new record. Returns `Break` after the last line that `-n` allows.
     ///
     /// # Errors
     /// Returns an error if the output cannot be written.

@@ -1,4 +1,4 @@
-//! The log on standard error, and plain messages for users.
+//! Writes the log to standard error, and prints plain messages for users.
 
 use std::collections::VecDeque;
 use std::io::{self, IsTerminal as _, Write};
@@ -101,12 +101,12 @@ pub fn write_stderr(line: &[u8]) {
     }
 }
 
-/// Prints a message for users on standard error, where the log is written too. The function ignores write errors.
+/// Prints a message for users to standard error, to which the log is also written. The function ignores write errors.
 pub fn print_stderr(text: &str) {
     write_stderr(format!("{text}\n").as_bytes());
 }
 
-/// Prints useful but optional text on standard output, such as the address at which a role listens.
+/// Prints useful but optional text to standard output, such as the address at which a role listens.
 ///
 /// The function logs a write error at the level debug, and does not return the error. For required output, commands use
 /// other functions, which return write errors.

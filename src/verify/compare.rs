@@ -43,7 +43,8 @@ use crate::verify::report::VerifyReport;
 
 /// Maximum wait for the next record while the log still has unread records.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
-/// Maximum number of times that one slice (a range of rows) is read, because a first list of rows may be incomplete.
+/// Maximum number of times that the rows of one slice are read. The list of rows may be incomplete at first, because
+/// indexes lag behind their tables.
 const AGAIN_MAX: u32 = 3;
 
 /// The log and the tables that a comparison reads.

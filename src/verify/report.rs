@@ -67,7 +67,7 @@ impl VerifyReport {
     /// Returns a summary such as `log 33,960 = tables 33,960, difference 0`. If rows differ, the summary has `≠`
     /// instead of `=` and lists the differences.
     ///
-    /// The sign (`=` or `≠`) says whether all rows agree, because single rows can differ even if the sums are equal.
+    /// The sign is `=` only if all rows agree. Individual rows can differ even if the sums are equal.
     pub fn summary(&self) -> String {
         if !self.has_counts() && self.agrees() {
             return "no counts can be compared, difference 0".to_owned();

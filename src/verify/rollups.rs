@@ -13,9 +13,9 @@ use crate::verify::compare::{Claims, Facts};
 use crate::verify::key_pages::KeyPages;
 
 impl Facts {
-    /// Reads the mark, the item that says which hours are rolled up. The caller must read the mark before it reads the
-    /// claims of the consumers (the offsets of stored records). In this order, the claims include all events of the
-    /// hours that are rolled up.
+    /// Reads the rollup mark, which says which hours are rolled up. The caller must read the mark before the claims of
+    /// the consumers. A claim is the offset below which a consumer has stored all records. In this order, the claims
+    /// include all events of the hours that are rolled up.
     pub(super) async fn mark(&self) -> anyhow::Result<Option<RollupMark>> {
         let mark = self.audit.mark(&self.config.tables_id, &self.topic_id);
         mark.await.context("failed to read the mark of the rollups")

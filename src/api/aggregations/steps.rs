@@ -1,5 +1,4 @@
-//! Lists the hours or days of a series, newest first. The counts of an hour or a day are the sum of the counts of its
-//! windows.
+//! Lists the hours or days of a series, newest first. The counts of an hour or a day are the sums over its windows.
 //!
 //! The counts of rolled-up hours come from rollups, and the counts of later hours come from windows. Rollups are read
 //! from newest to oldest, for at most 32 days at a time, until the page is full

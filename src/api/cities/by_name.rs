@@ -153,9 +153,9 @@ impl Merge {
         cities.len() - usize::from(incomplete)
     }
 
-    /// Returns a page of the cities whose series have all been read. If a city has more series than one page can read,
-    /// the page contains only that city and sums only the series that were read. After an incomplete city, the next
-    /// page continues with the unread series of the same city.
+    /// Returns a page of the cities whose series have all been read. If a city has too many series for one page, the
+    /// page contains only that city. The count of the city then includes only the series that were read. After an
+    /// incomplete city, the next page continues with the unread series of the same city.
     fn into_page(self, limit: usize) -> CitiesByName {
         let mut cities = self.cities();
         let is_incomplete = cities

@@ -19,8 +19,8 @@ use crate::store::reads::{AggregationItem, AlertItem, TotalItem};
 /// Maximum number of series whose windows one poll reads. If more series have changed, the remaining series wait for
 /// the next poll.
 pub(super) const SERIES_PER_POLL_MAX: usize = 100;
-/// Minimum number of polls between two reads of the windows of the same series. Most of the cost of the stream is for
-/// reading the windows of busy series, which change with every poll.
+/// Minimum number of polls between two reads of the same series' windows. Reading the windows of busy series causes
+/// most of the stream's cost. These windows change with every poll.
 const SERIES_EVERY: u64 = 5;
 /// Maximum number of cities whose alerts one poll reads.
 pub(super) const CITIES_PER_POLL_MAX: usize = 50;

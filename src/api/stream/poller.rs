@@ -153,7 +153,7 @@ async fn alerts_of(state: &ApiState, city: &str, limit: usize) -> Result<Vec<Ale
     Ok(state.within_deadline(read).await?.items)
 }
 
-/// Returns a page request for the `limit` newest items of all time.
+/// Returns a request for a page of the `limit` newest items.
 pub(super) fn newest(limit: usize, now_ms: UnixMs) -> PageRequest {
     PageRequest {
         range: Range {

@@ -116,7 +116,7 @@ async fn timelines_of_300_series_agree_with_stats_and_cities() {
             );
             assert_eq!(all["late_count"], stats["late_events"]);
             assert_eq!(all["severity_high"], stats["high_severity_alerts"]);
-            // Every tested range contains all windows, so the totals of the range equal the totals of all time.
+            // Every tested range contains all windows, so the totals of the range equal the all-time totals.
             assert_eq!(totals["event_count"], all["event_count"], "{uri}");
             assert_eq!(totals["late_count"], all["late_count"], "{uri}");
             assert_eq!(

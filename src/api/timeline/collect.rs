@@ -12,7 +12,7 @@ use crate::core::rollup::{RollupSeries, SeverityCounts, add_counts};
 use crate::store::error::StoreError;
 use crate::store::reads::{Range, RolledUp};
 
-/// For each step with events, the number of the step and its counts by severity.
+/// For each step that has events, the number of the step and its counts by severity.
 pub(super) type StepCounts = BTreeMap<usize, SeverityCounts>;
 
 /// The counts that were collected for a range.

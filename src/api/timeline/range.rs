@@ -80,8 +80,8 @@ impl AskedRange {
         format!("{:?} {:?} {zone}", self.begin, self.to_ms)
     }
 
-    /// Returns the range that ends at `to_ms`. `first_ms` is the start of the first rolled-up hour with an event, if
-    /// that hour is known.
+    /// Returns the range that ends at `to_ms`. `first_ms` is the start of the first rolled-up hour that has an event,
+    /// if that hour is known.
     pub(super) fn ending_at(&self, to_ms: UnixMs, first_ms: Option<UnixMs>) -> StepRange {
         let from_ms = match self.begin {
             Begin::Before(span_ms) => to_ms - span_ms,

@@ -70,11 +70,11 @@ pub(super) fn make_timeline(
     }
 }
 
-/// Raises the totals of all time to at least the sums of the range.
+/// Raises the all-time totals to at least the sums of the range.
 ///
 /// The windows of the range are read after the totals rows, so the windows may count events that the totals rows did
-/// not count yet. If the totals of all time were not raised, an answer could show more events for the range than for
-/// all time.
+/// not count yet. If the all-time totals were not raised, a response could show more events for the range than for all
+/// time.
 fn raise_totals(matching: &mut MatchingSeries, collected: &Collected) {
     let mut all = matching.all.clone();
     for (total, steps) in matching.read.iter_mut().zip(&collected.by_series) {

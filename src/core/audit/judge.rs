@@ -115,12 +115,12 @@ pub struct AuditOutcome {
     pub wrong_sums: Vec<WrongSums>,
     /// Number of rows and progress items that differ from the log.
     pub difference_count: u64,
-    /// Number of differences, by the kind of row and the kind of difference. The kind of row is either a result of
-    /// [`Key::kind`] or [`super::PROGRESS_ITEM`].
+    /// Number of differences, by row kind and difference kind. The row kind is either a result of [`Key::kind`] or
+    /// [`super::PROGRESS_ITEM`].
     pub differing: BTreeMap<(&'static str, Kind), u64>,
     /// Number of rows that could not be compared, by reason.
     pub incomparable: BTreeMap<Incomparable, u64>,
-    /// Number of rows that were compared, by the kind of row ([`Key::kind`] or [`super::PROGRESS_ITEM`]).
+    /// Number of rows that were compared, by row kind ([`Key::kind`] or [`super::PROGRESS_ITEM`]).
     pub compared: BTreeMap<&'static str, u64>,
     /// The numbers of events in all compared window rows.
     pub windows: Sums,

@@ -124,8 +124,9 @@ mod tests {
             ms: Some(UnixMs(ms)),
             by_broker: true,
         };
-        // The broker received the first remaining record at 1,000,000 ms. Before the first remaining record, the
-        // watermark was at most 1,000,000 ms + 300,000 ms (skew) - 600,000 ms (lateness).
+        // The broker received the first remaining record at 1,000,000 ms. The event time of an earlier record was
+        // therefore at most 1,300,000 ms, because the skew is 300,000 ms. The lateness is 600,000 ms, so the watermark
+        // before the first remaining record was at most 700,000 ms.
         let mut watermark = Watermark::new(true, Some(UnixMs(i64::MAX)));
         assert_eq!(
             watermark.pass(UnixMs(600_000), stamp(1_000_000), &rules),

@@ -70,7 +70,8 @@ fn silent() -> Rule {
     rule("silent", Condition::Silence { silence_ms })
 }
 
-/// Returns a record with an event `minute` minutes after [`BASE_MS`]. The record's timestamp equals the event time.
+/// Returns a record that carries an event. The event time is `minute` minutes after [`BASE_MS`]. The record's timestamp
+/// equals the event time.
 fn event(city: &str, severity: Severity, minute: i64) -> Logged {
     let event = Event {
         city: city.into(),

@@ -17,8 +17,8 @@ impl Pipeline {
     pub fn assigned(&mut self, now_ms: SteadyMs, partitions: &[i32]) {
         for &partition in partitions {
             if self.is_draining(partition) {
-                // The shell may be waiting for the drain of the former assignment, so the pipeline must output
-                // [`Output::Released`].
+                // The shell may be waiting for the partition to drain under the former assignment. The pipeline must
+                // therefore output [`Output::Released`].
                 self.give_up(partition);
             } else {
                 self.drop_slot(partition);

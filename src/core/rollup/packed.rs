@@ -1,10 +1,10 @@
 //! Packs the 24 hours of a day into one binary attribute.
 //!
 //! The first three bytes contain one bit for each hour, which is 1 if the hour has events. The lowest bit of the first
-//! byte stands for hour 0. After the first three bytes, each hour with events has four counts, one for each severity
-//! from low to critical. Each count is a LEB128 number: every byte contains seven bits of the number, with the lowest
-//! bits first. The highest bit of a byte is 1 if another byte follows. A day takes 99 bytes if each hour has events but
-//! fewer than 128 of each severity.
+//! byte stands for hour 0. After the first three bytes, four counts follow for each hour that has events, one for each
+//! severity from low to critical. Each count is a LEB128 number: every byte contains seven bits of the number, with the
+//! lowest bits first. The highest bit of a byte is 1 if another byte follows. A day takes 99 bytes if each hour has
+//! events but fewer than 128 of each severity.
 
 use super::{DayHours, SeverityCounts};
 

@@ -138,8 +138,8 @@ impl GroupContext {
         // 1. Stop sending records of the revoked partitions, so that their drain can end.
         let partitions = self.deactivate(list);
         // A lost partition may already have another owner (`rd_kafka_assignment_lost` in rdkafka.h), so Kafka would
-        // refuse a commit. The next owner reads the records after the last commit again. The fences reject the records
-        // that the rows already count (INV-2).
+        // refuse a commit. The next owner starts at the last committed offset, and reads the later records again. The
+        // fences reject the records that the rows already count (INV-2).
         let lost = client.assignment_lost();
         tracing::info!(
             partitions = join_list(&partitions),

@@ -1,4 +1,5 @@
-//! Requests for [Alertmanager's API v2](https://github.com/prometheus/alertmanager/blob/main/api/v2/openapi.yaml).
+//! Builds requests for
+//! [Alertmanager's API v2](https://github.com/prometheus/alertmanager/blob/main/api/v2/openapi.yaml).
 //!
 //! Alertmanager identifies an alert by its labels. The label `severity` contains the current severity of the incident.
 //! If the severity of an incident has risen, the request also ends the incident's alerts with lower severities.

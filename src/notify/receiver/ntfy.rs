@@ -1,4 +1,4 @@
-//! Requests for [ntfy](https://docs.ntfy.sh/publish/#publish-as-json), with messages as JSON.
+//! Builds requests for [ntfy](https://docs.ntfy.sh/publish/#publish-as-json). Each message is a JSON object.
 
 use serde_json::json;
 use url::Url;

@@ -1,4 +1,4 @@
-//! Requests for [PagerDuty's Events API v2](https://developer.pagerduty.com/docs/events-api-v2-overview).
+//! Builds requests for [PagerDuty's Events API v2](https://developer.pagerduty.com/docs/events-api-v2-overview).
 //!
 //! For a message that opens or updates an incident, the request triggers an alert. All alerts of one incident have the
 //! same `dedup_key`. For the last message about an incident, the request resolves the alert.

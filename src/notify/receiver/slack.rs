@@ -1,5 +1,6 @@
-//! Requests for incoming webhooks of
-//! [Slack](https://docs.slack.dev/messaging/sending-messages-using-incoming-webhooks), with blocks.
+//! Builds requests for Slack's
+//! [incoming webhooks](https://docs.slack.dev/messaging/sending-messages-using-incoming-webhooks). The text of a
+//! message is laid out in blocks.
 
 use serde_json::{Value, json};
 use url::Url;

@@ -1,5 +1,6 @@
-//! Requests for [Amazon SNS](https://docs.aws.amazon.com/sns/latest/api/API_Publish.html): the action `Publish`, signed
-//! with Signature Version 4.
+//! Builds requests for the action `Publish` of
+//! [Amazon SNS](https://docs.aws.amazon.com/sns/latest/api/API_Publish.html). The requests are signed with Signature
+//! Version 4.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -98,8 +99,8 @@ fn form(topic: &TopicArn, message: &Message<'_>) -> String {
     form.finish()
 }
 
-/// Converts the title to a valid subject for SNS. A valid subject consists of ASCII characters without control
-/// characters, and begins with a letter, a digit or a punctuation character.
+/// Converts the title to a valid subject for SNS. A valid subject contains only printable ASCII characters, and begins
+/// with a letter, a digit or a punctuation mark.
 fn subject(title: &str) -> String {
     let ascii = title.chars().map(|c| match c {
         ' '..='~' => c,

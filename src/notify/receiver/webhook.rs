@@ -1,4 +1,4 @@
-//! Requests for webhooks in the format of [Standard Webhooks](https://www.standardwebhooks.com).
+//! Builds requests for webhooks in the format of [Standard Webhooks](https://www.standardwebhooks.com).
 
 use base64::Engine as _;
 use hmac::{Hmac, KeyInit as _, Mac as _};

@@ -13,7 +13,7 @@ use crate::produce::accept::answer::Line;
 use crate::produce::accept::{EventDoor, KAFKA_MAX, Parts, STOP_MAX};
 use crate::produce::receipts::{BATCH_EVENTS_MAX, Batch, Outcome};
 
-/// Maximum size of an HTTP answer in bytes, not counting the results of single lines.
+/// Maximum size of an HTTP response in bytes, not counting the results of individual lines.
 const ANSWER_BYTES: usize = 1_024;
 /// Pause before a request checks again whether the embedded broker has room for an event.
 const CREDIT_PAUSE: std::time::Duration = std::time::Duration::from_millis(5);

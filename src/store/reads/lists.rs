@@ -90,7 +90,7 @@ pub(super) async fn alerts(
     alerts_page(db, index, SEVERITY_SHARD, &[CITY], partitions, request).await
 }
 
-/// Returns the bounds of the sort keys of alerts in the time range of `request`. Sort keys of alerts have the form
+/// Returns the bounds of the sort keys for alerts in the time range of `request`. Sort keys of alerts have the form
 /// `<time>#<id>`, so alerts with the same time sort between that time and the next millisecond.
 fn alert_bounds(request: &PageRequest) -> (String, String) {
     (

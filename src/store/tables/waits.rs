@@ -10,7 +10,7 @@ use crate::failure::Failure;
 use crate::store::error::{StoreError, StoreErrorKind};
 
 /// Maximum time for a table to become active or to accept a change. AWS usually needs only a few seconds to create or
-/// change a table. A new table accepts point-in-time recovery only after some minutes.
+/// change a table. A new table accepts point-in-time recovery only after a few minutes.
 pub const CHANGE_LIMIT: Duration = Duration::from_secs(300);
 /// First pause between two requests for the status of a table. The pause doubles up to [`POLL_MAX`].
 const POLL_FIRST: Duration = Duration::from_millis(50);
@@ -101,7 +101,7 @@ pub fn readiness(found: &TableDescription) -> TableReadiness {
 }
 
 /// Repeats a change to a table until DynamoDB accepts it. DynamoDB refuses a change while it creates or updates the
-/// table. DynamoDB refuses point-in-time recovery for some minutes after it has created a table.
+/// table. DynamoDB also refuses point-in-time recovery for the first few minutes after it has created a table.
 ///
 /// # Errors
 /// Returns the last refusal when the time `limit` is over, and returns any other error immediately.

@@ -178,8 +178,8 @@ proptest! {
     ) {
         let mut tables = Tables { windows: windows.into_values().collect(), ..Tables::default() };
         for hours in looks {
-            // While consumers catch up with a backlog, many hours become due at once. Without a backlog, one hour
-            // becomes due at a time.
+            // While consumers catch up with a backlog, many hours become due at once. Without a backlog, hours become
+            // due one at a time.
             let until_ms = BASE_MS + hours * HOUR_MS;
             tables.roll_up(until_ms + 1_234, &crashes);
             tables.check(until_ms);

@@ -63,7 +63,7 @@ pub(crate) struct Durable {
     /// The last commit of the consumer group for each partition. A commit may name a former topic that no longer
     /// exists.
     pub(crate) commits: BTreeMap<i32, Commit>,
-    /// True if a consumer of an older version, which does not write sums, has owned a partition.
+    /// True if a consumer that runs an older version has owned a partition. The older version writes no sums.
     pub(crate) older: bool,
     /// The offset of the oldest record in each partition of the current topic.
     pub(crate) starts: Vec<usize>,
@@ -341,7 +341,7 @@ impl Durable {
         Ok(true)
     }
 
-    /// Simulates a consumer of an older version, which writes a progress item and a commit without sums.
+    /// Simulates a consumer that runs an older version. The consumer writes a progress item and a commit without sums.
     pub(crate) fn forget_sums(&mut self, partition: i32) {
         self.older = true;
         let (tables, of) = (self.tables_id(), self.log_key(partition));

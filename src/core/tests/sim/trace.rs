@@ -39,7 +39,7 @@ pub(crate) fn written<T>(name: &str, run: impl FnOnce(Option<Lines>) -> T) -> T 
     result.unwrap_or_else(|panic| resume_unwind(panic))
 }
 
-/// The name of a row of counts in the format of the traces.
+/// The name of a count row, in the format of the traces.
 #[derive(Serialize)]
 #[serde(untagged)]
 pub(crate) enum Row {

@@ -47,7 +47,7 @@ impl Durable {
     }
 
     /// Checks that the sums of a boundary equal the counts of the log below the boundary. The sums of a boundary may be
-    /// unknown only if a consumer of an older version, which writes no sums, has owned a partition.
+    /// unknown only if a consumer that runs an older version has owned a partition. The older version writes no sums.
     fn check_sums(&self, topic: usize, partition: usize, at: Boundary) -> Result<(), String> {
         let next = at.next.0 as usize;
         let want = &self.logs.truth[topic][partition].counted_below[next];

@@ -1,4 +1,4 @@
-//! Computes a hash of a state of the model from all parts of the state that affect its future.
+//! Computes a hash of a model state. The hash covers all parts of the state that affect its future.
 
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
