@@ -23,7 +23,7 @@ use crate::telemetry::Metrics;
 
 /// Time between two checks of the state of the role.
 const POLL_EVERY: Duration = Duration::from_secs(1);
-/// Maximum time to stop a role: to finish the work in flight (the drain), to commit, and to end the process.
+/// Maximum time to stop a role. Within this time, the role finishes its work in flight, commits, and ends the process.
 const STOP_MAX: Duration = DRAIN_MAX.saturating_add(Duration::from_secs(5));
 
 /// A guard that sends notifications to systemd until the guard is dropped.

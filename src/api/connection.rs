@@ -124,7 +124,8 @@ impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for StreamE
         tokio::spawn(PROGRESS.scope(progress, async move {
             tokio::select! {
                 () = answering => {}
-                // When the client stalls, `select!` drops the future of the stream, which resets the stream.
+                // When the client stalls, `select!` drops the future of the stream. Dropping the future resets the
+                // stream.
                 () = watched.wait_for_stall(stall_max) => usage.stalled.notify_one(),
             }
         }));

@@ -1,10 +1,10 @@
 //! Cursors: opaque tokens that mark where the next page of a list starts.
 //!
-//! A cursor consists of a version byte, a CRC-32 of the query and the payload (four bytes), and the payload itself,
-//! encoded as URL-safe base64. The payload is a JSON array that contains the position of an item and a range of times.
-//! The range is part of the payload, because a range such as "the last 24 hours" would otherwise change between two
-//! pages. [`decode`] rejects a cursor that was changed or that belongs to another query or version. A cursor grants no
-//! access. Even with a forged cursor, a client can read only items that its query may return.
+//! A cursor consists of a version byte, a CRC-32 and a payload, encoded as URL-safe base64. The CRC-32 has four bytes,
+//! and covers the query and the payload. The payload is a JSON array that contains the position of an item and a range
+//! of times. The range is part of the payload, because a range such as "the last 24 hours" would otherwise change
+//! between two pages. [`decode`] rejects a cursor that was changed or that belongs to another query or version. A
+//! cursor grants no access. Even with a forged cursor, a client can read only items that its query may return.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;

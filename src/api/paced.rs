@@ -6,9 +6,9 @@
 //! that the client is still reading.
 //!
 //! Over HTTP/2, the client's flow-control window limits how many bytes hyper may send. While the window is full, hyper
-//! takes no piece of the body, which [`WriteProgress`] detects. The last byte of an answer is a separate piece, because
-//! hyper takes a piece as soon as one byte of the piece fits into the window. When hyper takes the last byte, the
-//! window therefore has had room for all earlier bytes.
+//! takes no piece of the body. [`WriteProgress`] detects that no piece is taken. The last byte of an answer is a
+//! separate piece, because hyper takes a piece as soon as one byte of the piece fits into the window. When hyper takes
+//! the last byte, the window therefore has had room for all earlier bytes.
 
 use std::pin::Pin;
 use std::sync::Arc;

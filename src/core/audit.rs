@@ -102,7 +102,7 @@ pub struct FoundPut {
     pub source: Option<(i32, Offset)>,
     /// True if the item has a different city than the key with which the item was requested.
     pub elsewhere: bool,
-    /// True if the item's `ttl` has passed, so that DynamoDB may delete the item at any time.
+    /// True if the item's `ttl` has passed. DynamoDB may then delete the item at any time.
     pub expired: bool,
 }
 

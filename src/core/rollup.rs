@@ -40,7 +40,7 @@ pub const MARK_PK: &str = "rollups";
 /// Sort key of the item in the totals table that holds the rollup mark.
 pub const MARK_SK: &str = "hours";
 /// Maximum average number of read units per second that a consumer spends on rollups. With about 30,000 series, the
-/// rollups always read at this maximum rate of 100 units per second, which costs 26 dollars a month.
+/// rollups always read at this maximum rate. Reading 100 units per second costs 26 dollars a month.
 pub const READ_UNITS_PER_SECOND: f64 = 100.0;
 /// Time between two checks for hours that are due for a rollup, in milliseconds. A check that finds no due hour costs
 /// about two DynamoDB read units.
@@ -94,8 +94,8 @@ pub fn rest_ms(units: f64) -> u64 {
 }
 
 /// The maximum cost of rolling up a range of hours, in DynamoDB read and write units. The actual cost is lower if some
-/// days have no windows, because the rollup skips days without windows. The rollup writes no rows for hours without
-/// events, which also lowers the cost.
+/// days have no windows or some hours have no events. The rollup skips days without windows, and writes no rows for
+/// hours without events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RollupCost {
     /// Number of hours to roll up.
@@ -126,7 +126,7 @@ impl RollupCost {
             .saturating_mul(series);
         // The rollup processes the hours in chunks of at most one day. For each chunk, the rollup reads the names of
         // all series twice, at eight names per read unit. For each series, one index query costs half a read unit. For
-        // each day row, the rollup reads the hour rows of that day, which costs two read units.
+        // each day row, reading the hour rows of that day costs two read units.
         let chunks = days + 1;
         let names = (series / 4 + series / 2 + 32).saturating_mul(chunks);
         RollupCost {

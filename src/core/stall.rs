@@ -15,7 +15,7 @@ use crate::event::Offset;
 
 /// Time for which a partition must wait before the consumer first replaces its Kafka client, in milliseconds.
 pub const PATIENCE_MS: i64 = 60_000;
-/// Maximum number of times that the patience of a detector doubles, which limits the patience to 16 minutes.
+/// Maximum number of times that the patience of a detector doubles. The patience is therefore at most 16 minutes.
 pub const DOUBLINGS_MAX: u32 = 4;
 
 /// The state of a partition at one moment.

@@ -58,8 +58,8 @@ pub(crate) fn open_database(dir: Option<&Path>) -> anyhow::Result<(Database, Opt
     }
     let database =
         Database::new(&path.to_string_lossy()).map_err(|e| failed(anyhow::anyhow!("{e}")))?;
-    // In bulk mode, the database does not wait for the disk after each request, which makes the database several times
-    // as fast. The database file stays consistent if the process is killed, but a power failure may destroy the file.
+    // In bulk mode, the database does not wait for the disk after each request, and is therefore several times as fast.
+    // The database file stays consistent if the process is killed, but a power failure may destroy the file.
     database
         .enable_bulk_loading()
         .map_err(|e| failed(anyhow::anyhow!("{e}")))?;

@@ -1,7 +1,7 @@
 //! Runs the role `notify` in `dev`, with three rules and a receiver of webhooks on the port of the page.
 //!
-//! The receiver accepts every message. The page shows whether each message was delivered, because the role `notify`
-//! stores the outcome in the row of the incident.
+//! The receiver accepts every message. The role `notify` stores the outcome of each message in the row of the incident.
+//! The page shows this outcome.
 
 use std::ffi::OsString;
 use std::net::SocketAddr;

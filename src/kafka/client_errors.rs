@@ -47,7 +47,7 @@ enum Loudness {
     Error,
     Warn,
     Debug,
-    /// A connection failed, which may be part of an outage ([`Episode`]).
+    /// A failed connection. The failure may be part of an outage ([`Episode`]).
     Outage,
 }
 
@@ -201,7 +201,7 @@ impl ClientErrors {
         } else if (unreachable || code == Some(RDKafkaErrorCode::Authentication))
             && self.refusal().is_some()
         {
-            // After a refusal, librdkafka also reports "1/1 brokers are down", which adds no information.
+            // After a refusal, librdkafka also reports "1/1 brokers are down". This report adds no information.
             tracing::debug!(reason, "failed to reach a Kafka broker");
         } else if unreachable {
             self.report_outage(reason);

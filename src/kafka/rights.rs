@@ -22,7 +22,7 @@ pub fn resend_transactional_id(topic: &str) -> String {
     format!("{RESEND_GROUP}-{topic}")
 }
 
-/// A role (a subcommand) that uses Kafka, or one mode of a role.
+/// A subcommand that uses Kafka, or one mode of a subcommand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KafkaUser<'a> {
     /// The subcommand `produce`.

@@ -48,7 +48,8 @@ use crate::shutdown::Shutdown;
 /// Maximum number of dead letters in a transaction. Large transactions make a run fast, but each transaction must end
 /// well within the transaction timeout of one minute.
 const BATCH_MAX: u64 = 500;
-/// Maximum number of rejected records that a run can remember, which limits the memory of the run to about 500 MB.
+/// Maximum number of rejected records that a run can remember. The maximum limits the memory of the run to about 500
+/// MB.
 const KNOWN_MAX: usize = 5_000_000;
 /// Timeout of one request to Kafka, and maximum wait for the next dead letter.
 const TIMEOUT: Duration = Duration::from_secs(10);

@@ -420,7 +420,7 @@ fn flaw_in_sources(error: &(dyn std::error::Error + 'static)) -> Option<Flaw> {
     sources(error).find_map(|source| source.downcast_ref().map(|FlawedAnswer(flaw)| *flaw))
 }
 
-/// Returns true if the server refused the connection, which means that DynamoDB cannot have carried out the request.
+/// Returns true if the server refused the connection. In this case, DynamoDB cannot have carried out the request.
 fn was_never_sent(error: &(dyn std::error::Error + 'static)) -> bool {
     let io = sources(error).find_map(|source| source.downcast_ref::<std::io::Error>());
     io.is_some_and(|io| io.kind() == std::io::ErrorKind::ConnectionRefused)

@@ -80,7 +80,7 @@ impl IncidentTable {
     }
 
     /// Replaces the stored last message to a receiver, if the stored message still equals `last`. Returns the row as it
-    /// is stored after the call, which shows whether the message was replaced.
+    /// is stored after the call. The returned row shows whether the message was replaced.
     ///
     /// # Errors
     /// Returns an error if the outcome of the write is unknown. The caller may repeat the call.

@@ -65,8 +65,8 @@ impl Json {
     }
 
     /// Escapes a string for JSON, and writes it without quotation marks. Most strings contain no character that needs
-    /// an escape. The check reads all bytes, which is usually several times faster than stopping at the first special
-    /// character.
+    /// an escape. The check reads all bytes, because stopping at the first special character would usually be several
+    /// times slower.
     fn escaped(&mut self, text: &str) {
         let is_special = |b: u8| (b < 0x20) | (b == b'"') | (b == b'\\');
         if text.bytes().fold(false, |any, b| any | is_special(b)) {
@@ -214,8 +214,8 @@ fn common_attributes(j: &mut Json, e: &StoredEvent, now: &str) {
 /// Returns the table name and the body of the UpdateItem request for one row.
 ///
 /// One request both adds the stretch's sum to the row and moves the fence, so DynamoDB does both or neither. With two
-/// separate requests, a crash could leave a sum without its fence, which would violate INV-2. [`crate::core::stretch`]
-/// explains the condition of the update.
+/// separate requests, a crash could leave a sum without its fence. A sum without its fence would violate INV-2.
+/// [`crate::core::stretch`] explains the condition of the update.
 pub fn update_body<'a>(
     names: &'a TableNames,
     update: &RowUpdate,

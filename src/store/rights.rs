@@ -24,7 +24,7 @@ use crate::store::tables::{TableSpec, spec_of};
 /// A key that no item in the tables has.
 const NO_KEY: &str = "citystream#check";
 
-/// A role (a subcommand) that uses the tables.
+/// A subcommand that uses the tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum TableUser {
     /// The subcommand `init-tables`.
@@ -319,7 +319,7 @@ async fn try_write_request(
     match operation {
         "BatchWriteItem" => {
             // BatchWriteItem does not support conditions. The request therefore deletes an item that does not exist,
-            // which changes nothing.
+            // and changes nothing.
             let delete = DeleteRequest::builder().set_key(Some(no_key(spec))).build();
             let delete = delete.expect("a key is set");
             let write = WriteRequest::builder().delete_request(delete).build();

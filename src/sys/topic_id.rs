@@ -9,8 +9,8 @@ use base64::Engine as _;
 pub struct TopicId(String);
 
 impl TopicId {
-    /// Returns the topic id with the given 128 bits. Returns `None` if all bits are zero, which means that the topic
-    /// has no id.
+    /// Returns the topic id with the given 128 bits, or `None` if all bits are zero. A topic without an id has only
+    /// zero bits.
     pub fn from_bits(most_significant: i64, least_significant: i64) -> Option<TopicId> {
         if most_significant == 0 && least_significant == 0 {
             return None;

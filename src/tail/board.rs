@@ -76,8 +76,9 @@ pub(super) struct Board {
     pub(super) knows_late: bool,
     /// The current time, as set by the last call of [`Board::tick`].
     pub(super) now_ms: UnixMs,
-    /// The times at which the marks (snapshots of the counts) were stored. A mark's time has the same index in this
-    /// array as the mark's counts have in the history of each row. The field `mark` is the index of the newest mark.
+    /// The times at which snapshots of the counts were stored. A snapshot is also called a mark. A mark's time has the
+    /// same index in this array as the mark's counts have in the history of each row. The field `mark` is the index of
+    /// the newest mark.
     mark_times: [Option<UnixMs>; MARKS],
     mark: usize,
     /// Memory of the dead letters in the list of records, in bytes.
@@ -162,8 +163,8 @@ impl Board {
         record
     }
 
-    /// Sets the current time of the board. Stores a snapshot of the counts (a mark) if the last snapshot is at least
-    /// one second old.
+    /// Sets the current time of the board. Stores a snapshot of the counts if the last snapshot is at least one second
+    /// old.
     pub(super) fn tick(&mut self, now_ms: UnixMs) {
         self.now_ms = now_ms;
         let last = self.mark_times[self.mark];

@@ -151,7 +151,7 @@ impl LiveCounts {
         })
     }
 
-    /// Stores a snapshot of each row's counts (a mark) in the row's history, at the index `at`.
+    /// Stores a snapshot of each row's counts in the row's history, at the index `at`.
     pub(super) fn mark(&mut self, at: usize) {
         for row in self.rows.values_mut().flat_map(BTreeMap::values_mut) {
             if let Some(history) = &mut row.history {

@@ -2,7 +2,7 @@
 //!
 //! Only [`FullScreen::enter`] turns on full-screen mode. The terminal is restored in three cases:
 //!
-//! - when the [`FullScreen`] is dropped, which includes every error;
+//! - when the [`FullScreen`] is dropped, even after an error;
 //! - when a thread panics, before the message of the panic is printed;
 //! - while the process is suspended.
 //!

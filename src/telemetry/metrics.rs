@@ -3,7 +3,7 @@
 //! The table at the end of this file declares each metric once: its help text, field, type, name, labels and buckets. A
 //! process has one [`Metrics`] value. Every role registers all metrics, so that a dashboard finds the same names
 //! everywhere. Dashboards and alert rules depend on the names and the labels of the metrics. Each label has a closed
-//! set of values, which bounds the number of time series.
+//! set of values, so the number of time series is bounded.
 
 use std::sync::{Arc, Mutex};
 

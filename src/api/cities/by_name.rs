@@ -17,7 +17,7 @@ use crate::store::reads::{TotalItem, units_so_far};
 /// Number of read units after which the server sends no further DynamoDB requests for a page. Requests in flight still
 /// finish. If a totals row has 210 bytes, one round of requests to all shards costs at most 112 read units.
 const PAGE_UNITS_MAX: f64 = 400.0;
-/// Maximum number of series that are read for one page, which limits the memory that a page uses.
+/// Maximum number of series that are read for one page. The maximum limits the memory that a page uses.
 const PAGE_SERIES_MAX: usize = 20_000;
 /// Maximum number of series that one DynamoDB Query reads.
 const QUERY_SERIES_MAX: usize = 250;

@@ -15,8 +15,8 @@ pub(super) struct IncidentPoller {
     /// True if the incidents table does not exist, or if the process is not allowed to read it. Only `notify` needs
     /// this table.
     has_no_table: bool,
-    /// The number of calls of [`IncidentPoller::poll`]. Only every second call reads the incidents table, which halves
-    /// the cost.
+    /// The number of calls of [`IncidentPoller::poll`]. To halve the cost, only every second call reads the incidents
+    /// table.
     polls: u64,
 }
 

@@ -17,8 +17,8 @@ use crate::rollup::Grain;
 pub type HourCounts = [[i64; 4]; 24];
 
 impl Key {
-    /// Returns the key of the hour row or day row of a series. An empty `city` stands for all cities, because no city
-    /// has an empty name.
+    /// Returns the key of the hour row or day row of a series. An empty `city` stands for all cities. No city has an
+    /// empty name.
     pub fn rollup(city: &str, event_type: &str, grain: Grain, start_ms: UnixMs) -> Key {
         let name = match grain {
             Grain::Hour => Name::Hour(event_type.into()),

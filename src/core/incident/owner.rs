@@ -129,7 +129,7 @@ impl Owner {
         }
     }
 
-    /// Returns true if the rows contain all changes below the checkpoint, so that the checkpoint may be published.
+    /// Returns true if the rows contain all changes below the checkpoint. The checkpoint may then be published.
     pub fn is_complete(&self, checkpoint: &Checkpoint) -> bool {
         let mut behind = self.unwritten.values();
         !behind.any(|unwritten| unwritten.since < checkpoint.next)

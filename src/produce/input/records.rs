@@ -65,7 +65,7 @@ impl Records {
         }
     }
 
-    /// Returns true if the next read has to wait for the stream, which may take a long time.
+    /// Returns true if the next read has to wait for the stream, possibly for a long time.
     pub(super) fn is_buffer_empty(&self) -> bool {
         match self {
             Records::Lines(lines) => lines.is_buffer_empty(),

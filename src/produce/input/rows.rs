@@ -89,8 +89,8 @@ impl<R: Read> Rows<R> {
         self.core.line()
     }
 
-    /// Returns true if the buffer is empty. With an empty buffer, the next read has to wait for the stream, which may
-    /// take a long time.
+    /// Returns true if the buffer is empty. With an empty buffer, the next read has to wait for the stream, possibly
+    /// for a long time.
     pub(super) fn is_buffer_empty(&self) -> bool {
         self.reader.buffer().is_empty()
     }

@@ -90,7 +90,7 @@ pub struct AggregationItem {
     pub severity_counts: [u64; 4],
     /// The time at which a consumer last wrote the row.
     pub last_updated: String,
-    /// True if the watermark has passed the window, so that the window gets no more events.
+    /// True if the watermark has passed the window. The window then gets no more events.
     pub is_final: bool,
 }
 

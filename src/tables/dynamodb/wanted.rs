@@ -25,7 +25,7 @@ pub struct WantedTables {
     pub raw: Option<RawRows>,
     /// The topic whose events the tables count.
     pub topic: Option<String>,
-    /// True if alerts expire, which requires TTL on the table of alerts.
+    /// True if alerts expire. The table of alerts then needs TTL.
     pub alerts_expire: bool,
     /// The protection measures that every table should have, such as deletion protection.
     pub protection: Protection,

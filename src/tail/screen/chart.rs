@@ -1,4 +1,4 @@
-//! Draws charts of events per window: one large chart of all rows, and a small chart (a spark) in each row.
+//! Draws charts of events per window: one large chart of all rows, and a small chart in each row.
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
@@ -123,8 +123,8 @@ pub(super) fn draw(buf: &mut Buffer, area: Rect, bars: &Bars) {
     }
 }
 
-/// Returns the small chart (the spark) of one row as text. The text is at most `columns` columns wide. The small charts
-/// of all rows show the same windows.
+/// Returns the small chart of one row as text. The text is at most `columns` columns wide. The small charts of all rows
+/// show the same windows.
 pub(super) fn spark(
     history: &RowHistory,
     severities: [bool; 4],

@@ -1,8 +1,8 @@
 //! Draws the live screen: arranges its parts, and draws the lines of numbers and the line of keys.
 //!
-//! The content of the screen depends only on the board (the data) and the view (the user's choices), so tests need no
-//! terminal. If the screen is too small, the least important parts are omitted first. All important parts fit on
-//! screens of 40 to 200 columns.
+//! The board holds the data, and the view holds the user's choices. The content of the screen depends only on the board
+//! and the view, so tests need no terminal. If the screen is too small, the least important parts are omitted first.
+//! All important parts fit on screens of 40 to 200 columns.
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;

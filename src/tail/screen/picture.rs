@@ -15,8 +15,8 @@ pub(super) struct Heading {
     pub(super) filter: String,
 }
 
-/// The data of the live screen (the board), together with the user's view of the data. The functions that draw or
-/// export the screen use only the data in a `Picture`.
+/// The board, which holds the data of the live screen, together with the user's view of the data. The functions that
+/// draw or export the screen use only the data in a `Picture`.
 pub(super) struct Picture<'a> {
     pub(super) heading: &'a Heading,
     /// The live board, to which the reader adds records.

@@ -53,7 +53,7 @@ impl Query {
         query
     }
 
-    /// Returns true if the filter is empty, so that all rows and records pass.
+    /// Returns true if the filter is empty. All rows and records pass an empty filter.
     pub(super) fn is_empty(&self) -> bool {
         self.words.is_empty() && self.severities == [true; 4]
     }

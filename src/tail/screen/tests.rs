@@ -37,8 +37,7 @@ fn heading() -> Heading {
     }
 }
 
-/// Returns a board (the data of the live screen) with events of three hours. Every call of this function returns the
-/// same events.
+/// Returns a board that contains three hours of events. Every call of this function returns the same events.
 fn board() -> Board {
     let mut random = fastrand::Rng::with_seed(7);
     let mut board = Board::new(true, NOW_MS);
@@ -74,8 +73,7 @@ fn board() -> Board {
     board
 }
 
-/// Returns a board (the data of the live screen) with dead letters of an hour and a half. Every call of this function
-/// returns the same dead letters.
+/// Returns a board that contains 90 minutes of dead letters. Every call of this function returns the same dead letters.
 fn dead_letter_board() -> Board {
     let mut random = fastrand::Rng::with_seed(7);
     let mut board = Board::new(false, NOW_MS);

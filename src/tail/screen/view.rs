@@ -124,9 +124,10 @@ pub(super) struct ScreenView {
     /// True if the list shows all events, and false if it shows only alerts.
     pub(super) all_records: bool,
     pub(super) focus: Focus,
-    /// The city (or reject reason) and the event type of the row that the user has chosen.
+    /// The row that the user has chosen. The first text is a city or a reject reason, and the second text is an event
+    /// type.
     chosen_row: Option<(String, String)>,
-    /// The number (in the order of arrival) of the record that the user has chosen.
+    /// The number of the record that the user has chosen. Records are numbered in the order of arrival.
     pub(super) chosen: Option<u64>,
     /// The index of the first row that is visible.
     pub(super) scroll: usize,

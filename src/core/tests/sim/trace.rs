@@ -290,7 +290,7 @@ impl Trace {
     }
 
     /// Notes that a consumer begins to read a topic. The first consumer that reads a topic writes the topic's id into
-    /// the config item of the tables, which is a step of the trace.
+    /// the config item of the tables. This write is a step of the trace.
     pub(crate) fn claim(&mut self, tables: &str, topic: usize) {
         if self.is_on() && self.claimed.insert((tables.to_owned(), topic)) {
             let tables = tables.to_owned();

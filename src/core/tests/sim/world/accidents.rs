@@ -37,9 +37,9 @@ impl World {
         }
     }
 
-    /// Deletes the tables and creates them again, which takes longer than the time for which a consumer trusts the
-    /// tables' id. No consumer acts while the tables are replaced. Unanswered requests fail, because their tables no
-    /// longer exist.
+    /// Deletes the tables and creates them again. The replacement takes longer than the time for which a consumer
+    /// trusts the tables' id. No consumer acts while the tables are replaced. Unanswered requests fail, because their
+    /// tables no longer exist.
     pub(super) fn remake_tables(&mut self) {
         let d = &mut self.durable;
         // New tables can be filled only from a complete log. Therefore, the simulation replaces the tables only while
