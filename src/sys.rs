@@ -279,7 +279,7 @@ pub fn record_epoch(record: &BorrowedMessage<'_>) -> Option<i32> {
     (epoch >= 0).then_some(epoch)
 }
 
-/// Returns the leader epoch of a partition's committed offset, or `None` if the commit has none.
+/// Returns the leader epoch of a partition's committed offset, or `None` if Kafka stores no epoch for the offset.
 pub fn commit_epoch(list: &TopicPartitionList, topic: &str, partition: i32) -> Option<i32> {
     let topic = CString::new(topic).ok()?;
     // SAFETY: `list` owns a live list, whose elements live as long as the list.

@@ -31,8 +31,8 @@ pub(super) enum Done {
     Published(Publish),
     /// The outcome of the request is unknown, or the request has failed.
     PublishFailed(Publish),
-    /// A progress item could not be moved, because the table does not contain it. The [`BootMs`] is the time at which
-    /// the request began, on the clock of [`crate::sys::boot_ms`].
+    /// A progress item could not be advanced, because the table does not contain the item. The [`BootMs`] is the time
+    /// at which the request began, on the clock of [`crate::sys::boot_ms`].
     ProgressMissing(BootMs, Publish),
     /// The random id of the tables, as read from the config item. The [`BootMs`] is the time at which the read began,
     /// measured with [`crate::sys::boot_ms`].

@@ -28,8 +28,8 @@ impl Shell {
         self.drain().await;
         let parts = self.revokes.take_parts();
         // The last commit is sent before the Kafka client closes, so that the next owner of each partition starts at
-        // the partition's boundary (INV-1). Without the last commit, the next owner would start at an older commit, and
-        // would read some records a second time.
+        // the partition's boundary (INV-1). Without the last commit, the next owner would start at an older committed
+        // offset, and would read some records a second time.
         self.commit_last(parts).await;
         let ledger = self.pipeline.report().ledger;
         // `given_up` excludes records that were given up in earlier rebalances, because other members of the group read

@@ -1,5 +1,5 @@
 //! Finds the facts that the consumer needs to start reading a partition: the topic's id, the config item, the group's
-//! commit, the progress item, and the offset range of the log.
+//! committed offset, the progress item, and the offset range of the log.
 //!
 //! If facts about one partition are missing, the consumer still starts reading the other partitions. The pipeline
 //! requests missing facts again later. The topic's id must be read before all other facts about a partition. If the
@@ -188,8 +188,8 @@ impl Locator {
         Ok(Found { located, missing })
     }
 
-    /// Returns, for each commit that may be a restart point, the first offset below it whose record was replaced. The
-    /// value is `None` if no record was replaced, and an error if the leader of the partition has not answered.
+    /// For each committed offset that may be a restart point, returns the first lower offset whose record was replaced.
+    /// The value is `None` if no record was replaced, and an error if the leader of the partition has not answered.
     async fn replaced(
         &self,
         topic_id: &str,
@@ -321,7 +321,7 @@ impl Locator {
     }
 }
 
-/// The range of a partition's log, and the first replaced offset below the commit.
+/// The range of a partition's log, and the first offset below the committed offset whose record was replaced.
 type LogFacts = ((Offset, Offset), Option<Offset>);
 
 /// Returns what Kafka has answered about a partition's log, or a description of the missing answer.

@@ -71,7 +71,7 @@ impl StopEnds {
         StopEnds(ranges.into_iter().filter_map(some).collect())
     }
 
-    /// Returns the number of records between the group's current commits and the ends that the logs had when the
+    /// Returns the number of records between the group's committed offsets and the ends that the logs had when the
     /// consumer started. The number includes the records of all partitions, even if other members of the group own some
     /// of the partitions. Returns `None` if Kafka does not answer. The call blocks the current thread.
     pub(super) fn left(&self, inquiry: &Inquiry) -> Option<u64> {
@@ -80,8 +80,8 @@ impl StopEnds {
         Some(self.count_left(|p| commits.get(&p).map(|commit| commit.next)))
     }
 
-    /// Counts the records that the group has not committed yet. In a partition without a commit, all records count as
-    /// uncommitted.
+    /// Counts the records that the group has not committed yet. In a partition without a committed offset, all records
+    /// count as uncommitted.
     fn count_left(&self, committed: impl Fn(i32) -> Option<Offset>) -> u64 {
         let left = |(p, start, end): &(i32, Offset, Offset)| {
             let at = committed(*p).unwrap_or(*start).max(*start);

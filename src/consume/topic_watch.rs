@@ -14,7 +14,7 @@ use crate::core::event::Offset;
 /// Time between two requests for the topic's id. If a topic is recreated, counts may become wrong until the consumer
 /// has received the new id.
 pub(super) const TOPIC_INTERVAL: Duration = Duration::from_millis(300);
-/// Time between two requests for the ends of the logs and the group's commits.
+/// Time between two requests for the end offsets of the logs and the group's committed offsets.
 const ENDS_INTERVAL: Duration = Duration::from_millis(1_000);
 /// Maximum wait for a partition leader to report the end of its log. The consumer gets the end offsets of all
 /// partitions only after the slowest leader has answered.

@@ -55,7 +55,7 @@ struct Running {
     worker: Worker,
     topic_id: String,
     tables_id: String,
-    /// The boundary of the group's last commit, or `None` if the group has no commit for the current log and tables.
+    /// The last committed boundary, or `None` if the group has no committed offset for the current log and tables.
     committed: Option<Boundary>,
     progress: Progress,
     /// The deadline of the drain, or `None` if the partition was not revoked.
@@ -91,8 +91,8 @@ pub struct Pipeline {
     held: bool,
     /// True once the pipeline has stopped writing to the tables for good.
     halted: bool,
-    /// The moves of progress items that wait for the next call of `pump`. While writes to the tables are paused, `pump`
-    /// drops the moves.
+    /// The requests to advance progress items that wait for the next call of `pump`. While writes to the tables are
+    /// paused, `pump` drops these requests.
     publishes: Vec<Publish>,
     /// The missing progress items, each with the time at which the pipeline learned that the item is missing.
     missing: Vec<(BootMs, Publish)>,
@@ -311,9 +311,9 @@ impl Pipeline {
 
     /// Sends row updates, one partition at a time. A turn ends when all rows that were due at the start of the turn are
     /// sent, so that every partition gets a turn. If a partition has many rows, one turn sends all records that the
-    /// partition has gathered. The pipeline does not sort the rows of all partitions by due time. Sorting by due time
-    /// would keep twice as many records in memory, for the same number of events per update. Draining partitions get
-    /// their turns first.
+    /// worker has gathered for these rows. The pipeline does not sort the rows of all partitions by due time. Sorting
+    /// by due time would keep twice as many records in memory, for the same number of events per update. Draining
+    /// partitions get their turns first.
     fn pump_updates(&mut self, now_ms: SteadyMs) {
         for slot in self.slots.values_mut() {
             let State::Running(running) = &mut slot.state else {

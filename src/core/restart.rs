@@ -14,16 +14,16 @@
 //! | is missing, or names another topic or other tables | exists | at the progress item |
 //! | is missing, or names another topic or other tables | is missing | at the log's start, once the item is created |
 //!
-//! The shell also compares the records before the commit with the log ([`StartFacts::replaced_from`]).
+//! The shell also compares the records below the committed offset with the log ([`StartFacts::replaced_from`]).
 //!
 //! A boundary also contains the [sums](Boundary::sums) of the log below its offset. Adding up the sums of a few
 //! progress items therefore gives the grand total, no matter how many series exist. The start rule does not use the
 //! sums.
 //!
-//! All records below a published boundary are durable, no matter which consumer published the boundary. The group's
-//! last commit may come from a former owner of the partition, and retention may already have removed the records at the
-//! committed offset. If the log still covers the progress item, the partition starts at the progress item, and no data
-//! is lost. If even the progress item is outside the log, records are lost ([`Start::Expired`], [`Start::Truncated`]).
+//! All records below a published boundary are durable, no matter which consumer published the boundary. A former owner
+//! of the partition may have committed the group's offset. Retention may already have removed the records at that
+//! offset. If the log still covers the progress item, the partition starts at the progress item, and no data is lost.
+//! If even the progress item is outside the log, records are lost ([`Start::Expired`], [`Start::Truncated`]).
 
 use crate::clock::{BootMs, SteadyMs, UnixMs};
 use crate::event::Offset;
@@ -145,14 +145,14 @@ pub struct StartFacts {
     pub tables_id: String,
     /// The time at which the caller began to read the tables' id.
     pub tables_read_ms: BootMs,
-    /// The group's commit for the partition, or `None` if the group has no commit.
+    /// The group's committed offset for the partition, or `None` if the group has no committed offset.
     pub commit: Option<Commit>,
     /// The restart point in the progress item of the log, or `None` if the item does not exist.
     pub progress: Option<Boundary>,
     /// The offset of the log's oldest record, and the offset after its newest record.
     pub log: (Offset, Offset),
-    /// The first offset below the commit whose record was replaced after it was read, or `None` if no such record is
-    /// known ([`crate::replaced`]).
+    /// The first offset below the committed offset whose record was replaced after it was read, or `None` if no such
+    /// record is known ([`crate::replaced`]).
     pub replaced_from: Option<Offset>,
 }
 
@@ -164,8 +164,8 @@ pub enum Start {
     /// The progress item is missing, so the caller must create a progress item with the given boundary. The caller then
     /// applies the start rule again, because another consumer may have created the progress item first.
     Create(Boundary),
-    /// The partition cannot start, because the metadata of the group's commit is not readable. The field contains the
-    /// committed offset.
+    /// The partition cannot start, because the metadata of the group's committed offset is not readable. The field
+    /// contains the committed offset.
     Unreadable(Offset),
     /// Retention removed the records `[from, to)` from the beginning of the log.
     Expired {
@@ -205,7 +205,7 @@ impl Commit {
 }
 
 impl StartFacts {
-    /// Returns the group's commit if its metadata contains the current topic id and tables id.
+    /// Returns the group's committed offset if its metadata contains the current topic id and tables id.
     pub fn own_commit(&self) -> Option<Boundary> {
         let commit = self.commit.as_ref()?;
         commit.boundary(&self.topic_id, &self.tables_id)
@@ -259,7 +259,7 @@ pub const PROGRESS_SUMS_MS: i64 = 300_000;
 /// Time until a failed publication is repeated, in milliseconds.
 pub const PROGRESS_RETRY_MS: i64 = 10_000;
 
-/// Decides when a consumer moves the progress item of a partition. The item only moves forward.
+/// Decides when a consumer advances the progress item of a partition. The item never moves back.
 ///
 /// Publishing the sums costs little. A publication that is triggered by [`PROGRESS_EVENTS`] new events costs at most
 /// 0.05 write units per event. The wait [`PROGRESS_SUMS_MS`] triggers a publication only if the watermark has not

@@ -316,9 +316,9 @@ impl RollupMark {
         topic_id == Some(self.topic_id.as_str()) && self.tables_id == tables_id
     }
 
-    /// Returns the time up to which the rollup rows count all events. Rollup rows after the returned time may lack
-    /// events of a partition that was idle during the rollup and has counted events since. The function `counted`
-    /// returns the number of events that a partition has counted, or `None` if the number is unknown.
+    /// Returns the time up to which the rollup rows count all events. Rollup rows after the returned time may be
+    /// incomplete. They may lack events of a partition that was idle during the rollup and is no longer idle. The
+    /// function `counted` returns the number of counted events of a partition, or `None` if the number is unknown.
     pub fn whole_until_ms(&self, counted: impl Fn(i32) -> Option<u64>) -> UnixMs {
         let woken = self.idle.iter().filter(|(p, _)| counted(**p) != Some(0));
         let since_ms = woken.map(|(_, since_ms)| *since_ms);

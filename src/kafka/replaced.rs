@@ -1,4 +1,5 @@
-//! Reads the records before the group's commits again, to find records that were replaced since ([`core::replaced`]).
+//! Reads the records before the group's committed offsets again, to find records that were replaced since
+//! ([`core::replaced`]).
 //!
 //! [`core::replaced`]: crate::core::replaced
 
@@ -33,8 +34,8 @@ pub(crate) struct Committed {
     pub(crate) log_start: Offset,
 }
 
-/// Returns, for each commit, the first offset below it whose record was replaced, or `None` if no record was replaced.
-/// Partitions whose leader did not answer before `timeout` are absent from the result. The call blocks.
+/// For each committed offset, returns the first lower offset whose record was replaced, or `None` if no record was
+/// replaced. Partitions whose leader did not answer before `timeout` are absent from the result. The call blocks.
 ///
 /// The first reads of all partitions share one client and run at the same time. They cost about one round trip to each
 /// leader.

@@ -37,7 +37,7 @@ pub enum KafkaUser<'a> {
     Tail,
     /// The subcommand `tail` with the option `--dlq`.
     TailDlq,
-    /// The subcommand `verify`, which reads the commits of the given consumer group.
+    /// The subcommand `verify`, which reads the committed offsets of the given consumer group.
     Verify(&'a str),
     /// The subcommand `init-tables`.
     InitTables,

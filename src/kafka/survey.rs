@@ -1,5 +1,5 @@
 //! Reads facts from Kafka for `verify`, which compares these facts with the tables. The facts are the topic's id, its
-//! log ends, the commits of a group, and the dead letters for items that DynamoDB refused.
+//! log ends, the committed offsets of a group, and the dead letters for items that DynamoDB refused.
 //!
 //! The client joins no consumer group and commits no offsets. All calls block.
 
@@ -39,8 +39,8 @@ pub struct Survey {
 }
 
 impl Survey {
-    /// Returns a client that reads facts about `topic` and the commits of `group`. The function itself sends no
-    /// request.
+    /// Returns a client that reads facts about `topic` and the committed offsets of `group`. The function itself sends
+    /// no request.
     ///
     /// # Errors
     /// Returns an error if librdkafka refuses the settings.
@@ -79,7 +79,7 @@ impl Survey {
         (0..partitions).map(ask).collect()
     }
 
-    /// Returns the group's commit for each partition that has a commit.
+    /// Returns the group's committed offset and its metadata for each partition that has a committed offset.
     ///
     /// # Errors
     /// Returns an error if the coordinator refuses the request or does not answer in time.

@@ -312,8 +312,8 @@ fn row_values(j: &mut Json, update: &RowUpdate, options: &ItemOptions, now_ms: U
 }
 
 /// Returns the body of the UpdateItem request for a progress item. If `create` is true, the request creates the item,
-/// but does not change an existing item. If `create` is false, the request only moves an existing item forward. A move
-/// of a progress item must not create the item. In recreated tables, a new progress item would hide that the counts of
+/// but does not change an existing item. If `create` is false, the request only advances an existing item. A request to
+/// advance an item must not create the item. In recreated tables, a new progress item would hide that the counts of
 /// earlier records are missing.
 ///
 /// The request is an UpdateItem and not a PutItem, because only UpdateItem returns the item as it is after the write.

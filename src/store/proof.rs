@@ -90,7 +90,7 @@ pub(super) fn check_published(publish: &Publish, new: Option<&Item>) -> Result<(
 
 /// Checks that the progress item in DynamoDB's refusal really violates the condition of the refused write.
 ///
-/// DynamoDB refuses to create a progress item that already exists. DynamoDB refuses to move a progress item if the
+/// DynamoDB refuses to create a progress item that already exists. DynamoDB refuses to advance a progress item if the
 /// stored `next` is at least as large as the new `next`. A progress item therefore never moves back (INV-4).
 pub(super) fn check_refusal(publish: &Publish, create: bool, old: &Item) -> Result<(), Unproven> {
     match checked_number(old, NEXT).map_err(|NotANumber| Unproven::Corrupt)? {

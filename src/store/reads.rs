@@ -230,8 +230,8 @@ pub trait Reads: Send + Sync + 'static {
     /// `until_ms` from rollups, and later hours from windows. The call costs two read units.
     ///
     /// For each answer, the caller calls this function again and passes the result to [`Reads::hours`] and
-    /// [`Reads::days`]. The rollup rows of an hour before `until_ms` change only if the topic is recreated or an idle
-    /// partition counts its first event.
+    /// [`Reads::days`]. The rollup rows of an hour before `until_ms` change only if the topic is recreated, or if a
+    /// consumer counts the first event of an idle partition.
     fn rolled_up(&self, now_ms: UnixMs) -> ReadFuture<'_, RolledUp>;
 
     /// Returns the start of the first rolled-up hour in which one of the given series has an event. The call costs half

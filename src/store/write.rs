@@ -219,7 +219,8 @@ impl Writer {
         }
     }
 
-    /// Creates or moves a progress item. Returns `false` if the item does not exist and the request did not create it.
+    /// Creates or advances a progress item. Returns `false` if the item does not exist and the request did not create
+    /// it.
     async fn write_progress(&self, publish: &Publish, create: bool) -> Result<bool, StoreError> {
         let (operation, table) = ("UpdateItem", &*self.names.totals);
         let key = || format!("{PROGRESS_PK}/{}", publish.log_key);

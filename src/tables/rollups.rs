@@ -130,7 +130,7 @@ async fn next_plan(
     }
 }
 
-/// Fetches the consumer group's commits and the log ends from Kafka if a partition has no published watermark.
+/// Fetches the group's committed offsets and the log ends from Kafka if a partition has no published watermark.
 async fn with_ends(mut facts: RollupFacts, survey: &Arc<Survey>) -> anyhow::Result<RollupFacts> {
     if facts.unclear().is_empty() {
         return Ok(facts);
@@ -143,7 +143,8 @@ async fn with_ends(mut facts: RollupFacts, survey: &Arc<Survey>) -> anyhow::Resu
                 facts.add_commit(partition, &commit);
             }
         }
-        // The commits are optional, because the progress items contain older copies of the same restart points.
+        // The committed offsets are optional, because the progress items contain older copies of the same restart
+        // points.
         Err(error) => tracing::warn!(%error, "failed to read the group's commits"),
     }
     let ends = answers

@@ -3,7 +3,7 @@
 //! The following order of the reads keeps the comparison exact while consumers run:
 //!
 //! 1. the topic's id, and the hour before which all hours are rolled up;
-//! 2. the claims of the consumers (the progress items and the group's commits), before which all records are stored;
+//! 2. the claims of the consumers: the offsets in progress items and commits, below which all records are stored;
 //! 3. the rows, which contain at least the claimed records; the fences show which other records the rows contain;
 //! 4. the end of the log, which is at or after every fence;
 //! 5. the log;

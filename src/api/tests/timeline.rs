@@ -84,8 +84,8 @@ async fn a_series_of_a_partition_that_lags_behind_shows_its_windows_at_once() {
     let router = tables.router();
     let value = get(&router, "/api/v1/timeline?hours=6").await;
     assert_eq!(value["totals"]["event_count"], 5);
-    // The lagging partition counts an event in a window that began three hours ago, in an hour that had no events
-    // before.
+    // The consumer of the lagging partition counts an event in a window that began three hours ago. The hour of this
+    // window had no events before.
     tables.window(ago(180), &[lagging]).await;
     let value = get(&router, "/api/v1/timeline?hours=6&series_limit=51").await;
     assert_eq!(value["totals"]["event_count"], 10);

@@ -1,5 +1,5 @@
-//! Commits offsets and moves progress items. Commits and progress items cover only durable records. Before each commit,
-//! the pipeline requests the topic's id from Kafka.
+//! Commits offsets and advances progress items. Commits and progress items cover only durable records. Before each
+//! commit, the pipeline requests the topic's id from Kafka.
 
 use std::sync::Arc;
 
@@ -48,14 +48,14 @@ impl Pipeline {
         }
     }
 
-    /// Notes that a progress item was moved, or that the item was already further ahead.
+    /// Notes that a progress item was advanced, or that the item was already further ahead.
     pub fn published(&mut self, now_ms: SteadyMs, publish: &Publish) {
         if let Some(running) = self.running(publish.partition, publish.assignment) {
             running.progress.published(publish.boundary, now_ms);
         }
     }
 
-    /// Notes that a progress item could not be moved, or that it is unknown whether it was moved.
+    /// Notes that a progress item could not be advanced, or that it is unknown whether it was advanced.
     pub fn publish_failed(&mut self, now_ms: SteadyMs, publish: &Publish) {
         if let Some(running) = self.running(publish.partition, publish.assignment) {
             running.progress.failed(publish.boundary, now_ms);
@@ -96,9 +96,9 @@ impl Pipeline {
         }
     }
 
-    /// Requests the moves of progress items that are due. While writes to the tables are paused, the pipeline drops the
-    /// moves. A moved progress item could cover records that newly created tables do not contain. After the next
-    /// commit, the pipeline requests the move again.
+    /// Outputs the due requests to advance progress items. While writes to the tables are paused, the pipeline drops
+    /// these requests. An advanced progress item could cover records that newly created tables do not contain. After
+    /// the next commit, the pipeline outputs the request again.
     pub(super) fn pump_publishes(&mut self) {
         let publishes = self.publishes.drain(..).filter(|_| !self.held);
         self.outputs.extend(publishes.map(Output::Publish));

@@ -35,9 +35,9 @@ pub(super) enum Intake {
         /// The client's reports that come after the gap, in log order.
         held: VecDeque<Held>,
     },
-    /// The partition drops new records, because it drains or because reading cannot continue at its position. If
-    /// reading cannot continue, the start rule restarts the partition once all of its records are durable and
-    /// committed.
+    /// The pipeline drops new records of the partition. Either the partition drains, or reading cannot continue at its
+    /// position. If reading cannot continue, the start rule restarts the partition once all of its records are durable
+    /// and committed.
     Closed,
 }
 
@@ -55,13 +55,13 @@ impl Intake {
 }
 
 impl Running {
-    /// Returns true if the partition drops new records.
+    /// Returns true if the pipeline drops new records of the partition.
     pub(super) fn is_closed(&self) -> bool {
         matches!(self.intake, Intake::Closed)
     }
 
-    /// Makes the partition drop all new records, and drops the records that wait after a gap. Returns the size of the
-    /// dropped records in bytes.
+    /// Makes the pipeline drop all new records of the partition, and drops the records that wait after a gap. Returns
+    /// the size of the dropped records in bytes.
     pub(super) fn close_intake(&mut self) -> u64 {
         let bytes = self.intake.bytes();
         self.intake = Intake::Closed;

@@ -37,7 +37,7 @@ pub struct Tables {
     pub keep: Keep,
 }
 
-/// A restart point of one partition that the pipeline wants to commit.
+/// A restart point of one partition that the caller must commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CommitPart {
     /// The number of the Kafka partition.
@@ -50,7 +50,7 @@ pub struct CommitPart {
     pub metadata: String,
 }
 
-/// A request to move a progress item forward to a new restart point.
+/// A request to advance a progress item to a new restart point.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Publish {
     /// The number of the Kafka partition.
@@ -70,7 +70,7 @@ pub struct Publish {
 /// The reason why the consumer must stop. An operator must fix the cause.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Halt {
-    /// The consumer group's commit for the partition was not written by this program.
+    /// Another program has committed the group's offset for the partition.
     Unreadable {
         /// The number of the Kafka partition.
         partition: i32,
@@ -88,14 +88,14 @@ pub enum Halt {
         /// The offset at which the log begins now.
         to: Offset,
     },
-    /// A table or the config item is missing although running partitions write to the tables.
+    /// A table or the config item is missing although the consumer has running partitions.
     TableMissing {
         /// The index of the table in [`crate::keys::TABLES`].
         table: usize,
     },
-    /// The tables were deleted and created again although running partitions write to them.
+    /// The tables were deleted and created again although the consumer has running partitions.
     TablesReplaced {
-        /// The id of the deleted tables, to which the partitions have written.
+        /// The id of the deleted tables, to which the consumer has written.
         was: String,
         /// The id that the config item now contains.
         is: String,
@@ -206,8 +206,8 @@ pub enum Output {
         partition: i32,
         /// The restart point to commit, or `None` if everything is already committed.
         commit: Option<CommitPart>,
-        /// The progress item to move forward, if a move is due. The progress item may move before the commit succeeds,
-        /// because all records below the restart point are durable.
+        /// The request to advance the progress item, if one is due. The caller may advance the progress item before the
+        /// commit succeeds, because all records below the restart point are durable.
         publish: Option<Publish>,
     },
     /// Log an error that the records `[from, to)` are lost. The consumer continues after the lost records.

@@ -208,10 +208,10 @@ impl Pipeline {
         self.begin(now_ms, partition);
     }
 
-    /// Processes the topic's current id. If a partition reads the log of another topic id, the pipeline restarts the
-    /// partition.
+    /// Processes the topic's current id. If a running partition has the log of another topic id, the pipeline restarts
+    /// the partition.
     ///
-    /// If a partition of another topic id drains, the pipeline gives the partition up, because its log no longer
+    /// If a draining partition has the log of another topic id, the pipeline gives the partition up. That log no longer
     /// exists.
     pub fn topic_seen(&mut self, now_ms: SteadyMs, topic_id: &str) {
         let concerned = |(partition, slot): (&i32, &Slot)| match &slot.state {

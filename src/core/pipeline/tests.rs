@@ -330,7 +330,7 @@ fn with_continue_a_cut_log_is_waited_for_and_told_once() {
         .located(SteadyMs(1_000), 3, assignment, &cut(4), &tables());
     let out = b.pump(1_000);
     assert!(matches!(out[..], [Output::Locate { .. }]), "{out:?}");
-    // The log has reached the commit again, and its records are not those that were counted.
+    // The log has reached the committed offset again, but now contains other records than the counted ones.
     let grown = StartFacts {
         replaced_from: Some(Offset(3)),
         ..cut(5)
@@ -505,7 +505,7 @@ fn another_topic_id_starts_the_partition_over() {
 
 #[test]
 fn a_leaving_partition_of_an_old_topic_is_released() {
-    // If the pipeline did not release the partition, the shell would wait for its drain forever.
+    // If the pipeline did not release the partition, the shell would wait forever for the partition to drain.
     let mut b = Bench::new(options());
     let a = b.start(0);
     b.pipeline
@@ -533,7 +533,7 @@ fn a_revoke_drains_then_releases_with_commit_and_publish() {
     let updates = b.updates(5);
     assert_eq!(updates.len(), 4);
     b.pipeline.revoked(SteadyMs(6), &[0], false, DRAIN_MS);
-    // A draining partition drops new records.
+    // The pipeline drops new records of a draining partition.
     b.pipeline
         .records(SteadyMs(7), 0, zero, vec![record(2, "NYC", 9)]);
     assert_eq!(released(&b.pump(7)), [], "it waits for its updates");
@@ -690,7 +690,7 @@ fn progress_is_published_after_a_commit_that_passed_a_window() {
         };
         out.filter_map(publish).collect::<Vec<_>>()
     };
-    // The first record leaves the watermark in the same window, so the progress item does not move.
+    // The first record leaves the watermark in the same window, so the progress item does not advance.
     b.counted(1, 0, a, 1);
     assert_eq!(commit(&mut b, 2_000), []);
     b.pipeline

@@ -62,9 +62,9 @@ impl Pipeline {
         self.held
     }
 
-    /// Notes that a progress item could not be moved because it does not exist. A progress item is missing if the item
-    /// was deleted or if the tables were created again. The next read of the tables' id shows whether the tables were
-    /// created again.
+    /// Notes that a progress item could not be advanced because it does not exist. A progress item is missing if the
+    /// item was deleted or if the tables were created again. The next read of the tables' id shows whether the tables
+    /// were created again.
     pub fn progress_missing(&mut self, boot_ms: BootMs, publish: Publish) {
         self.missing.push((boot_ms, publish));
         self.identity.read_soon(boot_ms);

@@ -12,8 +12,8 @@
 //!
 //! A topic with fewer cities than partitions has idle partitions, unless its producers send heartbeats. The rollup mark
 //! lists the idle partitions, because the first event of an idle partition may belong to an hour that is already rolled
-//! up. When an idle partition counts its first event, the rollup starts again at the first hour that left the partition
-//! out.
+//! up. When a consumer counts the first event of an idle partition, the rollup starts again at the first hour that left
+//! the partition out.
 //!
 //! # Assumption
 //! A partition that is added to the topic has no events in hours that are already rolled up. The definition of a final
@@ -63,8 +63,8 @@ pub struct RollupFacts {
 impl RollupFacts {
     /// Returns the partitions that have a progress item but no published watermark. For each returned partition, the
     /// caller must set the end of the log ([`RollupFacts::set_end`]), which shows whether the partition is idle. The
-    /// caller must also add the group's commit for each returned partition ([`RollupFacts::add_commit`]), because the
-    /// commit may be ahead of the progress item.
+    /// caller must also add the group's committed offset for each returned partition ([`RollupFacts::add_commit`]).
+    /// This offset may be ahead of the progress item.
     pub fn unclear(&self) -> Vec<i32> {
         let logs = self.logs.iter();
         let unclear = logs.filter(|(_, log)| log.watermark_ms.is_none());
@@ -78,7 +78,7 @@ impl RollupFacts {
         }
     }
 
-    /// Adds the group's commit of a partition, if the commit belongs to this topic and these tables.
+    /// Adds the group's committed offset for a partition, if the offset was committed for this topic and these tables.
     pub fn add_commit(&mut self, partition: i32, commit: &Commit) {
         let metadata = Metadata::parse(&commit.metadata)
             .filter(|m| m.topic_id == self.topic_id && m.tables_id == self.tables_id);
@@ -171,7 +171,7 @@ fn begin(stored: Option<&RollupMark>, facts: &RollupFacts) -> RollupMark {
         return first;
     }
     let mut mark = stored.clone();
-    // A partition without a progress item is treated as a partition that has counted no events.
+    // A partition without a progress item is treated as a partition without counted events.
     let counted = |partition: i32| match facts.logs.get(&partition) {
         Some(log) => log.counted,
         None => Some(0),

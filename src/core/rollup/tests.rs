@@ -282,8 +282,8 @@ fn an_idle_partition_that_counts_an_event_takes_back_its_hours() {
         BTreeMap::from([(2, hours(2))]),
         "its hours are left out again"
     );
-    // The rollup mark also moves back if the formerly idle partition has counted events but has no watermark. For
-    // example, a partition with only future events has no watermark.
+    // The rollup mark also moves back if a consumer has counted events of the formerly idle partition, but the
+    // partition has no watermark. For example, a partition with only future events has no watermark.
     let again = check(&[first, log(None, 4, Some(1), 4), idle]).unwrap();
     assert_eq!(
         (again.is_new, again.mark.until_ms, again.target_ms),
@@ -407,8 +407,8 @@ proptest! {
                 prop_assert_eq!(of(then), of(now));
             }
         }
-        // If a formerly idle partition has counted events in hours that are already rolled up, the next check moves the
-        // rollup mark back.
+        // A consumer may have counted events of a formerly idle partition in hours that are already rolled up. The next
+        // check then moves the rollup mark back.
         let after = RollupMark { until_ms: first.target_ms, idle: first.idle.clone(), ..stored.clone() };
         let is_added = first.idle.keys().any(|partition| {
             let hours = &hours_now[usize::try_from(*partition).unwrap()];

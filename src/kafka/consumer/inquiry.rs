@@ -22,7 +22,8 @@ use crate::kafka::record::original;
 use crate::kafka::replaced::{Committed, find_all_replaced};
 use crate::sys;
 
-/// Returns the commits of the group to which `client` belongs. Partitions without a commit are absent from the result.
+/// Returns the committed offsets of the group to which `client` belongs. Partitions without a committed offset are
+/// absent from the result.
 ///
 /// # Errors
 /// Returns an error if the coordinator refuses the request or does not answer in time.
@@ -75,7 +76,8 @@ impl Inquiry {
         }
     }
 
-    /// Returns the group's commits for `partitions`. Partitions without a commit are absent from the result.
+    /// Returns the group's committed offsets for `partitions`. Partitions without a committed offset are absent from
+    /// the result.
     ///
     /// # Errors
     /// Returns an error if the coordinator does not answer in time.
@@ -112,7 +114,7 @@ impl Inquiry {
         Ok((Offset(start), Offset(end)))
     }
 
-    /// Returns, for each commit, the first offset below it whose record was replaced, or `None` if no record was
+    /// For each committed offset, returns the first lower offset whose record was replaced, or `None` if no record was
     /// replaced. Partitions whose leader does not answer in time are absent from the result.
     ///
     /// # Errors
@@ -163,7 +165,7 @@ pub(super) fn commit(
         let mut element = list.add_partition(topic, part.partition);
         element.set_offset(KafkaOffset::Offset(part.boundary.next.0))?;
         element.set_metadata(&part.metadata);
-        // The leader epoch shows the next owner whether the log still has the records below the commit.
+        // The leader epoch shows the next owner whether the log still has the records below the committed offset.
         let epochs = client.context().epochs();
         let epoch = epochs
             .get(&part.partition)

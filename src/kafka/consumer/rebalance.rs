@@ -105,8 +105,8 @@ impl GroupContext {
         list: &mut TopicPartitionList,
     ) {
         // 1. Assign the partitions at a numeric offset. Without an offset, librdkafka would start at the group's
-        // commit, but the group's commit may be invalid. Only the program, and not librdkafka, can check whether the
-        // group's commit is valid (INV-3). A logical offset such as "end" could make librdkafka skip records. For a
+        // committed offset, but this offset may be invalid. Only the program, and not librdkafka, can check whether the
+        // committed offset is valid (INV-3). A logical offset such as "end" could make librdkafka skip records. For a
         // logical offset, librdkafka requests the numeric offset from the broker. If the broker's answer arrives after
         // a seek, librdkafka 2.12 repeats the request half a second later. The answer to the repeated request makes
         // librdkafka jump to the end of the log, so all records before the end are skipped
@@ -135,7 +135,7 @@ impl GroupContext {
         client: &BaseConsumer<GroupContext>,
         list: &TopicPartitionList,
     ) {
-        // 1. Stop sending records of the revoked partitions, so that their drain can end.
+        // 1. Stop sending records of the revoked partitions, so that these partitions can finish draining.
         let partitions = self.deactivate(list);
         // A lost partition may already have another owner (`rd_kafka_assignment_lost` in rdkafka.h), so Kafka would
         // refuse a commit. The next owner starts at the last committed offset, and reads the later records again. The

@@ -80,7 +80,7 @@ pub struct DayItem {
 
 /// Reads the time up to which the windows of the current topic are rolled up. If the rollup mark names idle partitions,
 /// the function also reads the progress items. Hours that were rolled up without an idle partition become invalid when
-/// the partition counts its first event.
+/// a consumer counts the first event of that partition.
 pub(super) async fn rolled_up(db: &Db, now_ms: UnixMs) -> Result<RolledUp, StoreError> {
     let (found, config) = tokio::try_join!(mark_item(db), db.config())?;
     let topic_id = config.topic_id.as_deref();

@@ -104,7 +104,7 @@ fn answers_about_another_gap_or_assignment_change_nothing() {
     b.pipeline.gap_checked(SteadyMs(2), 1, a, gap(0, 4), next);
     let worker = b.pipeline.workers().next().expect("running");
     assert_eq!(worker.position(), Offset(0));
-    // A drain does not wait for records after a gap.
+    // A draining partition does not wait for records after a gap.
     b.pipeline.revoked(SteadyMs(3), &[0], false, DRAIN_MS);
     assert_eq!(released(&b.pump(3)).len(), 1);
     b.pipeline.gap_checked(SteadyMs(4), 0, a, gap(0, 4), next);

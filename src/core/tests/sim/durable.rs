@@ -1,5 +1,5 @@
 //! Simulates the durable state, which persists when consumers end: tables with their fences, progress items, and the
-//! group's commits.
+//! group's committed offsets.
 //!
 //! Every restart point is checked for INV-1 and INV-4 as soon as it is written. `Durable::check_rows` checks INV-2.
 
@@ -60,8 +60,8 @@ pub(crate) struct Durable {
     pub(crate) fences: BTreeMap<(RowName, String), Offset>,
     /// The progress items, by log key.
     pub(crate) progress: BTreeMap<String, Boundary>,
-    /// The last commit of the consumer group for each partition. A commit may name a former topic that no longer
-    /// exists.
+    /// The group's committed offset for each partition, with its metadata. The metadata may name a former topic that no
+    /// longer exists.
     pub(crate) commits: BTreeMap<i32, Commit>,
     /// True if a consumer that runs an older version has owned a partition. The older version writes no sums.
     pub(crate) older: bool,

@@ -115,8 +115,8 @@ impl World {
                     self.pump(who)?;
                 }
             }
-            // The check ignores the group's commits. A zombie may have written the last commit, which may then be an
-            // older but valid restart point.
+            // The check ignores the group's committed offsets. A zombie may have written the last commit. The committed
+            // offset is then an older but valid restart point.
             let done = |p: &i32| {
                 let end = self.durable.log(*p).len() as i64;
                 let owner = self.consumers[owner_of(*p)].as_ref();
