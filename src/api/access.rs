@@ -39,7 +39,7 @@ pub(super) const LIVEZ: &str = "/livez";
 const LIVEZ_PER_SECOND: f64 = 50.0;
 /// Interval at which the server removes the counters of clients that have sent no request for a while.
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
-/// Time for which a browser may cache the answer to a preflight request.
+/// Time for which a browser may cache the response to a preflight request.
 const PREFLIGHT_AGE: Duration = Duration::from_secs(600);
 
 /// The network address of a client. The server adds the client's address to the extensions of each request.
@@ -184,7 +184,7 @@ fn end_with_token(response: Response, revoked: Revoked) -> Response {
 /// Checks a request. If the request needed a token, returns a future that completes when that token is revoked.
 ///
 /// # Errors
-/// Returns the answer with status 401 or 429 if the request is rejected.
+/// Returns the response with status 401 or 429 if the request is rejected.
 fn check_request(
     request: &Request,
     tokens: Option<&Tokens>,
@@ -392,7 +392,7 @@ mod tests {
             ("https://city.example", true),
             ("https://evil.example", false),
         ] {
-            // The answer to a refused request also has the CORS headers, so that a page of an allowed origin can read
+            // The response to a refused request also has the CORS headers, so that a page of an allowed origin can read
             // the error.
             let response = ask(&router, "/api/v1/stats", "192.0.2.1:1", &[("origin", from)]).await;
             assert_eq!(response.status(), 401);

@@ -1,9 +1,9 @@
 //! Limits the DynamoDB read units that one client may spend per minute.
 //!
-//! The server charges a client after computing the answer, because the cost of an answer is unknown until then. A
+//! The server charges a client after computing the response, because the cost of a response is unknown until then. A
 //! client that has spent its read units gets status 429 until its current minute is over. Requests in flight still
-//! finish, and each request costs at most [`super::state::READ_UNITS_MAX`]. If several clients share an answer, only
-//! the client whose request computed the answer is charged.
+//! finish, and each request costs at most [`super::state::READ_UNITS_MAX`]. If several clients share a response, only
+//! the client whose request computed the response is charged.
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -128,7 +128,7 @@ pub(super) async fn get(
         let read = read_page(state.clone(), slice).await?;
         let cities = read.page.items;
         let listed = sum_of(&cities);
-        // The sum from the progress items may be outdated, so the answer shows at least the sum of the listed cities.
+        // The sum from the progress items may be outdated, so the response shows at least the sum of the listed cities.
         let total_events = read.total_events.map(|all| all.max(listed));
         Ok::<_, ApiError>(CitiesPage {
             count: cities.len(),

@@ -1,4 +1,4 @@
-//! Handles the header `If-None-Match`, so that a client does not download the same answer twice.
+//! Handles the header `If-None-Match`, so that a client does not download the same response twice.
 
 use axum::body::Body;
 use axum::extract::Request;
@@ -7,7 +7,7 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::middleware::Next;
 use axum::response::Response;
 
-/// Replaces an answer with status 304 if the request's `If-None-Match` contains the `ETag` of the answer.
+/// Replaces a response with status 304 if the request's `If-None-Match` contains the `ETag` of the response.
 pub(super) async fn conditional(request: Request, next: Next) -> Response {
     let known = request.headers().get(IF_NONE_MATCH).cloned();
     let mut response = next.run(request).await;

@@ -2,10 +2,10 @@
 //!
 //! A connection ends in each of the following cases:
 //! - The client is too slow with the handshake or with the head of a request.
-//! - The client leaves the connection idle, or stops reading an answer.
+//! - The client leaves the connection idle, or stops reading a response.
 //! - The connection has reached its maximum age or its maximum number of requests.
 //! - The server is full, and this connection is idle.
-//! - The server shuts down. Answers in flight may finish. Over HTTP/2, answers in flight must finish within the
+//! - The server shuts down. Responses in flight may finish. Over HTTP/2, responses in flight must finish within the
 //!   drain time.
 
 use std::convert::Infallible;
@@ -35,7 +35,7 @@ use crate::api::usage::{InFlight, Usage};
 use crate::api::write_timeout::WriteTimeout;
 use crate::shutdown::Shutdown;
 
-/// Maximum time for answers in flight to finish after the server begins to shut down.
+/// Maximum time for responses in flight to finish after the server begins to shut down.
 pub(super) const DRAIN_MAX: Duration = Duration::from_secs(5);
 /// Maximum duration of a TLS handshake.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
@@ -44,7 +44,7 @@ pub(super) const STREAMS_MAX: u32 = 32;
 /// Size of hyper's read buffer for HTTP/1.1. The buffer is larger than any request head that the server accepts, so
 /// that the server itself, and not hyper, rejects an oversized head.
 const READ_BUFFER_BYTES: usize = 32 * 1_024;
-/// Maximum number of bytes of an answer that hyper buffers for each HTTP/2 stream.
+/// Maximum number of bytes of a response that hyper buffers for each HTTP/2 stream.
 const SEND_BUFFER_BYTES: usize = 16 * 1_024;
 /// Maximum number of unread bytes of request bodies on an HTTP/2 connection. Most routes read no body, so the maximum
 /// is the smallest connection window that HTTP/2 allows.
@@ -71,10 +71,10 @@ pub struct ConnectionTimeouts {
     pub pong: Duration,
     /// Maximum time for which a client may stop reading while the server has bytes to send.
     pub write_progress: Duration,
-    /// Maximum time for answers in flight on an HTTP/2 connection to finish after the server has begun to close the
+    /// Maximum time for responses in flight on an HTTP/2 connection to finish after the server has begun to close the
     /// connection.
     pub drain: Duration,
-    /// Age at which the server closes a connection as soon as no answer is in flight. Without a maximum age, a
+    /// Age at which the server closes a connection as soon as no response is in flight. Without a maximum age, a
     /// connection that is always busy would never close.
     pub age: Duration,
 }
@@ -101,15 +101,15 @@ pub(super) struct Endpoint {
 }
 
 tokio::task_local! {
-    /// Records whether the client reads the answer of the HTTP/2 stream that the current task serves.
+    /// Records whether the client reads the response of the HTTP/2 stream that the current task serves.
     static PROGRESS: Arc<WriteProgress>;
 }
 
 /// Runs the streams of an HTTP/2 connection. The executor resets a stream if the client stops reading the stream's
-/// answer.
+/// response.
 ///
-/// A write timeout on the socket does not detect a client that stops reading only one answer, because the client may
-/// still read other streams and answer pings.
+/// A write timeout on the socket does not detect a client that stops reading only one response. The client may still
+/// read other streams and answer pings.
 #[derive(Clone)]
 struct StreamExecutor {
     write_progress: Duration,
@@ -231,7 +231,7 @@ where
     drive(connection, end, &conn, true, &shutdown).await;
 }
 
-/// Answers a request, or rejects the request if the client's requests and answers already use too much memory.
+/// Answers a request, or rejects the request if the client's requests and responses already use too much memory.
 async fn answer_request(
     request: hyper::Request<Incoming>,
     conn: Arc<Connection>,
@@ -247,7 +247,7 @@ async fn answer_request(
     let handler = &conn.endpoint.handler;
     let mut response = handler.answer(request, conn.peer, &mut share).await;
     // The server closes a connection after answering a request for `/livez`, and closes a spare connection after its
-    // first answer.
+    // first response.
     if (conn.share.is_spare || is_livez) && version < Version::HTTP_2 {
         let close = HeaderValue::from_static("close");
         response.headers_mut().insert(CONNECTION, close);
@@ -258,11 +258,11 @@ async fn answer_request(
     Ok(response.map(|body| PacedBody::new(body, progress, share, in_flight)))
 }
 
-/// Drives a connection until it ends. The closure `end` starts a graceful shutdown, in which answers in flight may
+/// Drives a connection until it ends. The closure `end` starts a graceful shutdown, in which responses in flight may
 /// finish.
 ///
-/// Over HTTP/1.1, hyper closes an idle connection, and waits for the answer in flight during a graceful shutdown. Over
-/// HTTP/2 (`is_http2`), the function `drive` detects an idle connection and enforces the drain time.
+/// Over HTTP/1.1, hyper closes an idle connection, and waits for the response in flight during a graceful shutdown.
+/// Over HTTP/2 (`is_http2`), the function `drive` detects an idle connection and enforces the drain time.
 async fn drive<C: Future<Output = hyper::Result<()>>>(
     connection: C,
     end: impl Fn(Pin<&mut C>),
@@ -299,8 +299,8 @@ async fn drive<C: Future<Output = hyper::Result<()>>>(
                 let now = Instant::now();
                 let (is_old, is_idle) = (now >= old, usage.is_idle());
                 check_at = now + if is_old { CHECK_EVERY } else { timeouts.idle };
-                // An HTTP/2 connection that has reached its maximum age ends when no answer is in flight. The server
-                // may end an old HTTP/1.1 connection at any time, because hyper first finishes the answer in flight.
+                // An HTTP/2 connection that has reached its maximum age ends when no response is in flight. The server
+                // may end an old HTTP/1.1 connection at any time, because hyper first finishes the response in flight.
                 (is_idle && usage.begun() == begun) || (is_old && (is_idle || !is_http2))
             }
         };

@@ -36,7 +36,7 @@ tokio::task_local! {
     static CURRENT: RequestId;
 }
 
-/// The id of a request in answers and logs.
+/// The id of a request in responses and logs.
 ///
 /// If the client's header `x-request-id` consists of letters, digits, dots, dashes and underscores, the header's value
 /// is the request id. If the client's header is absent, too long or invalid, the server chooses a random id.
@@ -82,7 +82,7 @@ impl std::fmt::Display for RequestId {
     }
 }
 
-/// An error that the server sends as an answer.
+/// An error that the server sends as a response.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{public}")]
 pub struct ApiError {
@@ -127,7 +127,7 @@ fixed_errors! {
     no_incidents_table = 404, "there is no table of incidents; citystream init-tables --incidents makes it, and citystream notify fills it";
     /// 405: the path does not support the method of the request.
     method_not_allowed = 405, "this path does not support that method; see the header Allow";
-    /// 408: the answer took too long.
+    /// 408: the response took too long.
     deadline_exceeded = 408, "the server could not answer in time";
     /// 408: the body arrived too slowly.
     body_too_slow = 408, "the request body did not arrive in time; send smaller bodies";
@@ -227,7 +227,7 @@ impl ApiError {
         .with_retry_after(retry_after_s)
     }
 
-    /// 503: the answer would cost more read units than one request may spend.
+    /// 503: the response would cost more read units than one request may spend.
     pub fn read_ceiling(units: u64) -> ApiError {
         ApiError::new(
             503,
@@ -239,7 +239,7 @@ impl ApiError {
         )
     }
 
-    /// 503: the tables contain too many series to sum up one event type over all cities. The answer has no header
+    /// 503: the tables contain too many series to sum up one event type over all cities. The response has no header
     /// `Retry-After`. A repeated request would fail as well, because rows of the totals table are never deleted.
     pub fn too_many_series() -> ApiError {
         ApiError {
@@ -348,8 +348,8 @@ impl IntoResponse for ApiError {
     }
 }
 
-/// Adds an error body if the router's answer is empty and has status 404 or 405. The answer keeps its headers, such as
-/// `Allow`.
+/// Adds an error body if the router's response is empty and has status 404 or 405. The response keeps its headers, such
+/// as `Allow`.
 pub fn with_error_body(response: Response) -> Response {
     let error = match response.status() {
         StatusCode::NOT_FOUND => ApiError::not_found(),

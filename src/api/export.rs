@@ -1,7 +1,7 @@
-//! Exports lists as CSV or NDJSON, with all their pages in one answer.
+//! Exports lists as CSV or NDJSON, with all their pages in one response.
 //!
 //! A client requests an export with `format=csv` or `format=ndjson`, or with `Accept: text/csv` or
-//! `application/x-ndjson`. The answer starts when the server has read the first page. The server reads each further
+//! `application/x-ndjson`. The response starts when the server has read the first page. The server reads each further
 //! page only after the client has taken the previous page, so an export holds only one page in memory. If a later page
 //! cannot be read, the body ends with a transport error, so that the client notices the missing rows.
 

@@ -1,6 +1,6 @@
 //! Answers one request within its limits, and logs the request.
 //!
-//! Every answer carries a request id, and headers that restrict what a browser may do with the answer.
+//! Every response carries a request id, and headers that restrict what a browser may do with the response.
 
 use std::time::{Duration, Instant};
 
@@ -20,7 +20,7 @@ use crate::api::export::StreamedBody;
 use crate::api::heads::{self, BODY_BYTES_MAX, Hosts};
 use crate::api::shares::{BASE_BYTES, ByteShare};
 
-/// Maximum time to compute an answer before the client gets status 408.
+/// Maximum time to compute a response before the client gets status 408.
 const REQUEST_DEADLINE: Duration = Duration::from_secs(10);
 /// Maximum number of characters of a path in the access log.
 const LOGGED_CHARS_MAX: usize = 256;
@@ -69,10 +69,10 @@ pub(super) struct Handler {
 }
 
 impl Handler {
-    /// Answers one request. `share` counts the bytes of the request and its answer against the limit of the client.
+    /// Answers one request. `share` counts the bytes of the request and its response against the limit of the client.
     ///
-    /// If `share` is `None`, or if the answer exceeds the client's limit of bytes, the client gets status 503 with the
-    /// code `busy`.
+    /// If `share` is `None`, or if the response exceeds the client's limit of bytes, the client gets status 503 with
+    /// the code `busy`.
     pub(super) async fn answer(
         &self,
         request: hyper::Request<Incoming>,
@@ -179,7 +179,7 @@ fn logged_target(uri: &Uri) -> String {
     target.chars().take(LOGGED_CHARS_MAX).collect()
 }
 
-/// Collects the whole body of an answer in memory, unless the body is sent as a stream.
+/// Collects the whole body of a response in memory, unless the body is sent as a stream.
 ///
 /// After the body is collected, a slow client uses only memory, and no handler has to wait for the client.
 async fn collect_body(response: Response) -> Result<Response, ApiError> {

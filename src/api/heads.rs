@@ -1,9 +1,9 @@
 //! Checks the head of a request: its size, its host, and the headers that must appear exactly once.
 //!
 //! With DNS rebinding, a malicious site makes its own name resolve to the address of this host. A browser then lets the
-//! pages of the malicious site read the answers of this host. However, the header `Host` of a request from a malicious
-//! page contains the name of the malicious site. On ports without a login, [`Hosts`] therefore accepts only names that
-//! no site can own (`localhost` and IP addresses), and names that the operator allows.
+//! pages of the malicious site read the responses of this host. However, the header `Host` of a request from a
+//! malicious page contains the name of the malicious site. On ports without a login, [`Hosts`] therefore accepts only
+//! names that no site can own (`localhost` and IP addresses), and names that the operator allows.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 

@@ -1,5 +1,5 @@
-//! `GET /api/v1/health`: reports `UP` if the tables can be read. If the tables cannot be read, the answer is
-//! status 503 with `DOWN` and the reason.
+//! `GET /api/v1/health`: reports `UP` if the tables can be read. If the tables cannot be read, the response is status
+//! 503 with `DOWN` and the reason.
 
 use axum::extract::State;
 use axum::http::Uri;

@@ -8,7 +8,7 @@
 //!
 //! [`router`] returns the REST API, and [`ApiState`] is the state of its handlers. Each resource of the REST API has
 //! its own source file, and all these files have the same structure. [`params`] checks the parameters strictly.
-//! [`state`] computes an answer once for all equal requests within a second. A [`cursor`] marks where the next page of
+//! [`state`] computes a response once for all equal requests within a second. A [`cursor`] marks where the next page of
 //! a list starts. Handlers read the tables only through [`crate::store::reads::Reads`].
 
 pub mod access;

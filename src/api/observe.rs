@@ -1,8 +1,8 @@
 //! Counts each HTTP request and measures its duration.
 //!
 //! The metrics contain the matched route of a request and never its raw path, so that clients cannot create new label
-//! values. The layer that counts requests also answers `OPTIONS` requests, and adds an error body to empty answers with
-//! status 404 or 405.
+//! values. The layer that counts requests also answers `OPTIONS` requests, and adds an error body to empty responses
+//! with status 404 or 405.
 
 use std::time::Instant;
 
@@ -53,7 +53,7 @@ pub fn observed(router: Router, metrics: Metrics) -> Router {
 }
 
 /// Answers an `OPTIONS` request on an existing path with status 200 instead of the router's status 405. The router
-/// itself adds the header `Allow` to the answer afterwards.
+/// itself adds the header `Allow` to the response afterwards.
 fn answer_options(refusal: Response) -> Response {
     if refusal.status() == StatusCode::METHOD_NOT_ALLOWED {
         Response::new(Body::empty())

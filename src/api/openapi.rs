@@ -1,4 +1,4 @@
-//! `GET /openapi.json`: the description of the API in OpenAPI 3.1, generated from the handlers and their answers.
+//! `GET /openapi.json`: the description of the API in OpenAPI 3.1, generated from the handlers and their responses.
 //!
 //! Each handler declares its own parameters, schemas and examples. This module adds the errors and the token scheme
 //! that all operations have in common to the document.
@@ -143,7 +143,7 @@ fn add_errors(operation: &mut Operation, errors: &str) {
     }
 }
 
-/// Adds the content types CSV and NDJSON to the answer of an operation that has the parameter `format`.
+/// Adds the content types CSV and NDJSON to the response of an operation that has the parameter `format`.
 fn add_tables(operation: &mut Operation) {
     let mut parameters = operation.parameters.iter().flatten();
     if !parameters.any(|parameter| parameter.name == "format") {

@@ -1,12 +1,12 @@
-//! Sends the body of an answer in small pieces. The bytes of an answer count against the memory limit of the client
+//! Sends the body of a response in small pieces. The bytes of a response count against the memory limit of the client
 //! until the last piece is sent.
 //!
 //! A body hands each of its frames to hyper as a whole, even if the client reads only a few bytes of the frame. With
-//! small pieces, most of an answer stays in [`PacedBody`] until the client reads it. Each piece that hyper takes shows
+//! small pieces, most of a response stays in [`PacedBody`] until the client reads it. Each piece that hyper takes shows
 //! that the client is still reading.
 //!
 //! Over HTTP/2, the client's flow-control window limits how many bytes hyper may send. While the window is full, hyper
-//! takes no piece of the body. [`WriteProgress`] detects that no piece is taken. The last byte of an answer is a
+//! takes no piece of the body. [`WriteProgress`] detects that no piece is taken. The last byte of a response is a
 //! separate piece, because hyper takes a piece as soon as one byte of the piece fits into the window. When hyper takes
 //! the last byte, the window therefore has had room for all earlier bytes.
 
@@ -27,7 +27,7 @@ use crate::api::usage::InFlight;
 /// Maximum size of a piece of a body, in bytes.
 pub(super) const PIECE_BYTES_MAX: usize = 16 * 1_024;
 
-/// Keeps track of whether the client takes the pieces of an answer.
+/// Keeps track of whether the client takes the pieces of a response.
 pub(super) struct WriteProgress {
     begun: Instant,
     /// The time at which the waiting piece was offered, or zero if no piece is waiting. The time is stored as the
@@ -77,7 +77,7 @@ pub(super) struct PacedBody {
 }
 
 impl PacedBody {
-    /// Wraps the body `inner`. `share` counts the bytes of the body, and is `None` for an error answer.
+    /// Wraps the body `inner`. `share` counts the bytes of the body, and is `None` for an error response.
     pub(super) fn new(
         inner: Body,
         progress: Option<Arc<WriteProgress>>,

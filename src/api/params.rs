@@ -81,7 +81,7 @@ impl Params {
         Ok(Params { route, city, pairs })
     }
 
-    /// Returns the cache key of the answer. Two requests have the same key only if their parameters are equal.
+    /// Returns the cache key of the response. Two requests have the same key only if their parameters are equal.
     pub fn key(&self) -> String {
         format!("{:?}", (self.route, &self.city, &self.pairs))
     }

@@ -3,13 +3,13 @@
 //! This loop replaces `axum::serve`, which sets no timeouts and no limits. With `axum::serve`, a client that sends half
 //! a request line keeps its connection forever. This server limits every resource that clients can use, both in total
 //! and for each client. The limited resources are connections ([`CONNECTIONS_MAX`]) and the bytes of requests and
-//! answers in flight (`shares::BYTES_MAX`). [`ConnectionTimeouts`] contains the time limits of a single connection.
+//! responses in flight (`shares::BYTES_MAX`). [`ConnectionTimeouts`] contains the time limits of a single connection.
 //! [`heads`](super::heads) and [`handler`](super::handler) define the limits of a single request. The server never
 //! guesses the protocol from the first bytes of a connection. A plain connection uses HTTP/1.1, and a TLS connection
 //! uses the protocol that its handshake negotiated.
 //!
-//! On shutdown, the server first closes the listener, so that the next process can bind the port. Answers in flight may
-//! finish within [`DRAIN_MAX`], and then the server closes all remaining connections.
+//! On shutdown, the server first closes the listener, so that the next process can bind the port. Responses in flight
+//! may finish within [`DRAIN_MAX`], and then the server closes all remaining connections.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -37,7 +37,7 @@ use crate::shutdown::Shutdown;
 /// `shares::BYTES_MAX` for all clients. All connections and all bytes in flight together therefore fit into 512 MiB of
 /// memory.
 pub const CONNECTIONS_MAX: usize = 4_096;
-/// Maximum number of bytes of answers that the kernel buffers for a connection. Linux doubles the buffer size that a
+/// Maximum number of bytes of responses that the kernel buffers for a connection. Linux doubles the buffer size that a
 /// program sets.
 const SOCKET_BYTES_MAX: u32 = 128 * 1_024;
 /// Maximum length of the kernel's queue of connections that the server has not accepted yet.
@@ -96,7 +96,7 @@ pub struct ServeOptions {
     pub timeouts: ConnectionTimeouts,
     /// Maximum number of connections of one client at the same time. `None` means a quarter of `connections_max`.
     pub client_connections_max: Option<usize>,
-    /// Maximum number of bytes of requests and answers in flight, over all clients.
+    /// Maximum number of bytes of requests and responses in flight, over all clients.
     pub bytes_max: usize,
     /// The host names that clients may use. `None` allows any host name.
     pub hosts: Option<Hosts>,
@@ -225,7 +225,7 @@ mod tests {
         stream
     }
 
-    /// Reads from the connection until the answer contains `end`.
+    /// Reads from the connection until the response contains `end`.
     async fn read_until(stream: &mut TcpStream, end: &str) -> String {
         let mut text = String::new();
         let mut buf = [0; 4_096];

@@ -1,4 +1,4 @@
-//! Counts the resources that each client uses: connections, and bytes of requests and answers in flight.
+//! Counts the resources that each client uses: connections, and bytes of requests and responses in flight.
 //!
 //! Connections and bytes are limited in total and for each client, so that one client cannot starve the other clients.
 //! A client is an IPv4 address or the /64 network of an IPv6 address.
@@ -10,11 +10,11 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::Notify;
 
-/// Maximum number of bytes of requests and answers in flight, over all clients.
+/// Maximum number of bytes of requests and responses in flight, over all clients.
 pub(super) const BYTES_MAX: usize = 128 << 20;
 /// The divisor that limits one client to a quarter of all connections and a quarter of all bytes in flight.
 pub(super) const CLIENT_PART: usize = 4;
-/// Memory in bytes that a request and its answer use for tasks, buffers and headers, in addition to their text. In a
+/// Memory in bytes that a request and its response use for tasks, buffers and headers, in addition to their text. In a
 /// test with 3,200 HTTP/2 streams and a client that read nothing, each stream used 13 KiB.
 pub(crate) const BASE_BYTES: usize = 16 * 1_024;
 /// Number of spare connections, which are accepted above the limit and serve only `/livez`.
@@ -159,8 +159,8 @@ impl Drop for ConnectionShare {
     }
 }
 
-/// Counts the bytes of one request and its answer until the last clone of the `ByteShare` is dropped. All clones share
-/// one count. A route that reads request bodies finds a `ByteShare` in the extensions of the request.
+/// Counts the bytes of one request and its response until the last clone of the `ByteShare` is dropped. All clones
+/// share one count. A route that reads request bodies finds a `ByteShare` in the extensions of the request.
 #[derive(Clone)]
 pub(crate) struct ByteShare(Arc<ClientBytes>);
 

@@ -1,9 +1,9 @@
-//! The state that all handlers share: the tables, the clock, and the cache of answers.
+//! The state that all handlers share: the tables, the clock, and the cache of responses.
 //!
-//! The cache keeps an answer for a second, or longer if the answer was expensive. Concurrent requests for the same
-//! answer wait for one computation, so a thousand dashboards cost no more reads than one dashboard. A request costs at
-//! most [`READ_UNITS_MAX`]. If a computation fails, every request that waits for the computation gets the error, but
-//! the cache does not store the error. Each answer has a deadline ([`STORE_DEADLINE`]) that is shorter than the
+//! The cache keeps a response for a second, or longer if the response was expensive. Concurrent requests for the same
+//! response wait for one computation, so a thousand dashboards cost no more reads than one dashboard. A request costs
+//! at most [`READ_UNITS_MAX`]. If a computation fails, every request that waits for the computation gets the error, but
+//! the cache does not store the error. Each response has a deadline ([`STORE_DEADLINE`]) that is shorter than the
 //! server's deadline for a request.
 
 use std::borrow::Borrow;
@@ -38,18 +38,18 @@ use crate::telemetry::{Metrics, unix_ms};
 
 /// Maximum time that the server waits for DynamoDB before the client gets status 504.
 pub const STORE_DEADLINE: Duration = Duration::from_secs(5);
-/// Time for which a cheap answer stays in the cache.
+/// Time for which a cheap response stays in the cache.
 const ANSWER_AGE: Duration = Duration::from_secs(1);
-/// Time for which the most expensive answer stays in the cache.
+/// Time for which the most expensive response stays in the cache.
 const ANSWER_AGE_MAX: Duration = Duration::from_secs(30);
-/// An answer stays in the cache for one second for every 200 read units that it cost.
+/// A response stays in the cache for one second for every 200 read units that it cost.
 const ANSWER_UNITS_PER_SECOND: f64 = 200.0;
 /// Maximum number of read units that one request may cost. A request may exceed the maximum slightly, because its reads
 /// in flight still finish.
 pub const READ_UNITS_MAX: u64 = 5_000;
-/// Maximum number of answers that are computed at the same time. Further requests wait.
+/// Maximum number of responses that are computed at the same time. Further requests wait.
 const BUILDS_MAX: usize = 32;
-/// Maximum number of bytes of all answers in the cache.
+/// Maximum number of bytes of all responses in the cache.
 const ANSWERS_BYTES_MAX: u64 = 64 << 20;
 
 /// A clock that returns Unix milliseconds.
@@ -108,7 +108,7 @@ impl ApiState {
         }
     }
 
-    /// Returns the state with `deadline` as the maximum time for reading the data of an answer.
+    /// Returns the state with `deadline` as the maximum time for reading the data of a response.
     #[must_use]
     pub fn with_deadline(self, deadline: Duration) -> ApiState {
         ApiState { deadline, ..self }
@@ -176,7 +176,7 @@ impl ApiState {
         (self.clock)()
     }
 
-    /// Returns the answer for `key`, either from the cache, from a computation in flight, or from `make`.
+    /// Returns the response for `key`, either from the cache, from a computation in flight, or from `make`.
     pub(crate) async fn answer<T: Serialize, E: Into<ApiError>>(
         &self,
         key: String,
@@ -186,7 +186,7 @@ impl ApiState {
         self.answer_with_freshness(key, make).await
     }
 
-    /// Works like [`ApiState::answer`], but `make` also decides how long the client may keep the answer.
+    /// Works like [`ApiState::answer`], but `make` also decides how long the client may keep the response.
     pub(crate) async fn answer_with_freshness<T: Serialize, E: Into<ApiError>>(
         &self,
         key: String,
@@ -232,7 +232,7 @@ impl ApiState {
         Err(error.with_units(units))
     }
 
-    /// Waits until fewer than [`BUILDS_MAX`] answers are being computed.
+    /// Waits until fewer than [`BUILDS_MAX`] responses are being computed.
     pub(crate) async fn acquire_build_slot(&self) -> impl Drop + use<> {
         let slot = Arc::clone(&self.builds).acquire_owned().await;
         slot.expect("the semaphore is never closed")
@@ -282,13 +282,13 @@ impl ApiState {
         Ok(sums)
     }
 
-    /// Returns the totals of all series, or `None` if the read takes longer than half of an answer's deadline.
+    /// Returns the totals of all series, or `None` if the read takes longer than half of a response's deadline.
     pub(crate) async fn totals_soon(&self) -> Option<Arc<Totals>> {
         let soon = tokio::time::timeout(self.deadline / 2, self.totals());
         soon.await.ok()?.ok()
     }
 
-    /// Runs a read, which must finish within the deadline of an answer. Converts a failure into the error that the
+    /// Runs a read, which must finish within the deadline of a response. Converts a failure into the error that the
     /// client gets.
     pub(crate) async fn within_deadline<T, E: Borrow<StoreError>>(
         &self,
@@ -305,19 +305,19 @@ fn deadline_passed() -> ApiError {
     ApiError::store_timeout("the deadline passed")
 }
 
-/// Defines for how long a client may reuse an answer without asking the server again.
+/// Defines for how long a client may reuse a response without asking the server again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Freshness {
-    /// The client must revalidate the answer with its `ETag`.
+    /// The client must revalidate the response with its `ETag`.
     Revalidate,
-    /// The client must revalidate the answer. The server's cache keeps the answer only briefly, because the next answer
-    /// may cover more series.
+    /// The client must revalidate the response. The server's cache keeps the response only briefly, because the next
+    /// response may cover more series.
     Partial,
-    /// The client may keep the answer for an hour, because the contents of the answer will never change.
+    /// The client may keep the response for an hour, because the contents of the response will never change.
     Settled,
 }
 
-/// The body of an answer, and the headers that describe its format.
+/// The body of a response, and the headers that describe its format.
 #[derive(Clone)]
 pub(crate) struct AnswerBody {
     pub(crate) bytes: Bytes,
@@ -337,17 +337,17 @@ impl AnswerBody {
     }
 }
 
-/// A computed answer that several requests share.
+/// A computed response that several requests share.
 #[derive(Clone)]
 struct CachedAnswer {
     body: AnswerBody,
     etag: HeaderValue,
     freshness: Freshness,
-    /// Time for which the cache keeps the answer.
+    /// Time for which the cache keeps the response.
     age: Duration,
 }
 
-/// A cache rule that keeps expensive answers longer than cheap answers.
+/// A cache rule that keeps expensive responses longer than cheap responses.
 struct ExpiryByCost;
 
 impl Expiry<String, CachedAnswer> for ExpiryByCost {
@@ -367,7 +367,7 @@ fn answer_age(units: f64) -> Duration {
 }
 
 impl CachedAnswer {
-    /// Returns the HTTP response. `spent` is the number of read units that this request cost, or `None` if the answer
+    /// Returns the HTTP response. `spent` is the number of read units that this request cost, or `None` if the response
     /// came from the cache.
     fn into_response(self, spent: Option<Cost>) -> Response {
         let mut response = Response::new(Body::from(self.body.bytes));
@@ -399,8 +399,8 @@ impl CachedAnswer {
     }
 }
 
-/// Returns a weak `ETag` for an answer. The tag is weak, because compression changes the bytes of an answer but not its
-/// meaning.
+/// Returns a weak `ETag` for a response. The tag is weak, because compression changes the bytes of a response but not
+/// its meaning.
 fn etag(body: &[u8]) -> HeaderValue {
     let digest = sha2::Sha256::digest(body);
     let tag = format!("W/\"{}\"", URL_SAFE_NO_PAD.encode(&digest[..12]));

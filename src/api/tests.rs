@@ -1,5 +1,5 @@
 //! Tests the router without a socket. The tests in this file use a fake of the tables. The tests check the fields of
-//! answers and the errors, and that several requests share one answer. The tests in [`dynamo`] use the embedded
+//! responses and the errors, and that several requests share one response. The tests in [`dynamo`] use the embedded
 //! database, with handwritten items as docs/TABLES.md describes them.
 
 #[cfg(feature = "dev")]

@@ -1,17 +1,17 @@
 //! `GET /api/v1/timeline?from=&to=&hours=6&step=&tz=&city=&event_type=&severity=&series_limit=50&compare=&format=`: the data of a chart.
 //!
-//! For each step of the range, the answer contains the number of events by severity. A step consists of windows, hours
-//! or days ([`grid`]). The answer lists the largest series, and adds up the other series in `others`. The listed series
-//! and `others` add up to `totals`.
+//! For each step of the range, the response contains the number of events by severity. A step consists of windows,
+//! hours or days ([`grid`]). The response lists the largest series, and adds up the other series in `others`. The
+//! listed series and `others` add up to `totals`.
 //!
 //! The handler never scans a table, because the totals rows identify all series. For hours that are already rolled up,
 //! the handler reads rollups. For later hours, and for steps that are shorter than an hour, the handler reads windows
 //! ([`collect`]). The server caches rollups and final windows, because they do not change
 //! ([`rollup_cache`](super::rollup_cache), [`window_cache`](super::window_cache)). Because of these caches, a web page
 //! that polls the timeline reads only the last hour or two from DynamoDB. If a request reaches its limit of read units,
-//! the answer contains only the series that were already read, and its field `partial` is true. The next request finds
-//! the series that were already read in the cache, and reads further series. The field `series_total` is the number of
-//! matching series. The field `series_read` is the number of matching series that `totals` counts.
+//! the response contains only the series that were already read, and its field `partial` is true. The next request
+//! finds the series that were already read in the cache, and reads further series. The field `series_total` is the
+//! number of matching series. The field `series_read` is the number of matching series that `totals` counts.
 
 mod answer;
 mod collect;
@@ -112,7 +112,7 @@ pub(super) async fn get(
     state.answer_with_freshness(key, make).await
 }
 
-/// Builds the timeline as rows for CSV or NDJSON. CSV and NDJSON cannot mark an answer as partial, so a partial
+/// Builds the timeline as rows for CSV or NDJSON. CSV and NDJSON cannot mark a response as partial, so a partial
 /// timeline is an error. The series that were already read stay in the cache for the next request.
 async fn build_rows(
     state: &ApiState,

@@ -1,12 +1,12 @@
-//! Caches the totals of all series for all answers that need the totals.
+//! Caches the totals of all series for all responses that need the totals.
 //!
 //! The more a read of all series costs, the longer the cache keeps its result. On average, reading the totals costs
 //! less than [`UNITS_PER_SECOND_MAX`] read units per second, even if producers create very many series. If the request
 //! that started a read gives up, the read continues, so that a later request finds the result. If reading the totals
-//! takes a long time, answers show the previous totals.
+//! takes a long time, responses show the previous totals.
 //!
-//! The cost is bounded for an answer that needs only the sums over all series, and for a page of the list of cities. To
-//! bound the cost, reading the series stops after it has cost [`SERIES_UNITS_MAX`] read units. If reading all series
+//! The cost is bounded for a response that needs only the sums over all series, and for a page of the list of cities.
+//! To bound the cost, reading the series stops after it has cost [`SERIES_UNITS_MAX`] read units. If reading all series
 //! costs more than [`SERIES_UNITS_MAX`] read units, the sums come from the progress items. Reading the progress items
 //! costs only a few read units, regardless of the number of series. The cache remembers for [`TOO_MANY_AGE`] that there
 //! are too many series to read.
@@ -33,8 +33,8 @@ const UNITS_PER_SECOND_MAX: f64 = 100.0;
 const AGE_MIN: Duration = Duration::from_secs(1);
 /// Maximum duration of a read of totals.
 const READ_TIME_MAX: Duration = Duration::from_secs(600);
-/// Maximum number of read units for reading all series, if the cost of the answer must be bounded. Reading about 23,000
-/// series costs 600 read units.
+/// Maximum number of read units for reading all series, if the cost of the response must be bounded. Reading about
+/// 23,000 series costs 600 read units.
 const SERIES_UNITS_MAX: u64 = 600;
 /// Maximum number of read units for reading a list of series. Reading about 230,000 series costs 6,000 read units.
 /// Because of [`UNITS_PER_SECOND_MAX`], a read that costs 6,000 read units happens at most once a minute.
@@ -47,7 +47,7 @@ const UNKNOWN_AGE: Duration = Duration::from_secs(60);
 /// Maximum time that a request waits while many series are read. If the read takes longer, the request uses the
 /// previous totals.
 const READ_WAIT_MAX: Duration = Duration::from_secs(2);
-/// Maximum age of previous totals that an answer may still show, in milliseconds.
+/// Maximum age of previous totals that a response may still show, in milliseconds.
 const OLD_MS_MAX: i64 = 900_000;
 /// Maximum number of series that the cache keeps in memory. 200,000 series take about 50 MB of memory. If the tables
 /// contain more series, the cache keeps only the largest series. The cached sums still cover all series. The cache also
@@ -200,8 +200,8 @@ impl TotalsCache {
         (Instant::now() < *until).then(|| Arc::clone(known))
     }
 
-    /// Returns the previous totals if they are recent enough to be shown in answers. The returned totals may no longer
-    /// count as fresh.
+    /// Returns the previous totals if they are recent enough to be shown in responses. The returned totals may no
+    /// longer count as fresh.
     fn previous(&self, now_ms: UnixMs) -> Option<Arc<Totals>> {
         let inner = self.lock();
         let (known, _) = inner.known.as_ref()?;

@@ -13,9 +13,9 @@ const REQUESTS_MAX: u64 = 10_000;
 pub(super) struct Usage {
     begun: AtomicU64,
     ended: AtomicU64,
-    /// The signal to close the connection after all answers in flight are sent.
+    /// The signal to close the connection after all responses in flight are sent.
     pub(super) worn_out: Notify,
-    /// The signal that the client has stopped reading an answer.
+    /// The signal that the client has stopped reading a response.
     pub(super) stalled: Notify,
 }
 
@@ -30,7 +30,7 @@ impl Usage {
     }
 }
 
-/// A request in flight, from the head of the request to the end of the answer's body.
+/// A request in flight, from the head of the request to the end of the response's body.
 #[derive(Default)]
 pub(super) struct InFlight(Arc<Usage>);
 

@@ -1,7 +1,7 @@
 //! A stream whose writes fail if the peer takes no bytes for too long.
 //!
-//! hyper has a timeout for the head of a request, but no timeout for an answer to a client that has stopped reading.
-//! Without a write timeout, an answer that the client does not read would stay in memory forever.
+//! hyper has a timeout for the head of a request, but no timeout for a response to a client that has stopped reading.
+//! Without a write timeout, a response that the client does not read would stay in memory forever.
 
 use std::io;
 use std::pin::Pin;

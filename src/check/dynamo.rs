@@ -26,7 +26,7 @@ pub(crate) async fn check(
     topic: Option<&str>,
 ) {
     let clock_skew = Gauge::new("clock_skew", "seconds").expect("the name is valid");
-    // If an emulator sends no date in its answers, the gauge of the clock skew keeps the value NaN.
+    // If an emulator sends no date in its responses, the gauge of the clock skew keeps the value NaN.
     clock_skew.set(f64::NAN);
     let options = ConnectOptions {
         log_credentials: false,
@@ -100,7 +100,7 @@ async fn check_tables(
     all_exist
 }
 
-/// Requests the description of a table. Returns true if DynamoDB answers, even if the answer is a refusal.
+/// Requests the description of a table. Returns true if DynamoDB answers, even if the response is a refusal.
 async fn can_reach(table: &mut CheckTable, client: &Client, names: &TableNames) -> bool {
     let target = describe_target(client);
     let error = tables::describe_table(client, &names.totals).await.err();

@@ -11,9 +11,9 @@ use super::{CheckTable, Outcome};
 /// The lowest acceptable limit for the number of open files. A limit of 4,096 files suffices for the connections of a
 /// server and for the requests of a consumer.
 const OPEN_FILES_MIN: u64 = 4_096;
-/// Maximum wait for an answer from the program that already uses the role's port.
+/// Maximum wait for a response from the program that already uses the role's port.
 const ANSWER_LIMIT: Duration = Duration::from_secs(2);
-/// Maximum number of bytes to read from the answer of the program that already uses the role's port.
+/// Maximum number of bytes to read from the response of the program that already uses the role's port.
 const ANSWER_BYTES_MAX: u64 = 4_096;
 
 pub(crate) async fn check(table: &mut CheckTable, port: Option<(&str, SocketAddr)>) {

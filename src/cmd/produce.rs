@@ -103,7 +103,7 @@ pub async fn run(args: Produce, metrics: Metrics, shutdown: Shutdown) -> anyhow:
     let faults = pumped.as_ref().copied().unwrap_or_default();
     report.report_summary(&counts, counts.undelivered(), faults);
     pumped.map_err(pump_error)?;
-    // Failed events do not change the exit code, because the answers to the HTTP requests have already reported the
+    // Failed events do not change the exit code, because the responses to the HTTP requests have already reported the
     // failed events.
     if args.accept && counts.undelivered() == 0 {
         return Ok(Exit::Done);

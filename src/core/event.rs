@@ -34,7 +34,7 @@ impl Severity {
         Severity::ALL.into_iter().find(|s| s.name() == name)
     }
 
-    /// Returns the name of the severity, as records, tables and API answers contain it.
+    /// Returns the name of the severity, as it appears in records, tables and API responses.
     pub const fn name(self) -> &'static str {
         match self {
             Severity::Low => "low",

@@ -138,7 +138,7 @@ pub fn incident_id(topic_id: &str, partition: i32, offset: Offset) -> String {
 }
 
 impl State {
-    /// Returns the name of the state, as items and API answers contain it.
+    /// Returns the name of the state, as it appears in items and API responses.
     pub const fn name(self) -> &'static str {
         match self {
             State::Open => "open",

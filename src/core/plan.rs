@@ -166,17 +166,17 @@ pub struct RowUpdate {
     pub sum: Sum,
 }
 
-/// The information about a row in an answer from DynamoDB.
+/// The information about a row in a response from DynamoDB.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shown {
-    /// True if the answer contains the row that the request addressed.
+    /// True if the response contains the row that the request addressed.
     pub same_row: bool,
     /// The row's fence for the requested log, or `None` if the row has no fence for this log.
     pub fence: Option<Offset>,
 }
 
 impl RowUpdate {
-    /// Returns `Counted` if a successful answer shows that the row's fence is `next`, and `Unknown` otherwise.
+    /// Returns `Counted` if a successful response shows that the row's fence is `next`, and `Unknown` otherwise.
     pub fn judge_success(&self, shown: Shown) -> UpdateOutcome {
         if shown.same_row && shown.fence == Some(self.next) {
             UpdateOutcome::Counted

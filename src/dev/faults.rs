@@ -43,8 +43,8 @@ impl WriteFaults {
         self.0.throttled.store(on, Ordering::SeqCst);
     }
 
-    /// Turns the loss of answers on or off. While answers are lost, every write is carried out, but the client gets no
-    /// answer.
+    /// Turns the loss of responses on or off. While responses are lost, every write is carried out, but the client gets
+    /// no response.
     pub(crate) fn cut_replies(&self, on: bool) {
         self.0.cut.store(on, Ordering::SeqCst);
     }
@@ -59,7 +59,7 @@ impl WriteFaults {
         self.0.refused.load(Ordering::SeqCst)
     }
 
-    /// Returns the number of writes whose answers were dropped.
+    /// Returns the number of writes whose responses were dropped.
     pub(crate) fn answers_lost(&self) -> u64 {
         self.0.answers_lost.load(Ordering::SeqCst)
     }

@@ -119,7 +119,7 @@ struct RunningAction {
     says: String,
 }
 
-/// The JSON answer to every request to the panel.
+/// The JSON response to every request to the panel.
 #[derive(Serialize)]
 struct PanelState {
     running: Vec<RunningAction>,

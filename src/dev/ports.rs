@@ -1,9 +1,9 @@
 //! The ports of the page, the embedded Kafka and the embedded DynamoDB, which listen only on the loopback interface.
 //!
 //! librdkafka's mock broker chooses its own port. `dev` forwards connections from a fixed Kafka port to the mock
-//! broker. The first answer of the mock broker contains the address of the mock broker, so clients then connect to that
-//! address. This module answers DynamoDB requests itself, because the server in the database library accepts requests
-//! from any web site.
+//! broker. The first response of the mock broker contains the address of the mock broker, so clients then connect to
+//! that address. This module answers DynamoDB requests itself, because the server in the database library accepts
+//! requests from any web site.
 
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr};

@@ -14,7 +14,7 @@ pub(crate) struct Snapshot {
     pub(crate) broker_stopped: bool,
     /// The reason why the consumer waits, or `None` if it does not wait.
     pub(crate) consumer: Option<String>,
-    /// True if DynamoDB refuses writes, or if the answers to writes are lost.
+    /// True if DynamoDB refuses writes, or if the responses to writes are lost.
     pub(crate) writes_fail: bool,
     /// Number of settled records, which are records that are counted, late or rejected.
     pub(crate) settled: u64,

@@ -6,7 +6,7 @@
 //! - `start`: finds the offset from which a partition continues
 //! - `deliveries`: decides when each message is sent
 //! - `done`: the results that tasks report to the main loop
-//! - [`send`]: sends a request and interprets its answer
+//! - [`send`]: sends a request and interprets its response
 //! - [`receiver`]: turns a message into an HTTP request
 //! - [`silences`]: suppresses messages about certain incidents for a limited time
 //! - [`secret`]: reads files with URLs, tokens and keys

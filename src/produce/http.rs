@@ -79,8 +79,8 @@ fn wants_json(headers: &HeaderMap) -> bool {
             .any(|kind| ["*/*", "text/*", "text/plain", "text/html"].contains(kind))
 }
 
-/// Answers with the text `Producer is healthy`. If events do not reach Kafka, the answer has status 503 and states the
-/// reason.
+/// Answers with the text `Producer is healthy`. If events do not reach Kafka, the response has status 503 and states
+/// the reason.
 ///
 /// A client that accepts only JSON gets an object with the fields `status`, `timestamp` and `service`. The field
 /// `status` is `UP` if events reach Kafka. Otherwise, the field `status` is `DOWN`, and the object also has a field

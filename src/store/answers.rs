@@ -1,8 +1,8 @@
-//! Checks every answer of DynamoDB before the AWS SDK reads the answer.
+//! Checks every response from DynamoDB before the AWS SDK reads the response.
 //!
-//! An HTTP answer does not identify the request that it belongs to, and the SDK treats any answer with status 2xx as a
-//! success. Without the checks, the SDK would accept an answer that a proxy, a load balancer or an emulator has
-//! swapped, truncated or made up. [`checking`] wraps the HTTP client, so the answer to every operation is checked.
+//! An HTTP response does not identify the request that it belongs to, and the SDK treats any response with status 2xx
+//! as a success. Without the checks, the SDK would accept a response that a proxy, a load balancer or an emulator has
+//! swapped, truncated or made up. [`checking`] wraps the HTTP client, so the response to every operation is checked.
 //! [`find_answer_flaw`] checks the following:
 //!
 //! | what must hold | for which answers |
@@ -12,9 +12,9 @@
 //! | `ConsumedCapacity` exists and names only tables of the request | 2xx, if the request asked for it |
 //! | the item has the key of the request | GetItem, UpdateItem with `ALL_NEW`, refused UpdateItem |
 //!
-//! An answer with a flaw is replaced by a connection error. After a connection error, the outcome of the request is
+//! Each invalid response is replaced by a connection error. After a connection error, the outcome of the request is
 //! unknown ([`StoreErrorKind::Unknown`](crate::store::error::StoreErrorKind::Unknown)), so the caller sends the request
-//! again. The module [`crate::store::proof`] checks whether the item in an answer proves the outcome of a write.
+//! again. The module [`crate::store::proof`] checks whether the item in a response proves the outcome of a write.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -36,30 +36,31 @@ use serde_json::value::RawValue;
 
 use crate::store::warn_limit::WarnLimit;
 
-/// Limits how often warnings about answers with a flaw are logged. A metric counts all answers with a flaw, whether or
-/// not a warning is logged.
+/// Limits how often warnings about invalid responses are logged. A metric counts all invalid responses, whether or not
+/// a warning is logged.
 static FLAWS: WarnLimit = WarnLimit::new(Duration::from_secs(1));
 
-/// A defect that proves that an answer is damaged, or is not DynamoDB's answer to the request.
+/// A flaw that proves that a response is damaged, or is not DynamoDB's response to the request. A response with a flaw
+/// is invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Flaw {
     /// The body does not match `x-amz-crc32`.
     Checksum,
-    /// The answer has a success status, but its body is empty.
+    /// The response has a success status, but its body is empty.
     Empty,
-    /// The answer has a success status, but its body is not a JSON object.
+    /// The response has a success status, but its body is not a JSON object.
     NotJson,
-    /// The answer has a success status, but its body reports an error.
+    /// The response has a success status, but its body reports an error.
     ErrorInside,
-    /// The answer does not contain `ConsumedCapacity`, although the request asked for this field.
+    /// The response does not contain `ConsumedCapacity`, although the request asked for this field.
     NoCapacity,
-    /// The answer names a table that the request does not name.
+    /// The response names a table that the request does not name.
     OtherTable,
-    /// An item in the answer has a different key from the item in the request.
+    /// An item in the response has a different key from the item in the request.
     OtherItem,
-    /// The item in the answer does not contain the values that the request has written.
+    /// The item in the response does not contain the values that the request has written.
     OtherValues,
-    /// The answer reports an unprocessed item that the request did not contain.
+    /// The response reports an unprocessed item that the request did not contain.
     Unprocessed,
 }
 
@@ -93,12 +94,12 @@ impl std::fmt::Display for Flaw {
     }
 }
 
-/// An error that is caused by the flaw of an answer.
+/// An error that reports why a response is invalid.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(super) struct FlawedAnswer(pub(super) Flaw);
 
-/// Increments the counter of answers with a flaw, and logs a warning about the flaw.
+/// Increments the counter of invalid responses, and logs a warning about the flaw.
 pub(super) fn count_flaw(counter: Option<&IntCounterVec>, operation: &str, flaw: Flaw) {
     if let Some(counter) = counter {
         counter.with_label_values(&[operation, flaw.name()]).inc();
@@ -113,8 +114,8 @@ pub(super) fn count_flaw(counter: Option<&IntCounterVec>, operation: &str, flaw:
     }
 }
 
-/// Returns an HTTP client that sends requests through `inner`, and that returns an error instead of an answer with a
-/// flaw.
+/// Returns an HTTP client that sends requests through `inner`, and that returns an error instead of an invalid
+/// response.
 pub(super) fn checking(
     inner: SharedHttpClient,
     refused: Option<IntCounterVec>,
@@ -168,7 +169,7 @@ impl CheckingConnector {
     }
 }
 
-/// A request to DynamoDB, and the answer to this request.
+/// A request to DynamoDB, and the response to this request.
 #[derive(Clone, Copy, Debug)]
 struct Exchange<'a> {
     /// The name of the DynamoDB operation, such as `GetItem`.
@@ -178,11 +179,11 @@ struct Exchange<'a> {
     status: u16,
     /// The value of the header `x-amz-crc32`.
     checksum: Option<&'a str>,
-    /// The body of the answer, exactly as it was received.
+    /// The body of the response, exactly as it was received.
     answer: &'a [u8],
 }
 
-/// The fields of an answer that this module checks.
+/// The fields of a response that this module checks.
 #[derive(Deserialize)]
 struct AnswerFields<'a> {
     #[serde(rename = "__type")]
@@ -207,7 +208,7 @@ struct Keyed {
     key: HashMap<String, Value>,
 }
 
-/// Returns the flaw of an answer, or `None` if the answer has no flaw.
+/// Returns the reason why a response is invalid, or `None` if the response is valid.
 fn find_answer_flaw(x: &Exchange<'_>) -> Option<Flaw> {
     if let Some(checksum) = x.checksum
         && checksum.parse() != Ok(crc32fast::hash(x.answer))
@@ -243,13 +244,13 @@ fn find_answer_flaw(x: &Exchange<'_>) -> Option<Flaw> {
         .map(|_| Flaw::OtherItem)
 }
 
-/// Returns the flaw of an answer that reports an error, or `None` if this answer has no flaw. If an error answer
+/// Returns the reason why an error response is invalid, or `None` if the response is valid. If an error response
 /// contains an item, that item must have the key of the request.
 fn refusal_flaw(x: &Exchange<'_>) -> Option<Flaw> {
     if x.operation != "UpdateItem" {
         return None;
     }
-    // An error answer that is not JSON needs no check, because the SDK reports an error for every such answer.
+    // An error response that is not JSON needs no check, because the SDK reports an error for every such response.
     let answer = serde_json::from_slice::<AnswerFields<'_>>(x.answer).ok()?;
     answer
         .item
@@ -257,7 +258,8 @@ fn refusal_flaw(x: &Exchange<'_>) -> Option<Flaw> {
         .map(|_| Flaw::OtherItem)
 }
 
-/// Checks the field `ConsumedCapacity` of an answer, which is an object for one table, or a list for several tables.
+/// Checks the field `ConsumedCapacity` of a response. The field is an object for one table, or a list for several
+/// tables.
 fn capacity_flaw(capacity: Option<&RawValue>, request: &[u8]) -> Option<Flaw> {
     let text = capacity.map_or("", RawValue::get);
     let tables = if text.starts_with('[') {
@@ -385,7 +387,7 @@ mod tests {
             assert_eq!(flaw("GetItem", GET, 200, &answer), want, "{item}");
             let answer = format!("{{{UNITS},\"Attributes\":{item}}}");
             assert_eq!(flaw("UpdateItem", &update, 200, &answer), want, "{item}");
-            // The request does not ask for all attributes of the item, so the key in the answer is not checked.
+            // The request does not ask for all attributes of the item, so the key in the response is not checked.
             assert_eq!(flaw("UpdateItem", GET, 200, &answer), None, "{item}");
             let refusal =
                 format!(r#"{{"__type":"x#ConditionalCheckFailedException","Item":{item}}}"#);

@@ -30,8 +30,8 @@ use crate::store::skew::ClockWatch;
 
 /// Maximum time to establish a TCP and TLS connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// Maximum time that one attempt waits for the complete answer. DynamoDB itself aborts a slow request within a shorter
-/// time.
+/// Maximum time that one attempt waits for the complete response. DynamoDB itself aborts a slow request within a
+/// shorter time.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
 /// First pause between two attempts of the SDK. The pause doubles after each attempt, and is varied randomly.
 const BACKOFF_FIRST: Duration = Duration::from_millis(50);
@@ -56,7 +56,7 @@ pub struct ConnectOptions {
     pub log_credentials: bool,
     /// The gauge that shows the difference between this host's clock and DynamoDB's clock.
     pub clock_skew: Option<Gauge>,
-    /// The counter of answers with a flaw, labeled by operation and reason.
+    /// The counter of invalid responses, labeled by operation and reason.
     pub answers_refused: Option<IntCounterVec>,
 }
 
@@ -116,7 +116,7 @@ async fn connect_within(
     let mut loader = aws_config::defaults(BehaviorVersion::latest())
         .timeout_config(timeouts)
         .retry_config(retries)
-        // The timeout of an attempt already covers the time until the complete answer has arrived.
+        // The timeout of an attempt already covers the time until the complete response has arrived.
         .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
         .http_client(http);
     if let Some(url) = options.endpoint_url {
@@ -136,8 +136,8 @@ async fn connect_within(
     {
         credentials::log_source(provider);
     }
-    // Credentials are requested through an HTTP client that does not check answers, because answers with credentials do
-    // not come from DynamoDB.
+    // Credentials are requested through an HTTP client that does not check responses, because responses that contain
+    // credentials do not come from DynamoDB.
     let config = aws_sdk_dynamodb::Config::from(&config).to_builder();
     Ok(client_of(config, answers, options.clock_skew))
 }
@@ -392,7 +392,7 @@ mod tests {
             first.write_all(answer.as_bytes()).await.unwrap();
         }
         asked.await.unwrap().expect("it answered");
-        // The test server keeps the first connection open, but sends no further answer on this connection.
+        // The test server keeps the first connection open, but sends no further response on this connection.
         let begun = std::time::Instant::now();
         let error = client.list_tables().send().await.expect_err("no answer");
         let error = StoreError::from_sdk("ListTables", "", error);

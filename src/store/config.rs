@@ -81,7 +81,7 @@ pub async fn read_config(
     answer.item.map(|item| decode(names, &item)).transpose()
 }
 
-/// Creates the config item, unless it already exists. Returns true if the call created the item. The answer to a
+/// Creates the config item, unless it already exists. Returns true if the call created the item. The response to a
 /// PutItem does not prove which values are stored, so the caller must read the item afterwards.
 ///
 /// # Errors
@@ -204,7 +204,7 @@ pub async fn set_topic(
             .with_remedy("use a separate --table-prefix for each topic"),
         ),
         // A config item without a topic, or with the same topic, satisfies the condition of the update. DynamoDB cannot
-        // have refused the update of such an item, so the answer is wrong.
+        // have refused the update of such an item, so the response is wrong.
         Some(_) => wrong_answer(names),
         None => StoreError::Settings(
             Failure::new(format!("table {} has no config item", names.totals))
@@ -213,7 +213,7 @@ pub async fn set_topic(
     })
 }
 
-/// Returns the error for an answer that does not contain the values that the update has stored.
+/// Returns the error for a response that does not contain the values that the update has stored.
 fn wrong_answer(names: &TableNames) -> StoreError {
     let (operation, flaw) = ("UpdateItem", Flaw::OtherValues);
     count_flaw(None, operation, flaw);

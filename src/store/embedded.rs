@@ -2,8 +2,8 @@
 //! port or HTTP.
 //!
 //! This module replaces the HTTP client of the SDK. The replacement client passes the operation and the JSON body of
-//! each request to the embedded database, and returns the database's JSON answer. The SDK signs requests, retries them,
-//! and parses answers and errors exactly as it does with AWS.
+//! each request to the embedded database, and returns the database's response as JSON. The SDK signs requests, retries
+//! them, and parses responses and errors exactly as it does with AWS.
 //!
 //! The database library also has an HTTP server, but that server accepts requests from any web page that is open in a
 //! browser on this host. `dev` therefore does not use the HTTP server of the database library. The subcommand `dev` has
@@ -89,7 +89,7 @@ impl HttpConnector for Embedded {
     }
 }
 
-/// Runs one DynamoDB operation. Returns the HTTP status and the JSON body of the answer. The call blocks the current
+/// Runs one DynamoDB operation. Returns the HTTP status and the JSON body of the response. The call blocks the current
 /// thread.
 pub fn run(db: &Database, operation: &str, body: &[u8]) -> (u16, String) {
     macro_rules! call {

@@ -4,7 +4,7 @@
 //! [`CODES`], the HTTP status determines the kind. HTTP status 429 means that DynamoDB throttled the request. For
 //! status 5xx, or status 2xx with a garbled body, the kind is [`StoreErrorKind::Unknown`], because DynamoDB may have
 //! carried out the request. For any status other than 2xx, 429 and 5xx, the kind is [`StoreErrorKind::Denied`]. An
-//! unknown status never maps to [`StoreErrorKind::Invalid`]. If an unexpected answer counted as
+//! unknown status never maps to [`StoreErrorKind::Invalid`]. If an unexpected response counted as
 //! [`StoreErrorKind::Invalid`], valid records could go to the dead-letter topic.
 //!
 //! The text of a store error names the code, the operation, the table, the key and the request id. For a throttled
@@ -142,10 +142,10 @@ pub const CODES: [(&str, StoreErrorKind); 39] = [
     ("ValidationException", StoreErrorKind::Invalid),
 ];
 
-/// The error code for an answer that fails the checks of [`crate::store::answers`].
+/// The error code for a response that fails the checks of [`crate::store::answers`].
 pub const WRONG_ANSWER: &str = "WrongAnswer";
 
-/// Returns the kind of error for an answer with the error code `code` and the HTTP status `status`.
+/// Returns the kind of error for a response with the error code `code` and the HTTP status `status`.
 pub fn classify(code: &str, status: u16) -> StoreErrorKind {
     let known = CODES.iter().find(|(known, _)| *known == code);
     match (known, status) {
@@ -193,10 +193,10 @@ pub enum StoreError {
         /// The number of seconds that the program waited.
         seconds: u64,
     },
-    /// The answer to an API request would cost more read units than the limit allows.
+    /// The response to an API request would cost more read units than the limit allows.
     #[error("an answer may read at most {units} units of DynamoDB")]
     TooCostly {
-        /// Maximum number of read units for one API answer.
+        /// Maximum number of read units for one API response.
         units: u64,
     },
 }
@@ -341,7 +341,7 @@ impl StoreError {
         }))
     }
 
-    /// Returns the error for an answer with the flaw `flaw`.
+    /// Returns the error for a response that is invalid because of `flaw`.
     pub(super) fn wrong_answer(operation: &'static str, table: &str, flaw: Flaw) -> StoreError {
         StoreError::Request(Box::new(RequestError::new(
             StoreErrorKind::Unknown,

@@ -1,15 +1,15 @@
-//! Checks whether the item in an answer proves the outcome of a write.
+//! Checks whether the item in a response proves the outcome of a write.
 //!
 //! DynamoDB returns attributes of the item both when it carries out a write and when it refuses a write. After a
 //! successful write, DynamoDB returns the new attributes (`UPDATED_NEW` or `ALL_NEW`). After a failed condition,
-//! DynamoDB returns the stored attributes (`ALL_OLD`). DynamoDB returns the attributes of the item at no extra cost. An
-//! answer proves success only if it contains exactly the values that the write stores. An answer proves a refusal only
-//! if the values in the answer violate the write's condition. If the item in an answer contains other values, the
-//! outcome is unknown, and the caller sends the write again.
+//! DynamoDB returns the stored attributes (`ALL_OLD`). DynamoDB returns the attributes of the item at no extra cost. A
+//! response proves success only if it contains exactly the values that the write stores. A response proves a refusal
+//! only if the values in the response violate the write's condition. If the item in a response contains other values,
+//! the outcome is unknown, and the caller sends the write again.
 //!
-//! The HTTP status alone proves nothing. If the program trusted a swapped or invented answer, the pipeline could mark
+//! The HTTP status alone proves nothing. If the program trusted a swapped or invented response, the pipeline could mark
 //! records as durable although no row counts them (INV-1, INV-2). For every operation, the module
-//! [`crate::store::answers`] checks that the item in the answer has the requested key.
+//! [`crate::store::answers`] checks that the item in the response has the requested key.
 
 use crate::core::event::Offset;
 use crate::core::keys::{self, FENCE_NEXT, SUMS, SUMS_NEXT};
@@ -23,17 +23,17 @@ use crate::store::attributes::{
 };
 use crate::store::items::progress_attributes;
 
-/// The reason why an answer does not prove the outcome of a write.
+/// The reason why a response does not prove the outcome of a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Unproven {
-    /// The answer does not belong to the write that was sent.
+    /// The response does not belong to the write that was sent.
     Flaw(Flaw),
     /// The write's condition refers to a stored attribute that should be a number but has another type. A repetition of
     /// the write cannot repair the damaged attribute.
     Corrupt,
 }
 
-/// Reads the row's key and fence from the answer to a successful row update.
+/// Reads the row's key and fence from the response to a successful row update.
 pub(super) fn shown_by_success(update: &RowUpdate, updated: Option<&Item>) -> Shown {
     let nothing = Item::new();
     let item = updated.unwrap_or(&nothing);
@@ -73,7 +73,7 @@ pub(super) fn fence_name(update: &RowUpdate) -> String {
     format!("{FENCE_NEXT}{}", update.log_key)
 }
 
-/// Checks that the progress item in an answer contains exactly the values that `publish` should have written.
+/// Checks that the progress item in a response contains exactly the values that `publish` should have written.
 ///
 /// The function compares every attribute. For example, a wrong watermark in the item could make a window final too
 /// early (INV-4).

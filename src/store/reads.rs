@@ -1,9 +1,9 @@
 //! The data that the API reads from the tables: the trait [`Reads`] and its implementation on DynamoDB.
 //!
-//! The readers use Query, BatchGetItem and GetItem. The readers never use Scan. The cost of an answer therefore depends
-//! on the size of the answer, and not on the size of the tables. Expressions name every attribute by an alias such as
-//! `#x`, because several attribute names are reserved words in DynamoDB. The readers fetch every page of a Query, and
-//! request the unprocessed keys of a BatchGetItem again.
+//! The readers use Query, BatchGetItem and GetItem. The readers never use Scan. The cost of a response therefore
+//! depends on the size of the response, and not on the size of the tables. Expressions name every attribute by an alias
+//! such as `#x`, because several attribute names are reserved words in DynamoDB. The readers fetch every page of a
+//! Query, and request the unprocessed keys of a BatchGetItem again.
 //!
 //! | question | requests |
 //! |---|---|
@@ -229,7 +229,7 @@ pub trait Reads: Send + Sync + 'static {
     /// Returns the time up to which the windows of the current topic are rolled up. The caller reads hours before
     /// `until_ms` from rollups, and later hours from windows. The call costs two read units.
     ///
-    /// For each answer, the caller calls this function again and passes the result to [`Reads::hours`] and
+    /// For each response, the caller calls this function again and passes the result to [`Reads::hours`] and
     /// [`Reads::days`]. The rollup rows of an hour before `until_ms` change only if the topic is recreated, or if a
     /// consumer counts the first event of an idle partition.
     fn rolled_up(&self, now_ms: UnixMs) -> ReadFuture<'_, RolledUp>;
@@ -313,7 +313,7 @@ impl DynamoReads {
     /// Returns a reader of the tables with the given names. The function sends no request.
     pub fn new(client: Client, names: TableNames, metrics: Metrics) -> DynamoReads {
         DynamoReads {
-            // The reader does not repeat a failed request. The client of the API waits for the answer, and can repeat
+            // The reader does not repeat a failed request. The client of the API waits for the response, and can repeat
             // the request itself.
             db: Db::new(client, names, metrics, 1),
             shards: Mutex::new(None),

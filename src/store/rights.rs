@@ -260,7 +260,7 @@ pub async fn try_grant(
 ) -> Result<(), StoreError> {
     let spec = &spec_of(names, grant.table);
     let table = spec.name.as_str();
-    // The request asks for the consumed capacity, because an answer without the consumed capacity counts as flawed.
+    // The request asks for the consumed capacity, because a response without the consumed capacity counts as invalid.
     let units = ReturnConsumedCapacity::Total;
     let answer = match grant.operation {
         "GetItem" => {

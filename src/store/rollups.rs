@@ -119,8 +119,8 @@ impl RollupWriter {
                             moved(&mark);
                             roll.moved(mark);
                         }
-                        // If the update succeeded but its answer was lost, the next attempt finds that the rollup mark
-                        // has already moved.
+                        // If the update succeeded but its response was lost, the next attempt finds that the rollup
+                        // mark has already moved.
                         Err(RollError::Store(error))
                             if may_pass(&error) && failed < WRITE_ATTEMPTS =>
                         {
@@ -150,7 +150,7 @@ impl RollupWriter {
         }
     }
 
-    /// Sends the read request that `ask` describes, and passes the answer to `roll`.
+    /// Sends the read request that `ask` describes, and passes the response to `roll`.
     async fn read(&self, roll: &mut Roll, ask: Ask, window_ms: i64) -> Result<(), StoreError> {
         match ask {
             Ask::FirstWindow(from_ms) => {
@@ -315,7 +315,7 @@ fn may_pass(error: &StoreError) -> bool {
 /// Returns the indexes of the rollup rows that DynamoDB returned as unprocessed.
 ///
 /// # Errors
-/// Returns an error if the answer contains anything other than puts of the given rows. After such an answer, it is
+/// Returns an error if the response contains anything other than puts of the given rows. After such a response, it is
 /// unknown which rows were stored.
 fn unprocessed(
     rows: &[RollupRow],
@@ -362,7 +362,7 @@ impl Identity {
                 return Err(RollError::Replaced);
             }
             self.asked_ms = Some(asked_ms);
-            // The host may have been suspended while the program waited for the answer.
+            // The host may have been suspended while the program waited for the response.
             if is_younger(self.asked_ms, TRUST_MS) {
                 return Ok(());
             }

@@ -1,10 +1,10 @@
-//! Measures the difference between this host's clock and DynamoDB's clock, using the header `Date` of each answer.
+//! Measures the difference between this host's clock and DynamoDB's clock, using the header `Date` of each response.
 //!
 //! AWS refuses the signatures of a host whose clock is wrong by five minutes, and the error message does not mention
 //! the clock. The SDK corrects the time in the signatures of its requests. However, TTLs, measured latencies and the
 //! times of synthetic events still use the host's wrong clock. The program therefore reports the clock difference as a
 //! metric, and logs a warning if the difference reaches 30 seconds. A measured difference of about one second is
-//! normal, because `Date` has whole seconds and an answer takes time to arrive.
+//! normal, because `Date` has whole seconds and a response takes time to arrive.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,7 +27,7 @@ const WARN_SECONDS: f64 = 30.0;
 /// Minimum time between two warnings.
 const WARN_EVERY: Duration = Duration::from_mins(10);
 
-/// Compares this host's clock with DynamoDB's clock each time an answer arrives.
+/// Compares this host's clock with DynamoDB's clock each time a response arrives.
 #[derive(Clone, Debug)]
 pub(super) struct ClockWatch {
     gauge: Gauge,
@@ -44,7 +44,7 @@ impl ClockWatch {
         }
     }
 
-    /// Measures the clock skew from the date of an answer that arrived at the time `now_ms`. Returns the skew in
+    /// Measures the clock skew from the date of a response that arrived at the time `now_ms`. Returns the skew in
     /// seconds if a warning is due.
     fn measure(&self, date: &str, now_ms: UnixMs) -> Option<f64> {
         let server = DateTime::from_str(date, Format::HttpDate).ok()?;

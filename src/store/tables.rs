@@ -143,7 +143,7 @@ pub async fn describe_table(
     match client.describe_table().table_name(table).send().await {
         Ok(answer) => match answer.table {
             Some(found) if found.table_name() == Some(table) => Ok(Some(found)),
-            // DynamoDB reports a missing table as an error and never as an empty answer.
+            // DynamoDB reports a missing table as an error and never as an empty response.
             _ => Err(StoreError::wrong_answer(
                 "DescribeTable",
                 table,
@@ -302,7 +302,7 @@ pub async fn create_protected(
         Ok(_) => Ok(true),
         Err(error) => {
             let error = StoreError::from_sdk("CreateTable", &spec.name, error);
-            // If the answer to a CreateTable request was lost, the SDK repeats the request. The repeated request then
+            // If the response to a CreateTable request was lost, the SDK repeats the request. The repeated request then
             // fails because the table already exists.
             match error.code() {
                 Some("ResourceInUseException") => Ok(false),

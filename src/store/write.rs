@@ -1,8 +1,8 @@
 //! Carries out the writes that the pipeline planned: batches of puts, row updates and progress items.
 //!
-//! Each function sends a write request only once and reports the answer. This module makes no decisions and repeats no
-//! requests, because the core crate decides about retries. Retries by the SDK are switched off. With SDK retries, all
-//! requests of a client would share one retry budget, and concurrent requests would exhaust it.
+//! Each function sends a write request only once and reports the response. This module makes no decisions and repeats
+//! no requests, because the core crate decides about retries. Retries by the SDK are switched off. With SDK retries,
+//! all requests of a client would share one retry budget, and concurrent requests would exhaust it.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -128,7 +128,7 @@ impl Writer {
     /// Updates a row and returns the outcome. If the request failed, the result also contains the error, so that the
     /// caller can log this error.
     ///
-    /// If an answer does not prove the outcome of this particular update, the outcome is [`UpdateOutcome::Unknown`].
+    /// If a response does not prove the outcome of this particular update, the outcome is [`UpdateOutcome::Unknown`].
     /// After an unknown outcome, the caller sends the same update again. The fence ensures that the update counts only
     /// once (INV-2).
     ///
@@ -194,7 +194,7 @@ impl Writer {
     /// Creates a progress item if it does not exist. An existing progress item stays unchanged.
     ///
     /// # Errors
-    /// Returns an error unless the answer proves that the item exists.
+    /// Returns an error unless the response proves that the item exists.
     pub async fn create_progress(&self, publish: &Publish) -> Result<(), StoreError> {
         self.write_progress(publish, true).await.map(drop)
     }
@@ -206,8 +206,8 @@ impl Writer {
     /// item.
     ///
     /// # Errors
-    /// Returns an error unless the answer proves that the item is missing, or that the item is at least as far ahead as
-    /// `publish`.
+    /// Returns an error unless the response proves that the item is missing, or that the item is at least as far ahead
+    /// as `publish`.
     pub async fn publish_progress(&self, publish: &Publish) -> Result<bool, StoreError> {
         if self.write_progress(publish, false).await? {
             return Ok(true);
@@ -234,7 +234,7 @@ impl Writer {
             Err(error) => match refusing_item(error) {
                 Some(Some(old)) => proof::check_refusal(publish, create, old),
                 // The request to create a progress item succeeds if no item exists yet. If DynamoDB refuses to create a
-                // progress item, its answer must therefore contain an existing item.
+                // progress item, its response must therefore contain an existing item.
                 Some(None) if create => Err(Unproven::Flaw(Flaw::OtherItem)),
                 Some(None) | None => Ok(()),
             },
@@ -313,7 +313,7 @@ impl Writer {
         }))
     }
 
-    /// Counts a flawed answer in the metrics, and returns the error for the flaw.
+    /// Counts an invalid response in the metrics, and returns the error for the flaw.
     fn wrong_answer(
         &self,
         operation: &'static str,
@@ -352,7 +352,7 @@ fn with_body(body: Vec<u8>) -> impl Fn(&mut HttpRequest) + Send + Sync + 'static
     }
 }
 
-/// Returns the flaw of an answer that does not prove the outcome of an update.
+/// Returns the reason why a response does not prove the outcome of an update.
 fn shown_flaw(shown: Shown) -> Flaw {
     if shown.same_row {
         Flaw::OtherValues
@@ -364,8 +364,8 @@ fn shown_flaw(shown: Shown) -> Flaw {
 /// Returns the batch indexes of the puts that DynamoDB returned as unprocessed.
 ///
 /// # Errors
-/// Returns a flaw if the answer contains anything other than puts of this batch. After such an answer, it is unknown
-/// which puts were stored.
+/// Returns an error if the response contains anything other than puts of this batch. After such a response, it is
+/// unknown which puts were stored.
 fn unprocessed_puts(
     batch: &Batch,
     table: &str,
@@ -385,7 +385,7 @@ fn unprocessed_puts(
     Ok(out)
 }
 
-/// Returns true if an item from an answer has the same key as the item of the put request `put`.
+/// Returns true if an item from a response has the same key as the item of the put request `put`.
 fn is_item(table: PutTable, put: &Put, item: &Item) -> bool {
     let is = |name: &str, wanted: &str| is_text(item, name, wanted);
     let e = &*put.event;

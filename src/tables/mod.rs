@@ -45,7 +45,7 @@ pub mod topics;
 use dynamodb::WantedTables;
 use steps::{Finding, FindingOutcome, StepDisplay};
 
-/// Maximum wait for the first answer from DynamoDB, and also for the first answer from Kafka.
+/// Maximum wait for the first response from DynamoDB, and also for the first response from Kafka.
 const REACH_LIMIT: Duration = Duration::from_secs(30);
 /// Minimum time between two log lines about the same wait.
 const REACH_LINE_EVERY: Duration = Duration::from_secs(10);

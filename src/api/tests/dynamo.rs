@@ -240,7 +240,7 @@ impl TestTables {
     fn router_on(&self, client: Client) -> Router {
         let reads = DynamoReads::new(client, self.names.clone(), self.metrics.clone());
         let state = ApiState::new(Arc::new(reads), self.metrics.clone());
-        // The deadline of an answer is long enough for a busy test host.
+        // The deadline of a response is long enough for a busy test host.
         let state = state.with_deadline(Duration::from_secs(300));
         super::super::router(state.with_clock(|| NOW_MS))
     }

@@ -11,7 +11,7 @@ use super::dynamo::TestTables;
 use super::{NOW_MS, ask, get};
 use crate::core::event::Severity;
 
-/// Sends a request with the header `Accept: <accept>`. Returns the headers and the text of the answer.
+/// Sends a request with the header `Accept: <accept>`. Returns the headers and the text of the response.
 pub(super) async fn export(router: &Router, uri: &str, accept: &str) -> (HeaderMap, String) {
     let request = Request::get(uri).header("accept", accept);
     let request = request.body(Body::empty()).unwrap();

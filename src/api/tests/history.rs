@@ -327,7 +327,7 @@ async fn a_summary_names_the_first_and_the_last_event_even_if_they_expired() {
         .await;
     tables.event("NYC", "late", NOW_MS - HOUR_MS - 7, &[]).await;
     tables.event("NYC", "last", NOW_MS - HOUR_MS + 5, &[]).await;
-    // The raw row of the first event has expired, so the answer shows the start of the event's window.
+    // The raw row of the first event has expired, so the response shows the start of the event's window.
     let last = "2013-01-02T05:00:00.005Z".to_owned();
     let want = [
         Some("2013-01-01T06:00:00.000Z".to_owned()),

@@ -24,7 +24,7 @@ use crate::shutdown::Shutdown;
 const SHORT: Duration = Duration::from_millis(800);
 /// A duration that is longer than every timeout in these tests, even on a busy host.
 const LONG: Duration = Duration::from_secs(30);
-/// Size in bytes of an answer that the server sends in many pieces.
+/// Size in bytes of a response that the server sends in many pieces.
 const LARGE: usize = 256 << 10;
 
 /// Starts a server that runs until the end of the test. Returns its address.
@@ -193,7 +193,7 @@ async fn after_goaway_a_connection_ends_within_the_drain_time() {
         ..PATIENT
     };
     let mut client = http2(with_timeouts(timeouts)).await;
-    // The client requests an endless answer and a large answer, and reads only the endless answer.
+    // The client requests an endless response and a large response, and reads only the endless response.
     client.ask(1, "/endless").await;
     client.grant(1, 1 << 20).await;
     client.ask(3, "/large").await;
@@ -221,7 +221,7 @@ async fn memory_for_unread_answers_is_bounded_and_further_requests_are_refused()
     let (mut held, mut refused) = (0, 0);
     while held + refused < asked {
         match client.next().await.expect("an answer to each") {
-            // The first byte of the header block is 0x88 if the status of the answer is 200, and another byte if the
+            // The first byte of the header block is 0x88 if the status of the response is 200, and another byte if the
             // request is refused.
             (HEADERS, _, block) if block[0] == 0x88 => held += 1,
             (HEADERS, ..) => refused += 1,

@@ -1,4 +1,4 @@
-//! Tests the API on tables with more series than an answer may read. A fake of DynamoDB replaces the SDK's HTTP client
+//! Tests the API on tables with more series than a response may read. A fake of DynamoDB replaces the SDK's HTTP client
 //! and generates the series page by page. The fake reports the capacity units that items of a typical size would cost.
 
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use crate::telemetry::Metrics;
 
 /// Number of bytes of a typical totals row.
 const ROW_BYTES: usize = 210;
-/// Maximum cost of an answer that contains sums over all series, in read units.
+/// Maximum cost of a response that contains sums over all series, in read units.
 const UNITS_MAX: f64 = 750.0;
 
 /// A fake table with `series` totals rows of one event each, and with three progress items.
@@ -32,13 +32,13 @@ struct Many {
     series: usize,
     /// Number of events that each progress item counts, or `None` if the progress items have no sums.
     kept: Option<usize>,
-    /// Number of requests that the fake answers. Later requests never get an answer.
+    /// Number of requests that the fake answers. Later requests never get a response.
     answers_max: usize,
     queries: AtomicUsize,
 }
 
 impl Many {
-    /// Returns the answer to a Query.
+    /// Returns the response to a Query.
     fn query(&self, request: &Value) -> Value {
         let value = |name: &str| request["ExpressionAttributeValues"][name]["S"].as_str();
         let n = |number: usize| json!({ "N": number.to_string() });
@@ -102,7 +102,7 @@ impl Many {
     }
 }
 
-/// Returns the answer to a GetItem request. The fake table has a config item, but no item about rollups.
+/// Returns the response to a GetItem request. The fake table has a config item, but no item about rollups.
 fn read_by_key(request: &Value) -> Value {
     let text = |text: &str| json!({ "S": text });
     let n = |number: usize| json!({ "N": number.to_string() });
@@ -142,7 +142,7 @@ impl HttpConnector for Connector {
     }
 }
 
-/// Returns a router that reads from the fake table `many`, and the metrics of the router. The deadline of an answer is
+/// Returns a router that reads from the fake table `many`, and the metrics of the router. The deadline of a response is
 /// long enough for a busy test host.
 async fn over(many: Many) -> (Router, Metrics, Arc<Many>) {
     over_within(many, Duration::from_secs(300)).await
@@ -195,8 +195,8 @@ async fn stats_over_any_number_of_series_cost_a_bounded_number_of_read_units() {
         let first = units(&metrics);
         assert!((400.0..=UNITS_MAX).contains(&first), "{series}: {first}");
         if kept {
-            // The server remembers that there are too many series to read, so the next answer costs only one Query for
-            // the progress items.
+            // The server remembers that there are too many series to read, so the next response costs only one Query
+            // for the progress items.
             let queries = many.queries.load(Ordering::Relaxed);
             tokio::time::sleep(Duration::from_millis(1_100)).await;
             get(&router, "/api/v1/stats").await;
@@ -241,7 +241,7 @@ async fn cities_beyond_the_bound_are_paged_by_name_at_a_bounded_cost() {
     for series in [25_000, 210_000, 1_000_000] {
         let (router, metrics, many) = over(many(series, Some(99_999))).await;
         let first = get(&router, "/api/v1/cities").await;
-        // The answer costs as much as one attempt to read all series and one read of a page of series.
+        // The response costs as much as one attempt to read all series and one read of a page of series.
         assert!(
             units(&metrics) < UNITS_MAX + 200.0,
             "{series}: {}",

@@ -267,7 +267,7 @@ async fn an_http2_client_is_dropped_only_if_it_does_not_answer_pings() {
         let request = hyper::Request::get(format!("https://localhost{path}"));
         request.body(Empty::<Bytes>::new()).unwrap()
     };
-    // The answer to `/slow` takes so long that the server sends about twenty-five pings in the meantime.
+    // The response to `/slow` takes so long that the server sends about twenty-five pings in the meantime.
     let answer = requests.send_request(request("/slow")).await.unwrap();
     assert_eq!(answer.status(), 200);
     requests.send_request(request("/")).await.unwrap();

@@ -1,5 +1,5 @@
-//! Tests the answers of the API if the tables contain many series. An answer must sum exactly the series that it claims
-//! to cover, and its cost must be bounded.
+//! Tests the responses of the API if the tables contain many series. A response must sum exactly the series that it
+//! claims to cover, and its cost must be bounded.
 
 use std::collections::BTreeMap;
 
@@ -207,7 +207,7 @@ async fn pages_of_cities_list_each_city_once_and_sum_the_others() {
     );
 }
 
-/// Requests `uri`, and returns the number of read units that the header `server-timing` of the answer reports.
+/// Requests `uri`, and returns the number of read units that the header `server-timing` of the response reports.
 async fn units(router: &axum::Router, uri: &str) -> f64 {
     let request = Request::get(uri).body(Body::empty()).unwrap();
     let response = router.clone().oneshot(request).await.unwrap();

@@ -45,8 +45,8 @@ async fn a_timeline_shows_every_series_and_reads_final_windows_once() {
                "steps": [[11, 1, 0, 3, 1], [12, 1, 0, 3, 1], [58, 1, 0, 3, 1], [70, 1, 0, 3, 1]]})
     );
     assert_eq!(value["series"][1]["steps"], json!([]));
-    // The second query differs from the first query, so the server does not use the cached answer. For the second
-    // answer, the server reads only the row of the open window, because the other three window rows are cached.
+    // The second query differs from the first query, so the server does not use the cached response. For the second
+    // response, the server reads only the row of the open window, because the other three window rows are cached.
     let rows = units("BatchGetItem");
     let again = get(
         &router,
@@ -103,14 +103,14 @@ async fn a_window_that_a_new_topic_may_still_change_is_not_cached_as_final() {
     tables.progress(&old_log, start_ms).await;
     tables.set_topic_id(OLD_TOPIC).await;
     let router = tables.router();
-    // Each query differs from the previous queries, so the server uses no cached answer.
+    // Each query differs from the previous queries, so the server uses no cached response.
     let open = async |n: u8| {
         let uri = format!("/api/v1/timeline?hours=6&to=2013-01-02T06:00:00Z&series_limit={n}");
         get(&router, &uri).await["open"].clone()
     };
     assert_eq!(open(1).await, json!([70]));
-    // After the topic was recreated, the window row has no fence of the new topic yet, so the answer does not list the
-    // window as open.
+    // After the topic was recreated, the window row has no fence of the new topic yet, so the response does not list
+    // the window as open.
     tables.set_topic_id(TOPIC).await;
     assert_eq!(open(2).await, json!([]));
     tables.window(start_ms, &[old_log, log.clone()]).await;
@@ -160,7 +160,7 @@ async fn a_long_range_of_many_series_is_answered_at_once_and_continues() {
                 .window_of(&series, start_ms, [1, 0, 0, 0], logs)
                 .await;
         }
-        // A city with a lower number has a larger total, so the answer lists the series in the order of the city
+        // A city with a lower number has a larger total, so the response lists the series in the order of the city
         // numbers.
         let total = 1_000 - i64::try_from(city).unwrap();
         tables.total(&series, [total, 0, total, 0, 0, 0]).await;
@@ -169,7 +169,7 @@ async fn a_long_range_of_many_series_is_answered_at_once_and_continues() {
     let router = tables.router();
     let mut read = Vec::new();
     loop {
-        // Each query differs from the previous queries, so the server uses no cached answer.
+        // Each query differs from the previous queries, so the server uses no cached response.
         let uri = format!(
             "/api/v1/timeline?hours=24&to=2013-01-02T06:00:00Z&series_limit={}",
             read.len() + 1
@@ -177,7 +177,7 @@ async fn a_long_range_of_many_series_is_answered_at_once_and_continues() {
         let value = get(&router, &uri).await;
         let covered = value["series_read"].as_u64().unwrap();
         read.push(covered);
-        // The answer covers only the largest series, and counts all windows of each series that it covers.
+        // The response covers only the largest series, and counts all windows of each series that it covers.
         assert_eq!(value["totals"]["event_count"], covered * 288, "{read:?}");
         assert_eq!(value["series_total"], CITIES);
         assert_eq!(value["all_time"]["event_count"], 1_000 * CITIES - 780);
@@ -187,7 +187,7 @@ async fn a_long_range_of_many_series_is_answered_at_once_and_continues() {
         }
         assert!(read.len() < 8, "{read:?}");
     }
-    // The server reads the windows of seven series at a time, so the first answer covers at least seven series. The
+    // The server reads the windows of seven series at a time, so the first response covers at least seven series. The
     // read ceiling of a request allows at most 28 series, including the reads in flight.
     assert!((7..=28).contains(&read[0]), "{read:?}");
     assert_eq!(*read.last().unwrap(), 40, "{read:?}");

@@ -1,4 +1,4 @@
-//! The JSON answer of the timeline.
+//! The JSON response of the timeline.
 
 use std::collections::BTreeSet;
 

@@ -128,7 +128,7 @@ async fn add_rollups(
     );
     let read = read.await;
     match read {
-        // The rollup rows over all cities already count every series, so the answer can count the unread series in
+        // The rollup rows over all cities already count every series, so the response can count the unread series in
         // `others`.
         Err(StoreError::TooCostly { .. }) if matching.all_cities.is_some() => {
             let complete = last.unwrap_or(0);

@@ -10,21 +10,21 @@ use crate::core::event::Severity;
 use crate::core::rollup::{DAY_MS, RollupSeries};
 use crate::store::reads::{EveryTotal, TotalItem};
 
-/// Maximum number of event types for which one answer reads the rollups of all cities. Reading the rollups of one event
-/// type costs at least half a read unit.
+/// Maximum number of event types for which one response reads the rollups of all cities. Reading the rollups of one
+/// event type costs at least half a read unit.
 const TYPES_READ_MAX: usize = 400;
-/// Maximum number of series that are read for one answer. Reading a series costs half a read unit, plus one read unit
+/// Maximum number of series that are read for one response. Reading a series costs half a read unit, plus one read unit
 /// for each window that is not final.
 pub(super) const SERIES_READ_MAX: usize = 400;
-/// Maximum number of windows that are read for one answer, as estimated from the totals. With windows of five minutes,
-/// 120,000 windows suffice for 416 series over one day, or for 59 series over one week.
+/// Maximum number of windows that are read for one response, as estimated from the totals. With windows of five
+/// minutes, 120,000 windows suffice for 416 series over one day, or for 59 series over one week.
 pub(super) const WINDOWS_MAX: u64 = 120_000;
 
-/// Maximum and minimum of the default number of series that an answer lists.
+/// Maximum and minimum of the default number of series that a response lists.
 const LISTED_MAX: usize = 50;
 const LISTED_MIN: usize = 5;
-/// By default, the number of listed series is `LISTED_DAYS` divided by the number of days in the range. For example, an
-/// answer lists 50 series for a range of 36 days, and 5 series for a range of one year.
+/// By default, the number of listed series is `LISTED_DAYS` divided by the number of days in the range. For example, a
+/// response lists 50 series for a range of 36 days, and 5 series for a range of one year.
 const LISTED_DAYS: usize = 1_825;
 
 /// The parameters of a timeline request.
@@ -36,13 +36,13 @@ pub(super) struct TimelineQuery {
     pub(super) event_type: Option<String>,
     pub(super) severity: Option<Severity>,
     pub(super) limit: Option<usize>,
-    /// True if the answer also contains the counts of the preceding range of the same length.
+    /// True if the response also contains the counts of the preceding range of the same length.
     pub(super) with_previous: bool,
 }
 
 impl TimelineQuery {
-    /// Returns the number of series that an answer lists for a range of the given length. By default, the answer for a
-    /// long range lists fewer series, because each listed series costs about 13 read units per year.
+    /// Returns the number of series that a response lists for a range of the given length. By default, the response for
+    /// a long range lists fewer series, because each listed series costs about 13 read units per year.
     pub(super) fn listed_max(&self, range_ms: i64) -> usize {
         self.limit.unwrap_or_else(|| {
             let days = usize::try_from(range_ms / DAY_MS).unwrap_or(0).max(1);
@@ -50,7 +50,7 @@ impl TimelineQuery {
         })
     }
 
-    /// Returns the text that identifies the answer to this query in the cache.
+    /// Returns the text that identifies the response to this query in the cache.
     pub(super) fn key(&self) -> String {
         let TimelineQuery {
             range,
@@ -161,7 +161,8 @@ async fn find_all(state: &ApiState, query: &TimelineQuery) -> Result<MatchingSer
         });
     }
     // The sums over all series are already known, so the totals are read only to find the series to list. If there are
-    // very many series, the first read of the totals may take longer than the request, and the answer lists no series.
+    // very many series, the first read of the totals may take longer than the request, and the response lists no
+    // series.
     let totals = state.totals_soon().await.unwrap_or_default();
     Ok(MatchingSeries {
         read: choose(&totals.every.largest, query),

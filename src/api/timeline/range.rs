@@ -15,7 +15,7 @@ const HOURS_DEFAULT: u32 = 6;
 /// parameter `from`.
 const HOURS_MAX: u32 = 8_784;
 /// The end of a range is rounded up to a multiple of this number of milliseconds. Because of the rounding, requests
-/// that arrive shortly after each other have the same range and can use the same cached answer.
+/// that arrive shortly after each other have the same range and can use the same cached response.
 const TO_MS: i64 = 300_000;
 
 /// The beginning of a range.
@@ -74,7 +74,7 @@ impl AskedRange {
         Ok(AskedRange { begin, to_ms, zone })
     }
 
-    /// Returns the text that identifies the range in the cache keys of answers.
+    /// Returns the text that identifies the range in the cache keys of responses.
     pub(super) fn key(&self) -> String {
         let zone = self.zone.iana_name().unwrap_or_default();
         format!("{:?} {:?} {zone}", self.begin, self.to_ms)

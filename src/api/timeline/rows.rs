@@ -1,4 +1,4 @@
-//! Converts a timeline to the rows of an export: one row for each series and each step in which the series has events.
+//! Converts a timeline to the rows of an export. A series has one row for each step in which it has events.
 //!
 //! The event counts of all rows add up to the event count in the timeline's field `totals`.
 

@@ -1,4 +1,4 @@
-//! Builds the answer of a timeline from the counts of its range.
+//! Builds the response for a timeline from the counts of its range.
 
 use super::answer::{AllTimeCounts, Others, RangeCounts, Series, Timeline};
 use super::collect::{Collected, StepCounts};
@@ -10,7 +10,7 @@ use crate::core::rollup::{SeverityCounts, add_counts};
 use crate::core::time::{format_millis, format_seconds};
 use crate::store::reads::TotalItem;
 
-/// Returns the answer for a range of the timeline.
+/// Returns the response for a range of the timeline.
 pub(super) fn make_timeline(
     query: &TimelineQuery,
     mut matching: MatchingSeries,
@@ -133,7 +133,7 @@ fn only_severity(counts: SeverityCounts, severity: Option<Severity>) -> Severity
     only
 }
 
-/// Returns the steps that have an event of the requested severity, in the format of the answer.
+/// Returns the steps that have an event of the requested severity, in the format of the response.
 fn list_steps(steps: StepCounts, severity: Option<Severity>) -> Vec<[u64; 5]> {
     let steps = steps.into_iter();
     let counted = steps.map(|(step, counts)| (step, only_severity(counts, severity)));

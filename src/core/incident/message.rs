@@ -75,7 +75,7 @@ impl Incident {
         names.join(", ")
     }
 
-    /// Returns the fields of the incident as JSON, for messages and API answers.
+    /// Returns the fields of the incident as JSON, for messages and API responses.
     pub fn fields(&self) -> Map<String, Value> {
         let mut out = Map::new();
         let mut put = |name: &str, value: Value| out.insert(name.to_owned(), value);

@@ -30,7 +30,7 @@ impl Kind {
         Kind::ALL.into_iter().find(|kind| kind.name() == name)
     }
 
-    /// Returns the name of the kind, as items and API answers contain it.
+    /// Returns the name of the kind, as it appears in items and API responses.
     pub const fn name(self) -> &'static str {
         match self {
             Kind::Opened => "opened",
@@ -70,7 +70,7 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// Returns the name of the outcome, as items and API answers contain it.
+    /// Returns the name of the outcome, as it appears in items and API responses.
     pub const fn name(&self) -> &'static str {
         match self {
             Outcome::Unknown => "unknown",

@@ -43,7 +43,7 @@ const KAFKA_MAX: Duration = Duration::from_secs(10);
 const STOP_MAX: Duration = Duration::from_secs(2);
 
 /// The limits of HTTP requests that send events. The deadline of a request is longer than the sum of all waits in the
-/// request, so that the answer can report the outcome of every sent event.
+/// request. The response can therefore report the outcome of every sent event.
 pub(crate) const UPLOADS: Uploads = Uploads {
     path: PATH,
     body_bytes_max: receive::BODY_BYTES_MAX,

@@ -54,7 +54,7 @@ impl EventDoor {
                 Err(reject) => Line::rejected(item.line, reject),
             });
         }
-        // Memory for the answer is reserved before any event is sent, because the client must learn the outcome of
+        // Memory for the response is reserved before any event is sent, because the client must learn the outcome of
         // every event that is sent.
         let results = lines.iter().map(|line| line.result_bytes_max(&door.topic));
         let results: usize = ANSWER_BYTES + results.sum::<usize>();

@@ -262,8 +262,8 @@ fn smallest(watermarks: &BTreeMap<String, UnixMs>, topic_id: Option<&str>) -> Op
 
 /// Returns true if a final window stays final as long as the current topic exists. A final window stays final if the
 /// current topic has counted an event in it. A final window also stays final if all partitions of the current topic
-/// have passed its end. A window that is final only because the topic of its fences no longer exists can still get
-/// events.
+/// have passed its end. A window may be final only because the topic of its fences no longer exists. Such a window can
+/// still get events.
 fn stays_final(window_end: &str, is_counted: bool, watermark_ms: Option<UnixMs>) -> bool {
     let ends = watermark_ms.zip(parse_timestamp(window_end));
     is_counted || ends.is_some_and(|(watermark_ms, end_ms)| watermark_ms >= end_ms)

@@ -108,8 +108,9 @@ impl Db {
     }
 }
 
-/// Returns the flaw of an answer to a BatchGetItem, or `None` if the answer has no flaw. The answer may contain only
-/// keys that were requested. Each requested key may occur only once, either with its item or as an unprocessed key.
+/// Returns the reason why a response to a BatchGetItem is invalid, or `None` if the response is valid. The response may
+/// contain only keys that were requested. Each requested key may occur only once, either with its item or as an
+/// unprocessed key.
 fn find_batch_flaw<'a>(
     table: &str,
     keys: &'a [Item],

@@ -1,4 +1,4 @@
-//! Sends the read requests. [`Db`] counts each request, checks the answer, and repeats a failed request if the caller
+//! Sends the read requests. [`Db`] counts each request, checks the response, and repeats a failed request if the caller
 //! allows several attempts.
 
 use std::time::{Duration, Instant};
@@ -17,7 +17,7 @@ use crate::store::error::{StoreError, StoreErrorKind};
 use crate::store::requests::count_request;
 use crate::telemetry::Metrics;
 
-/// Maximum number of concurrent DynamoDB requests for one API answer.
+/// Maximum number of concurrent DynamoDB requests for one API response.
 const REQUESTS_MAX: usize = 16;
 /// First pause before a failed request is sent again. The pause doubles with each attempt.
 const PAUSE_FIRST: Duration = Duration::from_millis(80);
@@ -210,7 +210,7 @@ impl Db {
         }
     }
 
-    /// Counts a flawed answer in the metrics, and returns the error for the flaw.
+    /// Counts an invalid response in the metrics, and returns the error for the flaw.
     pub(super) fn wrong_answer(
         &self,
         operation: &'static str,
@@ -309,7 +309,7 @@ impl Retries {
     }
 }
 
-/// The partition that a Query reads. The answer to the Query must not contain an item of another partition.
+/// The partition that a Query reads. The response to the Query must not contain an item of another partition.
 struct QueriedPartition {
     key: String,
     value: AttributeValue,

@@ -1,4 +1,4 @@
-//! Measures the number of requests and the read units that one API answer costs.
+//! Measures the number of requests and the read units that one API response costs.
 //!
 //! The meter is a task-local value, so that readers do not have to pass it as an argument. A reader that spawns a task
 //! wraps the task's future in [`carry`], so that the meter also measures the task. A task without a meter does not
@@ -14,7 +14,7 @@ tokio::task_local! {
     static METER: Meter;
 }
 
-/// Sums the cost of all reads for one API answer, and can limit the total cost. All clones of a meter share the same
+/// Sums the cost of all reads for one API response, and can limit the total cost. All clones of a meter share the same
 /// sums.
 #[derive(Clone, Default)]
 pub struct Meter(Arc<CostSums>);
@@ -27,7 +27,7 @@ struct CostSums {
     milliunits_max: u64,
 }
 
-/// The cost of an answer.
+/// The cost of a response.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Cost {
     /// Number of requests that were sent to DynamoDB.
@@ -40,7 +40,7 @@ pub struct Cost {
 
 impl Meter {
     /// Returns a meter that prevents further requests after `units` read units have been spent. The meter does not
-    /// abort requests that have been sent, so an answer may cost a little more.
+    /// abort requests that have been sent, so a response may cost a little more.
     pub fn bounded(units: u64) -> Meter {
         Meter(Arc::new(CostSums {
             milliunits_max: units.saturating_mul(1_000),

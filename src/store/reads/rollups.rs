@@ -209,8 +209,7 @@ async fn rows(
     range: Range,
     rolled_up: RolledUp,
 ) -> Result<Vec<Item>, StoreError> {
-    // The rollup row of an hour or day that ends after the rollup mark may be missing or may count events of another
-    // topic.
+    // If an hour or day ends after the rollup mark, its rollup row may be missing or may count events of another topic.
     let last_ms = rolled_up.until_ms - grain.length_ms();
     let to_ms = range.to_ms.min(last_ms.saturating_add(1));
     if range.from_ms >= to_ms {
