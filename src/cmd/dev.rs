@@ -82,8 +82,7 @@ pub async fn run(args: Dev, metrics: Metrics, shutdown: Shutdown) -> anyhow::Res
         shutdown: shutdown.clone(),
     };
     let panel = Panel::new(parts, token.clone());
-    // Only the HTTP server owns the `EventDoor`, so that the producer inside the `EventDoor` ends before the embedded
-    // broker ends.
+    // Only the HTTP server owns the `EventDoor`, so that its producer ends before the embedded broker.
     let door = EventDoor::new(Arc::clone(&producer), TOPIC, &metrics, &shutdown);
     let door = door.with_credit(credit.clone(), PARTITIONS).router();
     let comparing = comparison::watch(panel.clone(), source, raw_ttl_ms, shutdown.clone());

@@ -1,7 +1,9 @@
 //! The error messages for problems that make the consumer stop until an operator fixes them.
 
+use crate::core::event::Offset;
 use crate::core::keys::{self, TableNames};
 use crate::core::pipeline::Halt;
+use crate::core::restart::Boundary;
 use crate::exit::SettingsError;
 
 /// The names of the topic, the consumer group and the tables, for use in messages.
@@ -14,34 +16,18 @@ pub(super) struct Names<'a> {
 
 /// Returns an error message that states the problem, the reason why the consumer stops, and the remedy.
 pub(super) fn explain_halt(halt: &Halt, names: &Names<'_>) -> SettingsError {
-    let (topic, group) = (names.topic, names.group);
+    let topic = names.topic;
     match halt {
         Halt::Unreadable {
             partition,
             next,
             progress,
-        } => {
-            let there = match progress {
-                Some(at) => format!(
-                    "offset {} (progress item {})",
-                    at.next,
-                    keys::log_key(names.topic_id, *partition)
-                ),
-                None => "the beginning of the log".to_owned(),
-            };
-            SettingsError::new(format!(
-                "group {group} has committed offset {next} of {topic} partition {partition} without this program's metadata"
-            ))
-            .with_why("a tool that resets offsets made that commit, and counts from there would not be exact")
-            .with_remedy(format!(
-                "stop all members, run kafka-consumer-groups --delete-offsets --group {group} --topic {topic}, and start again: it then continues at {there}"
-            ))
-        }
+        } => explain_unreadable(*partition, *next, *progress, names),
         Halt::Expired {
             partition,
             from,
             to,
-        } => SettingsError::new(format!("lost records of {topic} partition {partition}"))
+        } => lost_records(topic, *partition)
             .with_why(format!(
                 "retention removed records {from} to {to} (exclusive) before they were read, {} records",
                 to.0 - from.0
@@ -53,7 +39,7 @@ pub(super) fn explain_halt(halt: &Halt, names: &Names<'_>) -> SettingsError {
             partition,
             from,
             end,
-        } => SettingsError::new(format!("lost records of {topic} partition {partition}"))
+        } => lost_records(topic, *partition)
             .with_why(format!(
                 "the log ends at {end}, before offset {from} where reading would continue, so records {end} to {from} (exclusive) were cut off its end"
             ))
@@ -64,7 +50,7 @@ pub(super) fn explain_halt(halt: &Halt, names: &Names<'_>) -> SettingsError {
             partition,
             from,
             since,
-        } => SettingsError::new(format!("lost records of {topic} partition {partition}"))
+        } => lost_records(topic, *partition)
             .with_why(format!(
                 "a new leader without records {since} to {from} (exclusive), which are counted, gave their offsets to other records"
             ))
@@ -86,6 +72,33 @@ pub(super) fn explain_halt(halt: &Halt, names: &Names<'_>) -> SettingsError {
         ))
         .with_remedy("start all consumers again: they count the log from its beginning into the new tables"),
     }
+}
+
+fn explain_unreadable(
+    partition: i32,
+    next: Offset,
+    progress: Option<Boundary>,
+    names: &Names<'_>,
+) -> SettingsError {
+    let (topic, group) = (names.topic, names.group);
+    let there = match progress {
+        Some(at) => {
+            let log_key = keys::log_key(names.topic_id, partition);
+            format!("offset {} (progress item {log_key})", at.next)
+        }
+        None => "the beginning of the log".to_owned(),
+    };
+    SettingsError::new(format!(
+        "group {group} has committed offset {next} of {topic} partition {partition} without this program's metadata"
+    ))
+    .with_why("a tool that resets offsets made that commit, and counts from there would not be exact")
+    .with_remedy(format!(
+        "stop all members, run kafka-consumer-groups --delete-offsets --group {group} --topic {topic}, and start again: it then continues at {there}"
+    ))
+}
+
+fn lost_records(topic: &str, partition: i32) -> SettingsError {
+    SettingsError::new(format!("lost records of {topic} partition {partition}"))
 }
 
 const TABLES_REMEDY: &str = "stop all consumers; restore all four tables to one moment, or delete the rest with citystream init-tables --delete and create new tables with citystream init-tables; then start the consumers";

@@ -58,7 +58,11 @@ impl Pipeline {
             return self.not_located(now_ms, partition, assignment);
         }
         let log_key: Arc<str> = keys::log_key(&facts.topic_id, partition).into();
-        match start(facts) {
+        let start = start(facts);
+        if !continue_on_loss && let Some(halt) = halt_on_loss(partition, start) {
+            return self.halt(halt);
+        }
+        match start {
             Start::At(at) => {
                 // If the log was truncated, the sums are unknown, because the tables may count some of the truncated
                 // records.
@@ -81,33 +85,20 @@ impl Pipeline {
                 next,
                 progress: facts.progress,
             }),
-            Start::Expired { from, to } if continue_on_loss => {
+            Start::Expired { from, to } => {
                 self.lost(partition, from.next, to);
                 // The sums are unknown, because the tables may count some of the lost records.
-                let at = Boundary {
-                    next: to,
-                    max: from.max,
-                    sums: None,
-                };
+                let (next, sums) = (to, None);
+                let at = Boundary { next, sums, ..from };
                 self.run(now_ms, partition, facts, tables, log_key, at);
             }
-            Start::Expired { from, to } => self.halt(Halt::Expired {
-                partition,
-                from: from.next,
-                to,
-            }),
-            Start::Truncated { from, end } if continue_on_loss => {
+            Start::Truncated { from, end } => {
                 if !loss_told {
                     self.lost(partition, end, from.next);
                 }
                 self.wait_for_log(now_ms, partition, assignment);
             }
-            Start::Truncated { from, end } => self.halt(Halt::Truncated {
-                partition,
-                from: from.next,
-                end,
-            }),
-            Start::Replaced { from, since } if continue_on_loss => {
+            Start::Replaced { from, since } => {
                 if !loss_told {
                     self.lost(partition, since, from.next);
                 }
@@ -115,11 +106,6 @@ impl Pipeline {
                 let at = Boundary { sums: None, ..from };
                 self.run(now_ms, partition, facts, tables, log_key, at);
             }
-            Start::Replaced { from, since } => self.halt(Halt::Replaced {
-                partition,
-                from: from.next,
-                since,
-            }),
         }
     }
 
@@ -226,5 +212,27 @@ impl Pipeline {
                 self.restart(now_ms, *partition);
             }
         }
+    }
+}
+
+/// Returns the reason to stop if the start rule has found that the log has lost records.
+fn halt_on_loss(partition: i32, start: Start) -> Option<Halt> {
+    match start {
+        Start::Expired { from, to } => Some(Halt::Expired {
+            partition,
+            from: from.next,
+            to,
+        }),
+        Start::Truncated { from, end } => Some(Halt::Truncated {
+            partition,
+            from: from.next,
+            end,
+        }),
+        Start::Replaced { from, since } => Some(Halt::Replaced {
+            partition,
+            from: from.next,
+            since,
+        }),
+        Start::At(_) | Start::Create(_) | Start::Unreadable(_) => None,
     }
 }
