@@ -1,4 +1,4 @@
-//! What clients of the API see while consumers die and requests get lost.
+//! What clients of the API see while consumers die, requests get lost and the topic is recreated.
 //!
 //! Clients ask all the time, and write down each answer. Afterwards the whole history is judged: counts never fall, a final
 //! window never changes, a walk over pages sees each item once and none vanishes, and each alert comes in the stream
@@ -16,9 +16,11 @@ use serde_json::Value;
 
 use crate::chaos::Feed;
 use crate::faults::Faults;
+use crate::log::{self, Record};
+use crate::oracle::Expected;
 use crate::proxy::Proxy;
-use crate::role::{Signal, wait_for};
-use crate::world::World;
+use crate::role::{Role, Signal, wait_for};
+use crate::world::{World, file_lines};
 
 /// Kills of the consumer.
 const KILLS: usize = 8;
@@ -179,18 +181,60 @@ fn listen(address: &str) -> JoinHandle<Heard> {
     })
 }
 
+/// The clients of one test: one asks all the time, and one listens to the stream.
+struct Clients {
+    serve: Role,
+    stop: Arc<AtomicBool>,
+    watching: JoinHandle<Seen>,
+    heard: JoinHandle<Heard>,
+}
+
+impl Clients {
+    fn start(world: &World) -> Clients {
+        let mut serve = world.start("serve", &[]);
+        serve.is_ready(200, "");
+        let stop = Arc::new(AtomicBool::new(false));
+        Clients {
+            heard: listen(&serve.url()),
+            watching: watch(serve.url(), Arc::clone(&stop)),
+            stop,
+            serve,
+        }
+    }
+
+    /// Stops the clients, and judges what they have seen of tables that hold what is `expected`.
+    fn agree(mut self, expected: &Expected) -> (Seen, Heard) {
+        self.stop.store(true, Ordering::Relaxed);
+        let mut seen = self.watching.join().unwrap();
+        // The answers are at most a second old.
+        std::thread::sleep(Duration::from_millis(1_500));
+        seen.look(&self.serve.url(), 31);
+        let raised = &seen.lists[&format!("/api/v1/alerts?{RANGE}")];
+        assert_eq!(raised.len(), expected.tables["alerts"].len());
+        assert_eq!(seen.stats["total_events_processed"], expected.valid);
+        assert_eq!(seen.stats["late_events"], expected.late);
+        // The stream has a second for the last alerts.
+        std::thread::sleep(Duration::from_secs(2));
+        assert_eq!(self.serve.terminate().0, Some(0), "{}", self.serve.err());
+        let heard = self.heard.join().unwrap();
+        let missed: Vec<&String> = raised.difference(&heard.alerts).collect();
+        assert!(
+            missed.is_empty() || heard.resets > 0,
+            "no reset says that these were missed: {missed:?}"
+        );
+        let strange: Vec<&String> = heard.alerts.difference(raised).collect();
+        assert!(strange.is_empty(), "{strange:?}");
+        assert!(seen.answers > 50, "{}", seen.answers);
+        (seen, heard)
+    }
+}
+
 #[test]
 #[ignore = "needs scripts/test-real"]
 fn clients_see_a_history_without_contradiction_while_consumers_die() {
     let world = World::new("histories");
     world.init();
-    let mut serve = world.start("serve", &[]);
-    serve.is_ready(200, "");
-    let address = serve.url();
-    let stop = Arc::new(AtomicBool::new(false));
-    let heard = listen(&address);
-    let watching = watch(address.clone(), Arc::clone(&stop));
-
+    let clients = Clients::start(&world);
     let faults = Faults::new(31, 5);
     let proxy = Proxy::start(world.services.dynamodb_url(), &faults);
     let mut feed = Feed::new(&world, KILLS + 1);
@@ -205,36 +249,54 @@ fn clients_see_a_history_without_contradiction_while_consumers_die() {
     feed.more();
     world.consume_to_the_end_through(&proxy);
     let expected = world.tables_are_exact_behind(&proxy);
-
-    stop.store(true, Ordering::Relaxed);
-    let mut seen = watching.join().unwrap();
-    // The answers are at most a second old.
-    std::thread::sleep(Duration::from_millis(1_500));
-    seen.look(&address, 31);
-    let raised: BTreeSet<String> = seen.lists[&format!("/api/v1/alerts?{RANGE}")].clone();
-    assert_eq!(raised.len(), expected.tables["alerts"].len());
-    assert_eq!(seen.stats["total_events_processed"], expected.valid);
-    assert_eq!(seen.stats["late_events"], expected.late);
-    // The stream has a second for the last alerts.
-    std::thread::sleep(Duration::from_secs(2));
-    assert_eq!(serve.terminate().0, Some(0), "{}", serve.err());
-    let heard = heard.join().unwrap();
-    let missed: Vec<&String> = raised.difference(&heard.alerts).collect();
-    assert!(
-        missed.is_empty() || heard.resets > 0,
-        "no reset says that these were missed: {missed:?}"
-    );
-    let strange: Vec<&String> = heard.alerts.difference(&raised).collect();
-    assert!(strange.is_empty(), "{strange:?}");
-    assert!(seen.answers > 50, "{}", seen.answers);
+    let (seen, heard) = clients.agree(&expected);
     eprintln!(
         "histories: {} answers, {} windows, {} alerts of {} in the stream, {} resets, {KILLS} kills, {} events, faults {:?}",
         seen.answers + heard.seen.answers,
         seen.windows.len(),
         heard.alerts.len(),
-        raised.len(),
+        expected.tables["alerts"].len(),
         heard.resets,
         expected.valid,
         faults.seen(),
+    );
+}
+
+#[test]
+#[ignore = "needs scripts/test-real"]
+fn clients_see_a_history_without_contradiction_while_the_topic_is_recreated() {
+    let world = World::new("histories-anew");
+    world.init();
+    let clients = Clients::start(&world);
+    let lines = file_lines();
+    let mut consume = world.consume(&[]);
+    let mut logs = Vec::new();
+    // The events of each log are later than all windows of the log before it. A window of a former log counts as final.
+    for (round, from) in [0, 6_000, 12_000].into_iter().enumerate() {
+        if round > 0 {
+            log::delete_topic(world.services, world.name);
+            log::make_topic(world.services, world.name, (6, 1), &[]);
+        }
+        // Nothing is promised about records that are sent before the consumer has switched.
+        wait_for("partitions to begin", || {
+            let begun = consume.err().matches("partition begins").count();
+            (begun >= 6 * (round + 1)).then_some(())
+        });
+        for part in lines[from..from + 3_000].chunks(1_000) {
+            world.produce(part);
+        }
+        world.has_counted(&mut consume, 3_000 * (round + 1));
+        logs.push(world.log());
+    }
+    assert_eq!(consume.terminate().0, Some(0), "{}", consume.err());
+    let logs: Vec<&[Record]> = logs.iter().map(Vec::as_slice).collect();
+    let expected = world.tables_hold(&logs);
+    let (seen, heard) = clients.agree(&expected);
+    eprintln!(
+        "histories-anew: {} answers, {} windows, {} resets, {} logs",
+        seen.answers + heard.seen.answers,
+        seen.windows.len(),
+        heard.resets,
+        logs.len(),
     );
 }
