@@ -72,7 +72,7 @@ enum Order {
 struct City {
     /// The city, as producers spell it.
     city: String,
-    /// The number of events of all time, including late events.
+    /// The total number of events, including late events.
     total_events: u64,
 }
 
@@ -86,7 +86,7 @@ struct OtherCities {
     /// The number of cities that the page does not list; null if the number is unknown.
     #[schema(required = true)]
     city_count: Option<usize>,
-    /// The number of events of all time in the cities that the page does not list, including late events; null if the
+    /// The total number of events in the cities that the page does not list, including late events; null if the
     /// number is unknown.
     #[schema(required = true)]
     total_events: Option<u64>,

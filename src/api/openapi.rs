@@ -74,7 +74,7 @@ pub(crate) struct ErrorBody {
     ),
     servers((url = "/", description = "The server of this document")),
     tags(
-        (name = "counts", description = "Sums of all time, windows, and the timeline"),
+        (name = "counts", description = "All-time counts, windows, and the timeline"),
         (name = "events", description = "Events, alerts and incidents, and the stream of new events"),
         (name = "operation", description = "Health, readiness and metrics"),
     ),

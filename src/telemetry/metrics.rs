@@ -194,11 +194,11 @@ metrics! {
     pub produce_ack_seconds: Histogram("citystream_produce_ack_seconds", ACK_S);
     /// Events that the Kafka client could not deliver.
     pub events_failed: IntCounter("citystream_events_failed_total");
-    /// Requests with events over HTTP, by the status of the answer.
+    /// HTTP requests that carry events, by response status.
     pub ingest_requests: IntCounterVec("citystream_ingest_requests_total", ["status"]);
-    /// Events in requests for `produce --accept`: accepted, rejected, unknown or not_sent.
+    /// Events in requests to `produce --accept`: accepted, rejected, unknown or not_sent.
     pub ingest_events: IntCounterVec("citystream_ingest_events_total", ["outcome"]);
-    /// Duration of a request for `produce --accept`, from its head to its answer.
+    /// Duration of a request to `produce --accept`, from its head to its response.
     pub ingest_seconds: Histogram("citystream_ingest_request_seconds", ACK_S);
     /// Events whose event time is ahead of their record's timestamp by more than the allowed skew.
     pub events_future: IntCounter("citystream_events_future_total");
@@ -216,7 +216,7 @@ metrics! {
     pub dynamodb_units: CounterVec("citystream_dynamodb_consumed_capacity_units_total", ["table", "operation"]);
     /// Duration of a request to DynamoDB.
     pub dynamodb_seconds: HistogramVec("citystream_dynamodb_request_seconds", ["operation"], REQUEST_S);
-    /// Answers from DynamoDB that failed a check. Their requests were sent again.
+    /// Responses from DynamoDB that failed a check. The requests were sent again.
     pub answers_refused: IntCounterVec("citystream_dynamodb_answers_refused_total", ["operation", "why"]);
     /// Row updates that were refused because of a fence.
     pub fence_conflicts: IntCounter("citystream_fence_conflicts_total");
@@ -226,7 +226,7 @@ metrics! {
     pub producer_time: IntCounter("citystream_events_producer_time_total");
     /// Records that Kafka deleted before the consumer read them.
     pub records_lost: IntCounter("citystream_records_lost_total");
-    /// Event time before which all hours are rolled up, in Unix seconds. 0 in a consumer that does not roll up.
+    /// Event time before which all hours are rolled up, in Unix seconds. The value is 0 in a consumer that does not roll up.
     pub rollups_until_seconds: IntGauge("citystream_rollups_until_seconds");
     /// Rows of hours and days that were written.
     pub rollup_rows: IntCounter("citystream_rollup_rows_total");
@@ -236,15 +236,15 @@ metrics! {
     pub notify_open: IntGauge("citystream_incidents_open");
     /// Incidents that are open or have a message to deliver, in the partitions of this process.
     pub notify_live: IntGauge("citystream_incidents_live");
-    /// Incidents with a message that failed to reach the receiver and will be sent again.
+    /// Incidents with a message that could not be delivered yet and will be sent again.
     pub notify_waiting: IntGaugeVec("citystream_notify_waiting", ["receiver"]);
     /// Incidents that were not opened because their rule had reached `open_max`.
     pub notify_left_out: IntGauge("citystream_incidents_left_out");
     /// Attempts to send a message to a receiver: sent, refused, silenced or failed.
     pub notify_attempts: IntCounterVec("citystream_notify_attempts_total", ["receiver", "outcome"]);
-    /// Clock of DynamoDB minus clock of this host, from the date of the last answer.
+    /// DynamoDB's clock minus this host's clock, from the date of the last response.
     pub clock_skew_seconds: Gauge("citystream_clock_skew_seconds");
-    /// Pairs of city and event type in the tables when the API last read the totals.
+    /// Number of pairs of city and event type when the API last read the totals.
     pub table_series: Gauge("citystream_table_series");
     /// Kafka clients that were replaced because a partition with lag made no progress.
     pub stalls: IntCounter("citystream_consumer_stalls_total");

@@ -58,7 +58,7 @@ pub(super) struct Timeline {
     pub(super) partial: Option<bool>,
     /// The number of series that match the requested city and event type.
     pub(super) series_total: usize,
-    /// The series with the most events of all time, sorted from most to fewest events.
+    /// The series with the highest all-time event counts, sorted from most to fewest events.
     pub(super) series: Vec<Series>,
     pub(super) others: Others,
     /// The timeline of the previous range of the same length, if the request has `compare=previous`; absent otherwise.
@@ -67,7 +67,7 @@ pub(super) struct Timeline {
     pub(super) previous: Option<Box<Timeline>>,
 }
 
-/// The numbers of events of all time, in total and for each severity.
+/// The all-time event counts, in total and by severity.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, ToSchema)]
 #[schema(as = Counts)]
 pub(super) struct AllTimeCounts {
@@ -104,7 +104,7 @@ impl From<&TotalItem> for AllTimeCounts {
 pub(super) struct RangeCounts {
     /// The number of events that are counted in windows.
     pub(super) event_count: u64,
-    /// The number of late events of all time if the range contains all windows; null otherwise. Late events are not
+    /// The all-time number of late events if the range contains all windows; null otherwise. Late events are not
     /// counted in windows, so the number of late events in a shorter range is unknown.
     #[schema(required = true)]
     pub(super) late_count: Option<u64>,
@@ -134,7 +134,7 @@ impl RangeCounts {
     }
 }
 
-/// A city and event type, with the counts of all time and the counts of each step.
+/// A city and event type, with the all-time counts and the counts of each step.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Series {
     /// The city, as its producers spell it.
