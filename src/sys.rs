@@ -279,36 +279,6 @@ pub fn record_epoch(record: &BorrowedMessage<'_>) -> Option<i32> {
     (epoch >= 0).then_some(epoch)
 }
 
-/// Returns the leader epoch of a partition's committed offset, or `None` if Kafka stores no epoch for the offset.
-pub fn commit_epoch(list: &TopicPartitionList, topic: &str, partition: i32) -> Option<i32> {
-    let topic = CString::new(topic).ok()?;
-    // SAFETY: `list` owns a live list, whose elements live as long as the list.
-    let epoch = unsafe {
-        let found =
-            rdsys::rd_kafka_topic_partition_list_find(list.ptr(), topic.as_ptr(), partition);
-        if found.is_null() {
-            return None;
-        }
-        rdsys::rd_kafka_topic_partition_get_leader_epoch(found)
-    };
-    (epoch >= 0).then_some(epoch)
-}
-
-/// Sets the leader epoch of a partition's offset in a list of offsets to commit.
-pub fn set_commit_epoch(list: &mut TopicPartitionList, topic: &str, partition: i32, epoch: i32) {
-    let Ok(topic) = CString::new(topic) else {
-        return;
-    };
-    // SAFETY: `list` owns a live list, whose elements live as long as the list.
-    unsafe {
-        let found =
-            rdsys::rd_kafka_topic_partition_list_find(list.ptr(), topic.as_ptr(), partition);
-        if !found.is_null() {
-            rdsys::rd_kafka_topic_partition_set_leader_epoch(found, epoch);
-        }
-    }
-}
-
 /// Returns a timeout in the form that librdkafka expects.
 fn timeout_ms(timeout: Duration) -> c_int {
     c_int::try_from(timeout.as_millis())

@@ -204,7 +204,7 @@ impl Locator {
             (is_inside && is_ours).then_some(Committed {
                 partition: *partition,
                 next: commit.next,
-                epoch: commit.epoch?,
+                epoch: commit.epoch()?,
                 log_start,
             })
         };

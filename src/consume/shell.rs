@@ -21,7 +21,7 @@ use crate::consume::revokes::Revokes;
 use crate::consume::rollups::Rollups;
 use crate::consume::status::Wait;
 use crate::consume::stop_ends::StopEnds;
-use crate::consume::topic_watch::{TOPIC_INTERVAL, TopicWatch, check_ranges};
+use crate::consume::topic_watch::{Restarts, TOPIC_INTERVAL, TopicWatch, check_ranges};
 use crate::consume::trouble::Trouble;
 use crate::consume::write_errors::WriteErrors;
 use crate::core::clock::SteadyMs;
@@ -68,6 +68,7 @@ pub(super) struct Shell {
     /// The reason why the consumer stops, or `None` while it runs.
     pub(super) end: Option<anyhow::Result<()>>,
     topic: TopicWatch,
+    restarts: Restarts,
     starts: WaitingStarts,
     write_errors: WriteErrors,
     log_limit: LogLimits,
@@ -110,6 +111,7 @@ impl Shell {
             options,
             end: None,
             topic: TopicWatch::new(),
+            restarts: Restarts::default(),
             starts: WaitingStarts::default(),
             write_errors: WriteErrors::default(),
             log_limit: LogLimits::default(),
@@ -321,19 +323,7 @@ impl Shell {
             Answer::Topic(id) => self.pipeline.topic_checked(now_ms, id.as_deref()),
             Answer::Committed(taken) => self.pipeline.commit_done(now_ms, taken),
             Answer::Looked(looked) => self.looked(now_ms, &looked),
-            Answer::Unreadable(positions) => {
-                let now = self.positions();
-                let same = |at: &&ReadPosition| now.iter().any(|n| n.assignment == at.assignment);
-                for at in positions.iter().filter(same) {
-                    let (partition, position) = (at.partition, at.next.0);
-                    tracing::warn!(
-                        partition,
-                        position,
-                        "Kafka cannot continue at the position, looking at the log again"
-                    );
-                    self.pipeline.out_of_range(partition, at.assignment);
-                }
-            }
+            Answer::Unreadable(positions) => self.restart_unreadable(&positions),
             Answer::RangesUnknown => self.check_ranges(self.positions()),
             Answer::AtEnd(left) => {
                 self.topic.look_ended();
@@ -344,6 +334,23 @@ impl Shell {
                     tracing::info!("the group has committed the end of every partition");
                     self.end = Some(Ok(()));
                 }
+            }
+        }
+    }
+
+    /// Restarts the partitions that the Kafka client may have stopped reading.
+    fn restart_unreadable(&mut self, positions: &[ReadPosition]) {
+        let now = self.positions();
+        for at in positions {
+            let (partition, position) = (at.partition, at.next.0);
+            let is_current = now.iter().any(|now| now.assignment == at.assignment);
+            if is_current && self.restarts.is_first(*at) {
+                tracing::warn!(
+                    partition,
+                    position,
+                    "Kafka cannot continue at the position, looking at the log again"
+                );
+                self.pipeline.out_of_range(partition, at.assignment);
             }
         }
     }

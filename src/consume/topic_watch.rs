@@ -1,6 +1,7 @@
 //! Sends periodic requests to Kafka for the topic's id and the ends of its logs, and finds read positions that are
 //! outside of the logs.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use rdkafka::error::KafkaResult;
@@ -115,6 +116,18 @@ pub(super) fn check_ranges(locator: &Locator, answers: Answers, positions: Vec<R
     });
 }
 
+/// Remembers where partitions were restarted because librdkafka could not read there. If librdkafka cannot read at the
+/// same position a second time, another restart would not help. The stall watch then replaces the Kafka client.
+#[derive(Default)]
+pub(super) struct Restarts(BTreeMap<i32, Offset>);
+
+impl Restarts {
+    /// Returns true if the partition was not restarted at this position before.
+    pub(super) fn is_first(&mut self, at: ReadPosition) -> bool {
+        self.0.insert(at.partition, at.next) != Some(at.next)
+    }
+}
+
 /// Returns the positions at which librdkafka may have stopped to read: the positions that are outside of their logs, or
 /// all positions if none is outside. Returns `None` if the ranges of the logs do not show it yet.
 fn find_unreadable(
@@ -154,6 +167,16 @@ mod tests {
         let asked = positions(&[(0, 4), (1, 5), (2, 10), (3, 11), (4, 7)]);
         let outside = positions(&[(0, 4), (3, 11)]);
         assert_eq!(find_unreadable(asked, range), Some(outside));
+    }
+
+    #[test]
+    fn a_partition_restarts_once_at_a_position() {
+        let mut restarts = Restarts::default();
+        let first: Vec<bool> = positions(&[(1, 5), (2, 5), (1, 5), (1, 6), (1, 5)])
+            .into_iter()
+            .map(|at| restarts.is_first(at))
+            .collect();
+        assert_eq!(first, [true, true, false, true, true]);
     }
 
     #[test]

@@ -132,8 +132,6 @@ pub struct Commit {
     pub next: Offset,
     /// The metadata of the commit. Another tool may have written the commit and its metadata.
     pub metadata: String,
-    /// The leader epoch of the last record below `next`, or `None` if the commit does not contain it.
-    pub epoch: Option<i32>,
 }
 
 /// All facts that the start rule needs to decide where a partition starts.
@@ -191,7 +189,24 @@ pub enum Start {
     },
 }
 
+/// Returns the metadata of a commit, extended by the leader epoch of the last record below the offset. The text
+/// continues with `;epoch=<epoch>`.
+///
+/// Kafka's own field for the epoch is not used, because some servers refuse a commit whose epoch is not the current one.
+pub fn with_epoch(metadata: &str, epoch: i32) -> String {
+    format!("{metadata};epoch={epoch}")
+}
+
 impl Commit {
+    /// Returns the leader epoch of the last record below the offset, or `None` if the metadata does not contain it.
+    pub fn epoch(&self) -> Option<i32> {
+        let mut parts = self.metadata.split(';');
+        parts
+            .find_map(|part| part.strip_prefix("epoch="))?
+            .parse()
+            .ok()
+    }
+
     /// Returns the committed boundary if the commit names this topic id and these tables.
     pub fn boundary(&self, topic_id: &str, tables_id: &str) -> Option<Boundary> {
         let m = Metadata::parse(&self.metadata)?;
@@ -430,6 +445,21 @@ mod tests {
     }
 
     #[test]
+    fn a_commit_may_contain_the_epoch_of_its_last_record() {
+        let commit = |metadata: &str| Commit {
+            next: Offset(5),
+            metadata: metadata.to_owned(),
+        };
+        let without = "v1;topic=T;tables=D;max=50;sums=5,0,5,0,0,0";
+        assert_eq!(commit(without).epoch(), None);
+        let with = with_epoch(without, 12);
+        assert_eq!(commit(&with).epoch(), Some(12));
+        assert_eq!(Metadata::parse(&with), Metadata::parse(without));
+        assert_eq!(commit("").epoch(), None);
+        assert_eq!(commit("v1;epoch=new").epoch(), None);
+    }
+
+    #[test]
     fn the_start_rule_is_the_designs() {
         let ours = "v1;topic=T;tables=D;max=50";
         let check =
@@ -441,7 +471,6 @@ mod tests {
                     commit: commit.map(|(next, m)| Commit {
                         next: Offset(next),
                         metadata: m.into(),
-                        epoch: None,
                     }),
                     progress: progress.map(|next| boundary(next, Some(40))),
                     log: (Offset(log.0), Offset(log.1)),
@@ -562,7 +591,6 @@ mod tests {
                 commit: Some(Commit {
                     next: Offset(5),
                     metadata: metadata.into(),
-                    epoch: Some(1),
                 }),
                 progress: Some(boundary(7, Some(40))),
                 log: (Offset(log.0), Offset(log.1)),

@@ -17,11 +17,31 @@ fn send(world: &World, n: std::ops::Range<i64>) {
     world.flush();
 }
 
-/// A single response "out of range" for a position inside the log ends the reading of a partition. librdkafka never
-/// asks again, and there is no lost range to report.
+/// Makes the broker answer the next fetch with "out of range", although the position is inside the log. After such a
+/// response, librdkafka no longer reads the partition, and there is no lost range to report.
 fn break_fetching(world: &World) {
     let error = RDKafkaRespErr::RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE;
     world.broker.request_errors(RDKafkaApiKey::Fetch, &[error]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_partition_that_the_client_stops_reading_is_restarted() {
+    let world = World::new(2).await;
+    let member = world.member(&[], None).await;
+    send(&world, 0..200);
+    member
+        .until("it counts", |m| m.ledger().counted == 200)
+        .await;
+    break_fetching(&world);
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    send(&world, 200..400);
+    member
+        .until("it goes on", |m| m.ledger().counted == 400)
+        .await;
+    assert_eq!(member.metrics.stalls.get(), 0);
+    world.committed("citystream").await;
+    assert_eq!(member.stop().await.unwrap(), Exit::Done);
+    world.check().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -32,6 +52,10 @@ async fn a_stalled_partition_gets_a_new_client_and_goes_on() {
     member
         .until("it counts", |m| m.ledger().counted == 200)
         .await;
+    // The first response leads to a restart at the same position, and the second response to a stall. The restart takes
+    // a fraction of this time.
+    break_fetching(&world);
+    tokio::time::sleep(Duration::from_secs(5)).await;
     break_fetching(&world);
     // The broker answers a fetch that is already waiting after 100 ms, and refuses the next one.
     tokio::time::sleep(Duration::from_millis(500)).await;

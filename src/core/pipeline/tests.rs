@@ -54,7 +54,6 @@ fn facts(topic_id: &str, commit: Option<(i64, &str)>, progress: Option<i64>) -> 
         commit: commit.map(|(next, metadata)| Commit {
             next: Offset(next),
             metadata: metadata.to_owned(),
-            epoch: None,
         }),
         progress: progress.map(|next| boundary(next, Some(4))),
         log: (Offset(0), Offset(100)),

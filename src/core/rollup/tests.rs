@@ -238,7 +238,6 @@ fn a_commit_and_the_end_of_the_log_tell_whether_a_partition_is_idle() {
     let commit = |next: i64, topic: &str, tables: &str, events: u64| Commit {
         next: Offset(next),
         metadata: format!("v1;topic={topic};tables={tables};max=-;sums={events},0,{events},0,0,0"),
-        epoch: None,
     };
     for other in [
         commit(5, "U", "D", 0),

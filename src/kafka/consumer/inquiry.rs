@@ -15,7 +15,7 @@ use super::GroupContext;
 use crate::core::event::Offset;
 use crate::core::parse::Reason;
 use crate::core::pipeline::CommitPart;
-use crate::core::restart::Commit;
+use crate::core::restart::{Commit, with_epoch};
 use crate::core::worker::Rejected;
 use crate::kafka::context::Context;
 use crate::kafka::record::original;
@@ -46,7 +46,6 @@ pub(crate) fn committed<C: ConsumerContext>(
             let commit = Commit {
                 next: Offset(next),
                 metadata: String::from_utf8(metadata).unwrap_or_default(),
-                epoch: sys::commit_epoch(&list, topic, element.partition()),
             };
             out.insert(element.partition(), commit);
         }
@@ -162,17 +161,16 @@ pub(super) fn commit(
 ) -> KafkaResult<()> {
     let mut list = TopicPartitionList::new();
     for part in parts {
-        let mut element = list.add_partition(topic, part.partition);
-        element.set_offset(KafkaOffset::Offset(part.boundary.next.0))?;
-        element.set_metadata(&part.metadata);
         // The leader epoch shows the next owner whether the log still has the records below the committed offset.
         let epochs = client.context().epochs();
-        let epoch = epochs
-            .get(&part.partition)
-            .and_then(|e| e.before(part.boundary.next));
-        if let Some(epoch) = epoch {
-            sys::set_commit_epoch(&mut list, topic, part.partition, epoch);
-        }
+        let epochs = epochs.get(&part.partition);
+        let metadata = match epochs.and_then(|epochs| epochs.before(part.boundary.next)) {
+            Some(epoch) => with_epoch(&part.metadata, epoch),
+            None => part.metadata.clone(),
+        };
+        let mut element = list.add_partition(topic, part.partition);
+        element.set_offset(KafkaOffset::Offset(part.boundary.next.0))?;
+        element.set_metadata(&metadata);
     }
     // The list contains each partition's offset and metadata. A commit of librdkafka's stored offsets would not contain
     // the metadata.

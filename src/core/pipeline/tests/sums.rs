@@ -46,7 +46,6 @@ fn sums_are_published_though_traffic_stops() {
         commit: Some(Commit {
             next: Offset(0),
             metadata: "v1;topic=T;tables=D;max=4;sums=0,0,0,0,0,0".to_owned(),
-            epoch: None,
         }),
         progress: Some(Boundary {
             max: MaxTime::new(Some(UnixMs(4))),

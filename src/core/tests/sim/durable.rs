@@ -268,7 +268,6 @@ impl Durable {
         let commit = Commit {
             next: part.boundary.next,
             metadata: part.metadata.clone(),
-            epoch: None,
         };
         self.commits.insert(part.partition, commit);
         Ok(())
