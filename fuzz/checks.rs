@@ -3,6 +3,9 @@
 //! The fuzz targets call these functions with libFuzzer's bytes, and `tests/it` with the corpus and with random
 //! bytes. A panic is allowed only by an assertion in this file, and is a finding.
 
+mod answers;
+pub(crate) use answers::answers;
+
 use std::collections::HashMap;
 
 use aws_sdk_dynamodb::types::AttributeValue;

@@ -8,12 +8,13 @@ use crate::checks;
 
 type Check = fn(&[u8]);
 
-const CHECKS: [(&str, Check); 5] = [
+const CHECKS: [(&str, Check); 6] = [
     ("parser", checks::parser),
     ("submission", checks::submission),
     ("metadata", checks::metadata),
     ("cursor", checks::cursor),
     ("items", checks::items),
+    ("answers", checks::answers),
 ];
 
 #[test]
