@@ -14,6 +14,7 @@
 //!
 //! [`ClientErrors::token`] provides the token for clients that log in with MSK IAM.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -133,6 +134,8 @@ pub struct ClientErrors(Arc<ErrorState>);
 struct ErrorState {
     outage: Mutex<Option<Episode>>,
     refused: Mutex<Option<KnownRefusal>>,
+    /// True if a broker has accepted this client before.
+    is_accepted: AtomicBool,
     /// The path of the file with the certificate authorities, if the operator set a path.
     authorities: Option<String>,
     signer: Option<Signer>,
@@ -158,6 +161,7 @@ impl ClientErrors {
         ClientErrors(Arc::new(ErrorState {
             outage: Mutex::new(None),
             refused: Mutex::new(None),
+            is_accepted: AtomicBool::new(false),
             authorities: authorities.map(str::to_owned),
             signer: region.map(|region| Signer::start(region.to_owned())),
         }))
@@ -220,8 +224,10 @@ impl ClientErrors {
             .map(|known| known.refusal.clone())
     }
 
-    /// Forgets the last refusal, which no longer applies after a broker has answered.
-    pub fn clear_refusal(&self) {
+    /// Notes that a broker has accepted the client. The last refusal no longer applies. From then on, a connection that a
+    /// broker closes without a reason counts as an outage, because brokers that stop or fail close connections, too.
+    pub fn broker_answered(&self) {
+        self.0.is_accepted.store(true, Ordering::Relaxed);
         *self.lock_refused() = None;
     }
 
@@ -264,6 +270,9 @@ impl ClientErrors {
     }
 
     fn report_refusal(&self, refusal: Refusal) {
+        if !refusal.is_certain() && self.0.is_accepted.load(Ordering::Relaxed) {
+            return self.report_outage("a broker closed the connection before it answered");
+        }
         let now = Instant::now();
         let mut slot = self.lock_refused();
         let mut known = slot.as_mut().filter(|known| !known.episode.is_over(now));
@@ -323,6 +332,23 @@ impl ClientErrors {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_closed_connection_is_no_refusal_after_a_broker_has_accepted_the_client() {
+        let closed = "b1:9092/1: Disconnected: connection closed by peer: receive 0 after POLLIN \
+                      (after 3ms in state APIVERSION_QUERY)";
+        let errors = ClientErrors::new(&ClientConfig::new());
+        let report = || errors.report_line(RDKafkaLogLevel::Error, "FAIL", closed);
+        report();
+        assert!(errors.refusal().is_some());
+        errors.broker_answered();
+        report();
+        assert_eq!(errors.refusal(), None);
+        // A refusal with a reason remains a refusal.
+        let login = "sasl_plaintext://b1:9092/1: SASL authentication error: Authentication failed during authentication";
+        errors.report_line(RDKafkaLogLevel::Error, "FAIL", login);
+        assert!(errors.refusal().is_some());
+    }
 
     #[test]
     fn idle_disconnects_are_quiet_and_outages_are_logged_every_thirty_seconds() {

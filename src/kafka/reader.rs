@@ -222,7 +222,7 @@ impl LogReader {
             let waiting = match self.assign(range, timeout) {
                 Ok(Some(open)) => return Ok(Some(open)),
                 Ok(None) => {
-                    errors.clear_refusal();
+                    errors.broker_answered();
                     let why = format!("there is no topic {}", self.topic);
                     self.explain(log_limit, &why, MISSING_REMEDY)
                 }

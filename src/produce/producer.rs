@@ -159,7 +159,7 @@ impl EventProducer {
                     return Ok(Some(count));
                 }
                 Ok(None) => {
-                    errors.clear_refusal();
+                    errors.broker_answered();
                     self.deliveries
                         .set_last_error(format!("no topic {}", self.topic));
                     MISSING_REMEDY

@@ -127,6 +127,7 @@ impl GroupContext {
         // 4. Report the assignment. The shell, and not the consumer thread, locates the restart points, because
         // locating them may block.
         tracing::info!(partitions = join_list(&partitions), "partitions assigned");
+        self.errors().broker_answered();
         self.send(ConsumerEvent::Assigned(partitions));
     }
 
