@@ -18,6 +18,8 @@ use crate::kafka::context::Context;
 use crate::kafka::second_read::second_read_config;
 use crate::sys;
 
+/// Maximum number of partitions that are read at the same time. A leader may send 64 KiB for each of them.
+const PROBES_MAX: usize = 64;
 /// Maximum wait of one poll.
 const POLL: Duration = Duration::from_millis(50);
 
@@ -37,8 +39,8 @@ pub(crate) struct Committed {
 /// For each committed offset, returns the first lower offset whose record was replaced, or `None` if no record was
 /// replaced. Partitions whose leader did not answer before `timeout` are absent from the result. The call blocks.
 ///
-/// The first reads of all partitions share one client and run at the same time. They cost about one round trip to each
-/// leader.
+/// All reads share one client. The first reads of up to [`PROBES_MAX`] partitions run at the same time, and cost about one
+/// round trip to each leader.
 ///
 /// # Errors
 /// Returns an error if librdkafka refuses the settings.
@@ -56,7 +58,10 @@ pub(super) fn find_all_replaced(
         deadline: Instant::now() + timeout,
     };
     let last = |commit: &Committed| (commit.partition, Offset(commit.next.0 - 1));
-    let firsts = prober.probe(&commits.iter().map(last).collect())?;
+    let mut firsts = BTreeMap::new();
+    for some in commits.chunks(PROBES_MAX) {
+        firsts.extend(prober.probe(&some.iter().map(last).collect())?);
+    }
     let mut found = BTreeMap::new();
     for commit in commits {
         let partition = commit.partition;
