@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use crate::services::Services;
 
 /// The longest wait for a state. It only bounds a failing run and asserts nothing about speed.
-pub(crate) const WAIT_MAX: Duration = Duration::from_secs(120);
+pub(crate) const WAIT_MAX: Duration = Duration::from_secs(300);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// Waits until `look` returns something.
