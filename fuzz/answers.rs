@@ -1,6 +1,6 @@
 //! What must hold for any answer of DynamoDB: the status and the bytes may be anything.
 
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use aws_smithy_runtime_api::client::http::{
     HttpConnector, HttpConnectorFuture, SharedHttpConnector, http_client_fn,
@@ -74,9 +74,10 @@ struct Readers {
     incidents: IncidentTable,
 }
 
-fn readers() -> &'static Readers {
-    static READERS: OnceLock<Readers> = OnceLock::new();
-    READERS.get_or_init(|| {
+/// Returns the readers, one caller at a time: the next caller would change the answer.
+fn readers() -> MutexGuard<'static, Readers> {
+    static READERS: OnceLock<Mutex<Readers>> = OnceLock::new();
+    let readers = READERS.get_or_init(|| {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -87,7 +88,7 @@ fn readers() -> &'static Readers {
         let client = runtime.block_on(client_through(http)).expect("a client");
         let (names, metrics) = (TableNames::new("c"), Metrics::new());
         let writer = Writer::new(client.clone(), names.clone(), 1_000, metrics.clone());
-        Readers {
+        Mutex::new(Readers {
             reads: DynamoReads::new(client.clone(), names.clone(), metrics),
             incidents: IncidentTable::new(client.clone(), &names.incidents),
             runtime,
@@ -95,8 +96,9 @@ fn readers() -> &'static Readers {
             client,
             names,
             writer,
-        }
-    })
+        })
+    });
+    readers.lock().expect("the check that panics is the last")
 }
 
 fn row_update() -> RowUpdate {
@@ -155,7 +157,7 @@ pub(crate) fn answers(data: &[u8]) {
         return;
     };
     let status = STATUSES[usize::from(*choice) % STATUSES.len()];
-    let readers = readers();
+    let readers = &*readers();
     *readers.answer.0.lock().expect("no panic holds it") = (0, status, body.to_vec());
     readers.runtime.block_on(async {
         writes(readers, status, body).await;
