@@ -171,24 +171,24 @@ impl Poller {
         };
         self.batch_records += 1;
         let (offset, epoch) = (record.offset, sys::record_epoch(message));
+        let continues = self
+            .batch
+            .last()
+            .is_some_and(|last| last.partition == partition && last.assignment == assignment);
+        if !continues || epoch != self.batch_epoch {
+            self.note_epoch(partition, offset, epoch);
+        }
         match self.batch.last_mut() {
-            Some(last) if last.partition == partition && last.assignment == assignment => {
-                if epoch != self.batch_epoch {
-                    self.note_epoch(partition, offset, epoch);
-                }
-                let last = self.batch.last_mut().expect("the batch is not empty");
+            Some(last) if continues => {
                 last.records.push(record);
                 last.producer_time += producer_time;
             }
-            _ => {
-                self.note_epoch(partition, offset, epoch);
-                self.batch.push(PartitionRecords {
-                    partition,
-                    assignment,
-                    records: vec![record],
-                    producer_time,
-                });
-            }
+            _ => self.batch.push(PartitionRecords {
+                partition,
+                assignment,
+                records: vec![record],
+                producer_time,
+            }),
         }
     }
 
