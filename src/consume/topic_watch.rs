@@ -107,12 +107,14 @@ pub(super) fn check_ranges(locator: &Locator, answers: Answers, positions: Vec<R
     let inquiry = locator.inquiry();
     tokio::spawn(async move {
         let range = move |partition| inquiry.log_range(partition, END_TIMEOUT).ok();
-        let unreadable = run_blocking(move || find_unreadable(positions, range)).await;
-        if let Some(positions) = unreadable {
-            return answers.kafka(Answer::Unreadable(positions));
+        let (unreadable, are_known) = run_blocking(move || find_unreadable(positions, range)).await;
+        if !unreadable.is_empty() {
+            answers.kafka(Answer::Unreadable(unreadable));
         }
-        tokio::time::sleep(ENDS_INTERVAL).await;
-        answers.kafka(Answer::RangesUnknown);
+        if !are_known {
+            tokio::time::sleep(ENDS_INTERVAL).await;
+            answers.kafka(Answer::RangesUnknown);
+        }
     });
 }
 
@@ -128,12 +130,12 @@ impl Restarts {
     }
 }
 
-/// Returns the positions at which librdkafka may have stopped to read: the positions that are outside of their logs, or
-/// all positions if none is outside. Returns `None` if the ranges of the logs do not show it yet.
+/// Returns the positions at which librdkafka may have stopped to read, and whether the range of every log is known. These
+/// are the positions outside of their logs. If no position is outside and all ranges are known, they are all positions.
 fn find_unreadable(
     positions: Vec<ReadPosition>,
     range: impl Fn(i32) -> Option<(Offset, Offset)>,
-) -> Option<Vec<ReadPosition>> {
+) -> (Vec<ReadPosition>, bool) {
     let (mut outside, mut are_known) = (Vec::new(), true);
     for position in &positions {
         match range(position.partition) {
@@ -142,10 +144,10 @@ fn find_unreadable(
             Some(_) => outside.push(*position),
         }
     }
-    if outside.is_empty() {
-        return are_known.then_some(positions);
+    if outside.is_empty() && are_known {
+        return (positions, true);
     }
-    Some(outside)
+    (outside, are_known)
 }
 
 #[cfg(test)]
@@ -162,11 +164,13 @@ mod tests {
     }
 
     #[test]
-    fn positions_outside_of_their_logs_are_unreadable() {
+    fn a_position_that_no_broker_answers_for_is_asked_for_again() {
         let range = |partition| (partition != 4).then_some((Offset(5), Offset(10)));
         let asked = positions(&[(0, 4), (1, 5), (2, 10), (3, 11), (4, 7)]);
         let outside = positions(&[(0, 4), (3, 11)]);
-        assert_eq!(find_unreadable(asked, range), Some(outside));
+        assert_eq!(find_unreadable(asked, range), (outside, false));
+        let inside = positions(&[(1, 5), (4, 7)]);
+        assert_eq!(find_unreadable(inside, range), (Vec::new(), false));
     }
 
     #[test]
@@ -183,12 +187,6 @@ mod tests {
     fn every_position_may_be_unreadable_if_none_is_outside() {
         let range = |_| Some((Offset(5), Offset(10)));
         let asked = positions(&[(1, 5), (2, 10)]);
-        assert_eq!(find_unreadable(asked.clone(), range), Some(asked));
-    }
-
-    #[test]
-    fn a_range_that_no_broker_reports_is_asked_for_again() {
-        let range = |partition| (partition != 4).then_some((Offset(5), Offset(10)));
-        assert_eq!(find_unreadable(positions(&[(1, 5), (4, 7)]), range), None);
+        assert_eq!(find_unreadable(asked.clone(), range), (asked, true));
     }
 }
