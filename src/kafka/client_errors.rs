@@ -108,7 +108,7 @@ impl Episode {
 }
 
 /// Adds a report to an outage and returns the level at which to log the report. The first log line of an outage is a
-/// warning. Every later log line is an error, because by then the outage has lasted at least [`OUTAGE_LINE_EVERY`].
+/// warning. Every later log line is an error, because the outage has then lasted at least [`OUTAGE_LINE_EVERY`].
 fn report_outage(outage: &mut Option<Episode>, now: Instant) -> Loudness {
     match outage {
         Some(episode) if !episode.is_over(now) => {

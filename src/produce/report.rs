@@ -41,7 +41,7 @@ pub(crate) struct ProgressReport {
 
 /// The state of the progress display after its last update.
 struct LastShown {
-    /// The time at which the last line of text was printed, and the number of events that were acknowledged by then.
+    /// The time at which the last line of text was printed, and the number of acknowledged events at that time.
     line: (Instant, u64),
     progress: TaskProgress,
     /// The time at which the first event was sent.
