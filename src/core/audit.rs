@@ -16,8 +16,10 @@
 //! before the rows, so the rows must count all records below the claim. If a record is above both the fence and the
 //! claim, the row does not have to count the record yet.
 
+mod items;
 mod judge;
 mod key;
+mod memory;
 mod progress;
 mod rollups;
 #[cfg(test)]
@@ -32,6 +34,7 @@ use crate::event::{Event, Offset, Severity};
 use crate::parse::{Body, Reject};
 use crate::window::Rules;
 
+use items::{AuditPut, Want};
 pub use judge::{AuditOutcome, Difference, Incomparable, Kind, Sums};
 pub use key::{Key, Name, RowPlace, TOTALS_TIME_MS};
 pub use progress::{PROGRESS_ITEM, Published, WrongSums};
@@ -210,37 +213,6 @@ struct AuditRow {
 }
 
 #[derive(Clone, Debug)]
-struct AuditPut {
-    found: Option<FoundPut>,
-    /// `seen` is true if a record of the log has the item's key. `matched` is true if a record of the log has both the
-    /// key and the content of the item.
-    seen: bool,
-    matched: bool,
-    want: Option<Want>,
-}
-
-/// The first record below the claim for which the tables must contain a raw event or an alert.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Want {
-    /// The fingerprint of the content that the item should have.
-    pub content: u64,
-    /// The expected lateness of the event, according to the log.
-    pub late: Lateness,
-    /// The partition of the record.
-    pub partition: i32,
-    /// The offset of the record.
-    pub offset: Offset,
-    /// The Kafka timestamp of the record.
-    pub record_ms: Option<UnixMs>,
-}
-
-impl Want {
-    fn is(&self, found: &FoundPut) -> bool {
-        self.content == found.content && self.late.may_be(found.late)
-    }
-}
-
-#[derive(Clone, Debug)]
 enum SliceEntry {
     // The row is boxed, because raw events and alerts are smaller than rows and far more numerous.
     Row(Box<AuditRow>),
@@ -286,30 +258,6 @@ impl Slice {
     /// Returns the city and time at which the next slice begins, or `None` if this slice is the last one.
     pub fn hi(&self) -> Option<&RowPlace> {
         self.hi.as_ref()
-    }
-
-    /// Makes the slice end directly before `hi`, and drops all rows at or after `hi`.
-    pub fn end_at(&mut self, hi: RowPlace) {
-        if self.hi.as_ref().is_none_or(|old| hi < *old) {
-            let cut = Key {
-                place: hi.clone(),
-                name: Name::Totals("".into()),
-            };
-            drop(self.entries.split_off(&cut));
-            self.bytes = self.entries.iter().map(|(k, e)| bytes(k, e)).sum();
-            self.hi = Some(hi);
-        }
-    }
-
-    /// Returns true if the rows from the tables fill three quarters of the slice's memory. The last quarter of the
-    /// memory is reserved for rows that the log requires but the tables lack.
-    pub fn is_full(&self) -> bool {
-        self.bytes > self.scope.bytes_max / 4 * 3
-    }
-
-    /// Returns the largest number of bytes that the slice's rows have used at any time.
-    pub fn bytes_peak(&self) -> usize {
-        self.bytes_peak
     }
 
     /// Returns the counts of the records that were passed to the slice.
@@ -464,102 +412,6 @@ impl Slice {
         row.counts.add(event.severity, at.late == Lateness::Late);
         true
     }
-
-    fn store(&mut self, event: &Event, at: At, alert: bool) {
-        let place = RowPlace::new(&event.city, event.time_ms);
-        if !self.holds(&place) {
-            return;
-        }
-        let id = match &event.event_id {
-            Some(id) => id.clone(),
-            None => format!("{}-{}-{}", self.scope.topic, at.partition, at.offset).into(),
-        };
-        let future = self.scope.rules.is_future(event.time_ms, at.record_ms);
-        let fingerprint = |future: bool, extra: Option<&str>| {
-            let (kind, severity) = (&event.event_type, event.severity.name());
-            content(
-                &event.city,
-                kind,
-                severity,
-                &event.description,
-                future,
-                extra,
-            )
-        };
-        let want = |content: u64| Want {
-            content,
-            late: at.late,
-            partition: at.partition,
-            offset: at.offset,
-            record_ms: at.record_ms,
-        };
-        if alert {
-            let key = Key {
-                place: place.clone(),
-                name: Name::Alert(id.clone()),
-            };
-            self.put(key, want(fingerprint(false, None)), at.claimed);
-        }
-        let key = Key {
-            place,
-            name: Name::Raw(id),
-        };
-        let raw = want(fingerprint(future, event.extra.as_deref()));
-        self.put(key, raw, at.claimed);
-    }
-
-    fn put(&mut self, key: Key, want: Want, claimed: bool) {
-        match self.entries.get_mut(&key) {
-            Some(SliceEntry::Put(put)) => {
-                put.seen = true;
-                put.matched |= put.found.as_ref().is_some_and(|found| want.is(found));
-                if claimed {
-                    put.want = put.want.or(Some(want));
-                }
-            }
-            Some(SliceEntry::Row(_)) => {}
-            None if claimed => {
-                let put = AuditPut {
-                    found: None,
-                    seen: true,
-                    matched: false,
-                    want: Some(want),
-                };
-                self.insert(key, SliceEntry::Put(put));
-            }
-            None => {}
-        }
-    }
-
-    fn insert(&mut self, key: Key, entry: SliceEntry) {
-        if !self.holds(&key.place) {
-            return;
-        }
-        self.bytes += bytes(&key, &entry);
-        if let Some(old) = self.entries.insert(key.clone(), entry) {
-            self.bytes -= bytes(&key, &old);
-        }
-        self.bytes_peak = self.bytes_peak.max(self.bytes);
-        if self.bytes > self.scope.bytes_max {
-            self.cut();
-        }
-    }
-
-    /// Drops the upper half of the rows, so that the next slice processes these rows. All rows with the same city and
-    /// time stay in the same slice.
-    fn cut(&mut self) {
-        let first = self.entries.keys().next().map(|key| key.place.clone());
-        let middle = self.entries.keys().nth(self.entries.len() / 2);
-        let mut behind = self.entries.keys().rev().map(|key| &key.place);
-        let at = match (first, middle) {
-            (Some(first), Some(middle)) if middle.place > first => Some(middle.place.clone()),
-            (Some(first), _) => behind.next().filter(|last| **last > first).cloned(),
-            (None, _) => None,
-        };
-        if let Some(at) = at {
-            self.end_at(at);
-        }
-    }
 }
 
 /// The position and the timestamp of a record, whether the record is claimed, and whether its event is late.
@@ -570,29 +422,6 @@ struct At {
     record_ms: Option<UnixMs>,
     claimed: bool,
     late: Lateness,
-}
-
-/// Returns the number of bytes that an entry of the slice's map uses. The number includes a share of the map's nodes,
-/// and the data that the entry points to.
-fn bytes(key: &Key, entry: &SliceEntry) -> usize {
-    let rest = match entry {
-        SliceEntry::Row(row) => {
-            let found = row.found.as_ref().map_or(0, |found| {
-                found.fences.len() * (size_of::<Fence>() + 3)
-                    + found.odd.as_ref().map_or(0, |text| text.len())
-            });
-            // The entry of a day row has two sets of hour counts: one from the log and one from the tables.
-            let hours = match key.name {
-                Name::Day(_) => 2 * size_of::<HourCounts>(),
-                _ => 0,
-            };
-            size_of::<AuditRow>() + found + hours
-        }
-        SliceEntry::Put(_) => 0,
-    };
-    // A key contains two strings, each with its own heap allocation. On average, the nodes of a `BTreeMap` are two
-    // thirds full.
-    (size_of::<Key>() + size_of::<SliceEntry>()) * 3 / 2 + key.bytes() + 32 + rest
 }
 
 /// Returns the set of severities for which `counts` contains events.

@@ -12,7 +12,8 @@
 //! - [`keys`]: the names and keys of all items
 //! - [`stretch`], [`plan`]: the sums of records, and the writes to the tables
 //! - [`worker`], [`pipeline`]: the state of one partition, and of all partitions of a consumer
-//! - [`restart`], [`gap`]: the offset at which a partition starts, and gaps between offsets
+//! - [`restart`], [`publication`], [`gap`]: the offset at which a partition starts, the progress items, and gaps between
+//!   offsets
 //! - [`batch`], [`pace`]: batches of puts, concurrency and waits
 //! - [`rollup`]: counts by hour and by day
 //! - [`synth`], [`synth_faults`], [`replay`], [`repair`]: synthetic events, old events and repaired records
@@ -34,6 +35,7 @@ pub mod patch;
 pub mod pipeline;
 pub mod plan;
 pub mod progress;
+pub mod publication;
 pub mod repair;
 pub mod replaced;
 pub mod replay;

@@ -7,6 +7,8 @@ use crate::parse::parse_record;
 use crate::rollup::Grain;
 use crate::time::format_millis;
 
+mod items;
+
 const T0: i64 = 1_357_020_000_000; // 2013-01-01T06:00:00Z
 
 fn scope(bytes_max: usize) -> Scope {

@@ -9,7 +9,8 @@ use super::{
 use crate::clock::SteadyMs;
 use crate::event::Offset;
 use crate::keys;
-use crate::restart::{Boundary, Progress, Start, StartFacts, start};
+use crate::publication::Progress;
+use crate::restart::{Boundary, Start, StartFacts, start};
 use crate::worker::{Place, Worker};
 
 impl Pipeline {

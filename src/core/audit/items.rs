@@ -1,0 +1,105 @@
+//! Compares raw events and alerts: notes for each item of a slice what the log says about it.
+
+use super::{At, FoundPut, Key, Lateness, Name, RowPlace, Slice, SliceEntry, content};
+use crate::clock::UnixMs;
+use crate::event::{Event, Offset};
+
+#[derive(Clone, Debug)]
+pub(super) struct AuditPut {
+    pub(super) found: Option<FoundPut>,
+    /// `seen` is true if a record of the log has the item's key. `matched` is true if a record of the log has both the
+    /// key and the content of the item.
+    pub(super) seen: bool,
+    pub(super) matched: bool,
+    pub(super) want: Option<Want>,
+}
+
+/// The first record below the claim for which the tables must contain a raw event or an alert.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Want {
+    /// The fingerprint of the content that the item should have.
+    pub(super) content: u64,
+    /// The expected lateness of the event, according to the log.
+    pub(super) late: Lateness,
+    /// The partition of the record.
+    pub(super) partition: i32,
+    /// The offset of the record.
+    pub(super) offset: Offset,
+    /// The Kafka timestamp of the record.
+    pub(super) record_ms: Option<UnixMs>,
+}
+
+impl Want {
+    pub(super) fn is(&self, found: &FoundPut) -> bool {
+        self.content == found.content && self.late.may_be(found.late)
+    }
+}
+
+impl Slice {
+    /// Notes which items the tables must contain for an event.
+    pub(super) fn store(&mut self, event: &Event, at: At, alert: bool) {
+        let place = RowPlace::new(&event.city, event.time_ms);
+        if !self.holds(&place) {
+            return;
+        }
+        let id = match &event.event_id {
+            Some(id) => id.clone(),
+            None => format!("{}-{}-{}", self.scope.topic, at.partition, at.offset).into(),
+        };
+        let future = self.scope.rules.is_future(event.time_ms, at.record_ms);
+        let fingerprint = |future: bool, extra: Option<&str>| {
+            let (kind, severity) = (&event.event_type, event.severity.name());
+            content(
+                &event.city,
+                kind,
+                severity,
+                &event.description,
+                future,
+                extra,
+            )
+        };
+        let want = |content: u64| Want {
+            content,
+            late: at.late,
+            partition: at.partition,
+            offset: at.offset,
+            record_ms: at.record_ms,
+        };
+        if alert {
+            let key = Key {
+                place: place.clone(),
+                name: Name::Alert(id.clone()),
+            };
+            self.put(key, want(fingerprint(false, None)), at.claimed);
+        }
+        let key = Key {
+            place,
+            name: Name::Raw(id),
+        };
+        let raw = want(fingerprint(future, event.extra.as_deref()));
+        self.put(key, raw, at.claimed);
+    }
+
+    fn put(&mut self, key: Key, want: Want, claimed: bool) {
+        match self.entries.get_mut(&key) {
+            Some(SliceEntry::Put(put)) => {
+                put.seen = true;
+                put.matched |= put.found.as_ref().is_some_and(|found| want.is(found));
+                if claimed {
+                    put.want = put.want.or(Some(want));
+                }
+            }
+            Some(SliceEntry::Row(_)) => {}
+            None if claimed => {
+                let put = AuditPut {
+                    found: None,
+                    seen: true,
+                    matched: false,
+                    want: Some(want),
+                };
+                self.insert(key, SliceEntry::Put(put));
+            }
+            None => {}
+        }
+    }
+}
