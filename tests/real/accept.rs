@@ -116,7 +116,7 @@ fn wait_for_more(count: &AtomicUsize) {
 #[test]
 #[ignore = "needs scripts/test-real"]
 fn every_accepted_event_is_in_the_log_whenever_the_role_or_the_broker_is_killed() {
-    let world = World::alone("accept");
+    let world = World::disturbing("accept");
     world.init();
     let mut accepted = Vec::new();
     for round in 0..ROUNDS {

@@ -189,7 +189,7 @@ fn a_silent_dynamodb_costs_no_membership_and_no_event() {
 #[test]
 #[ignore = "needs scripts/test-real"]
 fn a_broker_killed_and_restarted_under_load_changes_nothing() {
-    let world = World::alone("chaos-broker");
+    let world = World::disturbing("chaos-broker");
     world.init();
     let faults = Faults::new(59, 5);
     let proxy = Proxy::start(world.services.dynamodb_url(), &faults);

@@ -96,7 +96,7 @@ fn rss_max_kib(role: &Role) -> u64 {
 #[test]
 #[ignore = "needs scripts/test-real"]
 fn an_absent_broker_under_load_costs_no_event_and_bounded_memory() {
-    let world = World::alone("away");
+    let world = World::disturbing("away");
     world.init();
     let sent = 20_000 * (outage().as_secs() + 10);
     let count = sent.to_string();

@@ -32,7 +32,7 @@ pub(crate) struct Services {
     watchdog: Mutex<Child>,
     runtime: tokio::runtime::Runtime,
     dynamodb: aws_sdk_dynamodb::Client,
-    /// A test that disturbs a service holds this lock for writing, all other tests for reading.
+    /// A test that needs these services for itself holds this lock for writing, all other tests for reading.
     calm: RwLock<()>,
 }
 
@@ -46,6 +46,12 @@ pub(crate) enum Calm {
 pub(crate) fn services() -> &'static Services {
     static SERVICES: OnceLock<Services> = OnceLock::new();
     SERVICES.get_or_init(|| Services::start(&[]))
+}
+
+/// Returns services for tests that disturb them; the first call starts them. So other tests need not wait.
+pub(crate) fn disturbed() -> &'static Services {
+    static DISTURBED: OnceLock<Services> = OnceLock::new();
+    DISTURBED.get_or_init(|| Services::start(&[]))
 }
 
 /// Returns services with three brokers; the first call starts them.
@@ -137,7 +143,7 @@ impl Services {
         }
     }
 
-    /// Waits until no other test disturbs a service. With `alone`, waits until no other test runs.
+    /// Waits until no test has these services for itself. With `alone`, waits until no other test uses them.
     pub(crate) fn calm(&'static self, alone: bool) -> Calm {
         // A test that failed leaves the services usable.
         if alone {

@@ -32,7 +32,7 @@ fn sigterm_under_load_ends_in_time_and_the_next_start_finishes_the_work() {
 #[test]
 #[ignore = "needs scripts/test-real"]
 fn sigterm_with_a_dead_sink_reports_how_many_records_are_not_durable() {
-    let world = World::alone("dead-sink");
+    let world = World::disturbing("dead-sink");
     world.init();
     world.produce_file();
     let mut consume = world.consume(&[]);

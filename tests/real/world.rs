@@ -11,7 +11,7 @@ use crate::observed;
 use crate::oracle::{self, Expected};
 use crate::proxy::Proxy;
 use crate::role::{Role, wait_for};
-use crate::services::{Calm, Services, services};
+use crate::services::{Calm, Services, disturbed, services};
 use crate::tables::{self, Row, Rows};
 
 /// Real events: 33,960 of them, out of order, some late.
@@ -62,7 +62,12 @@ impl World {
         World::on(services(), name, false)
     }
 
-    /// Returns a world while no other test has one, for a test that disturbs the services.
+    /// Returns a world on services that no undisturbed test uses, for a test that kills or pauses them. One test at a time has it.
+    pub(crate) fn disturbing(name: &'static str) -> World {
+        World::on(disturbed(), name, true)
+    }
+
+    /// Returns a world while no other test uses the shared services, for a test that keeps all processors busy.
     pub(crate) fn alone(name: &'static str) -> World {
         World::on(services(), name, true)
     }
