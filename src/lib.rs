@@ -8,7 +8,7 @@
 //! | [`core`] | the logic without I/O: parsing events, and deciding what to write |
 //! | [`kafka`], [`store`] | the code that talks to Kafka and to DynamoDB |
 //! | [`api`] | the HTTP API |
-//! | [`consume`], [`produce`], `serve`, [`tail`], [`verify`], [`tables`], [`check`], `bundle`, `dev` | the work of the subcommands |
+//! | [`consume`], [`produce`], `serve`, [`notify`], [`tail`], [`verify`], [`tables`], [`check`], `bundle`, `dev` | the work of the subcommands |
 //! | [`cmd`] | one small file per subcommand, which builds and connects its parts |
 //! | [`failure`], [`remedy`], [`exit`] | failures, their remedies, and the exit codes |
 //!

@@ -14,8 +14,11 @@
 //! - [`worker`], [`pipeline`]: the state of one partition, and of all partitions of a consumer
 //! - [`restart`], [`publication`], [`gap`]: the offset at which a partition starts, the progress items, and gaps between
 //!   offsets
-//! - [`batch`], [`pace`]: batches of puts, concurrency and waits
+//! - [`table_identity`], [`replaced`], [`stall`]: the checks of tables, log and progress while a consumer runs
+//! - [`batch`], [`pace`], [`ledger`]: batches of puts, concurrency and waits, and what became of each record
 //! - [`rollup`]: counts by hour and by day
+//! - [`audit`]: compares the tables with the log
+//! - [`incident`]: the incidents that rules find, and the messages about them
 //! - [`synth`], [`synth_faults`], [`replay`], [`repair`]: synthetic events, old events and repaired records
 //! - [`submission`], [`murmur2`], [`progress`]: the events in a request, the partition of a key, and the remaining time
 //!   of a task

@@ -94,6 +94,16 @@ pub(crate) fn links(file: &File, exists: &dyn Fn(&Path) -> bool) -> Vec<String> 
     complaints
 }
 
+/// Complains about source files that do not exist. Documents name them relative to the project or to `src`.
+pub(crate) fn sources(file: &File, exists: &dyn Fn(&Path) -> bool) -> Vec<String> {
+    let spans = file.text.split('`').skip(1).step_by(2);
+    let named = spans.filter(|span| span.ends_with(".rs") && span.contains('/'));
+    let missing = named.filter(|n| !exists(Path::new(n)) && !exists(&Path::new("src").join(n)));
+    missing
+        .map(|name| format!("names the file {name}, which does not exist"))
+        .collect()
+}
+
 /// Returns each word of `text` that begins with `prefix` and continues with characters that `goes_on` accepts.
 /// The second value is its place.
 fn words(text: &str, prefix: &str, goes_on: impl Fn(char) -> bool) -> Vec<(String, usize)> {
@@ -201,10 +211,13 @@ fn the_rules_about_documents_can_fail() {
     let known = known_options();
     let functions = BTreeSet::from(["a_test_of_something".to_owned()]);
     let rules = |file: &File| {
-        let exists = |path: &Path| path == Path::new("docs/TABLES.md");
+        let exists = |path: &Path| {
+            path == Path::new("docs/TABLES.md") || path == Path::new("src/core/stall.rs")
+        };
         let found = [
             options(file, &known),
             links(file, &exists),
+            sources(file, &exists),
             tests_named(file, &functions),
         ];
         found.concat()
@@ -220,6 +233,12 @@ fn the_rules_about_documents_can_fail() {
             ("README.md", "Use `--row-intervall`.", 1),
             ("README.md", "Use CITYSTREAM_ROWS.", 1),
             ("README.md", "See [tables](docs/TABLE.md).", 1),
+            (
+                "README.md",
+                "`core/stall.rs`, `src/core/stall.rs`, `a.rs`",
+                0,
+            ),
+            ("README.md", "`core/stalled.rs` waits.", 1),
             ("README.md", "| `it/a` a_test_of_… |", 0),
             ("README.md", "| `it/a` a_test_for_… |", 1),
             ("README.md", "| `it/a` …_of_… |", 0),

@@ -146,6 +146,14 @@ fn documents_link_to_files_that_exist() {
 }
 
 #[test]
+fn documents_name_source_files_that_exist() {
+    let files = files(&["README.md", "CHANGELOG.md", "docs"]);
+    check(&files, |file| {
+        documents::sources(file, &|path: &Path| root().join(path).exists())
+    });
+}
+
+#[test]
 fn every_planted_bug_has_a_row_that_says_what_finds_it() {
     let patches = files(&["src/core/mutants"]);
     assert!(patches.len() > 40, "only {} patches", patches.len());
