@@ -1,7 +1,7 @@
 //! The command line and the environment, parsed into typed settings.
 //!
-//! All settings in environment variables are read by this module, except the variables of AWS and `RUST_LOG`, which
-//! libraries read. Before a role starts, this module refuses invalid values. The error for an invalid value names the
+//! This module reads all environment variables that are settings of citystream. Libraries read those of AWS and
+//! `RUST_LOG`. Before a role starts, this module refuses invalid values. The error for an invalid value names the
 //! option, the value and the allowed values. The exit code is then 2.
 
 mod access;
@@ -123,7 +123,7 @@ pub enum LogFormat {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "DynamoDB")]
 pub struct TableArgs {
-    /// Prefix of the names of the four tables
+    /// Prefix of the names of the tables
     #[arg(
         long,
         global = true,

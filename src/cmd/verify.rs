@@ -41,7 +41,7 @@ pub async fn run(args: Verify, metrics: Metrics, shutdown: Shutdown) -> anyhow::
     if let (Some(from), Some(until)) = ends
         && from >= until
     {
-        return Err(SettingsError::new("--from must lie before --until").into());
+        return Err(SettingsError::new("--from must be before --until").into());
     }
     if let Some(window) = args.explain {
         let out = Arc::new(Mutex::new(io::stdout()));

@@ -134,7 +134,7 @@ pub struct Print {
     after_help = "Examples:\n  citystream config\n  citystream config --for consume --row-interval 1s"
 )]
 pub struct Config {
-    /// Role whose settings to print [default: produce, consume and serve, which run as services]
+    /// Role whose settings to print [default: produce, consume, serve and notify, which run as services]
     #[arg(long = "for", value_enum, value_name = "ROLE")]
     pub role: Option<Role>,
 

@@ -41,7 +41,7 @@ pub enum TailOutput {
 )]
 pub struct Tail {
     /// Only this city; can be repeated
-    #[arg(long = "city", value_parser = parse_text)]
+    #[arg(long = "city", value_name = "CITY", value_parser = parse_text)]
     pub cities: Vec<String>,
 
     /// Only this event type; can be repeated
@@ -49,19 +49,25 @@ pub struct Tail {
     pub types: Vec<String>,
 
     /// Only this severity; can be repeated
-    #[arg(long = "severity", value_parser = parse_severity)]
+    #[arg(long = "severity", value_name = "SEVERITY", value_parser = parse_severity)]
     pub severities: Vec<Severity>,
 
     /// Where to start: end, beginning, a time before now such as -1h, a date (UTC) or RFC 3339
-    #[arg(long, default_value = "end", allow_hyphen_values = true, value_parser = parse_from)]
+    #[arg(
+        long,
+        default_value = "end",
+        value_name = "START",
+        allow_hyphen_values = true,
+        value_parser = parse_from
+    )]
     pub from: From,
 
     /// Stop at this time (a date or RFC 3339, by record timestamp)
-    #[arg(long, value_parser = parse_instant)]
+    #[arg(long, value_name = "TIME", value_parser = parse_instant)]
     pub until: Option<UnixMs>,
 
     /// Stop after this many events or rejected records
-    #[arg(short = 'n', long = "events", value_parser = parse_count)]
+    #[arg(short = 'n', long = "events", value_name = "N", value_parser = parse_count)]
     pub events: Option<u64>,
 
     /// Show the rejected records instead, each with its reason, its origin and its original content
@@ -73,7 +79,7 @@ pub struct Tail {
     pub incidents: bool,
 
     /// How to print [default: table; with --dlq and without a live screen, text]
-    #[arg(long, value_enum)]
+    #[arg(long, value_enum, value_name = "FORMAT")]
     pub output: Option<TailOutput>,
 
     /// Read everything that is in the topic now, then exit
