@@ -200,7 +200,7 @@ impl Role {
             "events_in_flight",
         ];
         let sum: f64 = columns.iter().filter_map(|name| of(name)).sum();
-        assert_eq!(of("events_consumed_total"), Some(sum), "C7\n{text}");
+        assert_eq!(of("events_consumed_total"), Some(sum), "INV-7\n{text}");
         metrics
     }
 
