@@ -16,7 +16,7 @@ const GROUPS: [(&str, &[&str]); 5] = [
         "The pipeline",
         &["init-tables", "produce", "consume", "serve"],
     ),
-    ("Tell people", &["notify", "silence"]),
+    ("Notify people", &["notify", "silence"]),
     ("Look at it", &["tail", "verify"]),
     ("On a host", &["check", "config", "print", "help"]),
 ];
