@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use axum::Router;
+use indicatif::HumanCount;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
@@ -23,6 +24,7 @@ use crate::api::server::{self, BindError, ServeOptions};
 use crate::api::tls::Certificate;
 use crate::blocking::run_blocking;
 use crate::exit::{Exit, SettingsError};
+use crate::failure::Failure;
 use crate::kafka::client::client_config;
 use crate::listen::{print_picked, warn_if_open};
 use crate::produce::accept::{EventDoor, UPLOADS};
@@ -100,15 +102,33 @@ pub async fn run(args: Produce, metrics: Metrics, shutdown: Shutdown) -> anyhow:
         server.await.context("the HTTP server panicked")?;
     }
     let counts = deliveries.counts();
-    let faults = pumped.as_ref().copied().unwrap_or_default();
-    report.report_summary(&counts, counts.undelivered(), faults);
-    pumped.map_err(pump_error)?;
+    let faults = pumped.as_ref().map(|pumped| pumped.faults);
+    report.report_summary(&counts, counts.undelivered(), faults.unwrap_or_default());
+    let pumped = pumped.map_err(pump_error)?;
+    if args.has_end() && !pumped.is_complete {
+        return Err(stopped_early(&args, counts.sent).into());
+    }
     // Failed events do not change the exit code, because the responses to the HTTP requests have already reported the
     // failed events.
     if args.accept && counts.undelivered() == 0 {
         return Ok(Exit::Done);
     }
     Ok(exit(&counts, counts.undelivered(), args.skip_bad))
+}
+
+/// Returns the failure of a run that was stopped before it had sent all its events.
+fn stopped_early(args: &Produce, sent: u64) -> Failure {
+    if args.input.is_none() {
+        return Failure::new("stopped before --count events were sent");
+    }
+    let failure = Failure::new("stopped before the end of the input");
+    if sent == 0 {
+        return failure.with_remedy("run it again");
+    }
+    let sent = HumanCount(sent);
+    failure.with_remedy(format!(
+        "send only the rest: a run with the whole input sends the first {sent} events again"
+    ))
 }
 
 fn pump_error(error: PumpError) -> anyhow::Error {

@@ -3,6 +3,7 @@
 use anyhow::Context as _;
 
 use crate::exit::{Exit, SettingsError};
+use crate::failure::Failure;
 use crate::kafka::client::client_config;
 use crate::produce::report;
 use crate::produce::resend::{self, ResendError, Resent};
@@ -21,6 +22,10 @@ pub(crate) async fn run(args: &Produce, shutdown: Shutdown) -> anyhow::Result<Ex
         other => anyhow::Error::from(other),
     })?;
     report_result(args, &resent);
+    if !resent.is_complete {
+        let failure = Failure::new("stopped before all dead letters were looked at");
+        return Err(failure.with_remedy("run it again").into());
+    }
     Ok(Exit::Done)
 }
 
@@ -29,6 +34,7 @@ fn report_result(args: &Produce, resent: &Resent) {
         letters,
         sent,
         stay,
+        is_complete: _,
     } = resent;
     let stay_count: u64 = stay.values().sum();
     if args.log.log_format == Some(LogFormat::Json) {

@@ -44,10 +44,10 @@ struct Rejects {
     first_detail: String,
 }
 
-/// Checks the input until the input ends, `--count` events have been found, or a stop is requested.
+/// Checks the input until the input ends or `--count` events have been found.
 ///
 /// # Errors
-/// Returns an error if the input cannot be read or the output cannot be written.
+/// Returns an error if the input cannot be read, the output cannot be written, or a stop is requested.
 pub(crate) fn run(args: &Produce, shutdown: &Shutdown) -> anyhow::Result<Exit> {
     let path = args.input.as_deref().context("--dry-run needs --input")?;
     let format = input_rules(args)?;
@@ -56,7 +56,10 @@ pub(crate) fn run(args: &Produce, shutdown: &Shutdown) -> anyhow::Result<Exit> {
     let mut findings = Findings::default();
     let events_max = args.count.unwrap_or(u64::MAX);
     let mut out = io::stdout().lock();
-    while findings.events < events_max && !shutdown.is_triggered() {
+    while findings.events < events_max {
+        if shutdown.is_triggered() {
+            anyhow::bail!("stopped before the end of the input was checked");
+        }
         let batch = match next_batch(&input)? {
             NextBatch::Lines(batch) => batch,
             NextBatch::Nothing => continue,

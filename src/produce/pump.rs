@@ -92,6 +92,15 @@ pub struct FaultCounts {
     pub bad: u64,
 }
 
+/// The outcome of a run of the pump.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pumped {
+    /// The synthetic events that were made late or invalid on purpose.
+    pub faults: FaultCounts,
+    /// True if the pump sent every event that the source and the plan have. False if a stop was requested before.
+    pub is_complete: bool,
+}
+
 /// Sends events until the source has no more events, the number of events in the plan is reached, or a stop is
 /// requested.
 ///
@@ -110,9 +119,9 @@ pub fn run(
     plan: &Plan,
     shutdown: &Shutdown,
     on_bad: &mut dyn FnMut(u64, &Reject),
-) -> Result<FaultCounts, PumpError> {
+) -> Result<Pumped, PumpError> {
     let Some(partitions) = producer.wait_for_topic(shutdown, plan.patient)? else {
-        return Ok(FaultCounts::default());
+        return Ok(Pumped::default());
     };
     let started = Instant::now();
     let heartbeat_every = plan
@@ -134,12 +143,15 @@ pub fn run(
         left: plan.count,
         faults: FaultCounts::default(),
     };
-    match source {
+    let is_complete = match source {
         EventSource::Synthetic(stream) => pump.send_synthetic(stream)?,
         EventSource::Input(input, replay) => pump.send_input(&input, replay, on_bad)?,
-        EventSource::Requests => pump.attend_requests()?,
-    }
-    Ok(pump.faults)
+        EventSource::Requests => pump.attend_requests().map(|()| true)?,
+    };
+    Ok(Pumped {
+        faults: pump.faults,
+        is_complete,
+    })
 }
 
 struct Pump<'a> {
@@ -163,7 +175,8 @@ enum HeartbeatValue {
 }
 
 impl Pump<'_> {
-    fn send_synthetic(&mut self, mut stream: Stream) -> Result<(), ProducerError> {
+    /// Returns true if the planned number of events was sent.
+    fn send_synthetic(&mut self, mut stream: Stream) -> Result<bool, ProducerError> {
         let mut value = Vec::new();
         while self.left != Some(0) && self.wait_for_turn(self.started)? {
             let (city, made) = stream.next_event(unix_ms(), &mut value);
@@ -176,19 +189,20 @@ impl Pump<'_> {
                 Made::Bad => self.faults.bad += 1,
             }
         }
-        Ok(())
+        Ok(self.left == Some(0))
     }
 
+    /// Returns true if every event of the input, or the planned number of events, was sent.
     fn send_input(
         &mut self,
         input: &Input,
         mut replay: Replay,
         on_bad: &mut dyn FnMut(u64, &Reject),
-    ) -> Result<(), PumpError> {
+    ) -> Result<bool, PumpError> {
         let deliveries = self.producer.deliveries();
         while self.left != Some(0) {
             if self.shutdown.is_triggered() {
-                return Ok(());
+                return Ok(false);
             }
             self.send_heartbeats_if_due()?;
             let until = self
@@ -213,7 +227,7 @@ impl Pump<'_> {
                 }
                 let due_ms = u64::try_from(replay.due_ms(event.time_ms)).unwrap_or(0);
                 if !self.wait_for_turn(self.started + Duration::from_millis(due_ms))? {
-                    return Ok(());
+                    return Ok(false);
                 }
                 let moved_ms = replay.moved_ms(event.time_ms);
                 let (city, value) = (batch.city(event), batch.value(event));
@@ -222,7 +236,7 @@ impl Pump<'_> {
                     None => self.send(city, value)?,
                 };
                 if !queued {
-                    return Ok(());
+                    return Ok(false);
                 }
                 if let HeartbeatValue::Largest(largest) = &mut self.heartbeat_value {
                     *largest = (*largest).max(Some(moved_ms.unwrap_or(event.time_ms)));
@@ -232,7 +246,7 @@ impl Pump<'_> {
         if self.heartbeat_every.is_some() {
             self.send_heartbeats()?;
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Sends heartbeats, and resends events that librdkafka returned, while HTTP requests supply the events.

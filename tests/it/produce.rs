@@ -335,6 +335,45 @@ fn sigterm_ends_a_steady_producer_and_a_tail_cleanly() {
 }
 
 #[test]
+fn a_run_that_is_stopped_before_its_last_event_fails() {
+    for (source, value, what) in [
+        (
+            "--input",
+            "data/city-events-2013-01.ndjson.gz",
+            "stopped before the end of the input",
+        ),
+        (
+            "--count",
+            "100000",
+            "stopped before --count events were sent",
+        ),
+    ] {
+        let broker = Broker::start();
+        let args = [
+            "produce",
+            source,
+            value,
+            "--rate",
+            "200/s",
+            "--listen",
+            "127.0.0.1:0",
+        ];
+        let mut produce = broker.citystream(&args).start().unwrap();
+        let begun = Instant::now();
+        while broker.tail_json(&[]).is_empty() {
+            assert!(begun.elapsed() < WAIT_MAX, "events arrive");
+        }
+        terminate(&produce);
+        assert_eq!(wait(&mut produce), Some(1));
+        let mut told = String::new();
+        let mut stderr = produce.stderr.take().unwrap();
+        stderr.read_to_string(&mut told).unwrap();
+        assert!(told.contains("undelivered 0"), "{told}");
+        assert!(told.contains(what), "{told}");
+    }
+}
+
+#[test]
 fn events_that_kafka_never_took_are_reported_and_the_exit_code_is_1() {
     let broker = Broker::start();
     let args = ["produce", "--rate", "200/s", "--listen", "127.0.0.1:0"];
