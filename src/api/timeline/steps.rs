@@ -21,6 +21,14 @@ pub(super) fn make_timeline(
     let is_partial = collected.listed_complete < collected.by_series.len()
         || collected.series_complete < matching.read.len();
     let range = sum(&collected.all);
+    // Windows do not count late events. If the range contains every event that any window counts, the range also
+    // contains all late events.
+    let of_series = matching.read.iter().zip(&collected.by_series);
+    let is_everything = range.iter().sum::<u64>() == matching.all.event_count
+        && of_series
+            .take(collected.listed_complete)
+            .all(|(total, steps)| sum(steps).iter().sum::<u64>() == total.event_count);
+    let late_count = (is_everything && query.severity.is_none()).then_some(matching.all.late_count);
     let (mut others, mut rest) = (collected.all, matching.all.clone());
     let mut listed = Vec::new();
     let own = matching.read.into_iter().zip(collected.by_series);
@@ -34,10 +42,6 @@ pub(super) fn make_timeline(
             steps: list_steps(steps, query.severity),
         });
     }
-    // Windows do not count late events. If the range contains every event that any window counts, the range also
-    // contains all late events.
-    let is_everything = range.iter().sum::<u64>() == matching.all.event_count;
-    let late_count = (is_everything && query.severity.is_none()).then_some(matching.all.late_count);
     let days = (grid.unit == StepUnit::Day).then(|| grid.starts().iter().copied());
     Timeline {
         from: format_seconds(grid.begin_ms()),
@@ -88,17 +92,23 @@ fn raise_totals(matching: &mut MatchingSeries, collected: &Collected) {
     }
 }
 
-/// Raises the total of one series to at least `counts`, and raises the sums in `all` by the same amount.
+/// Raises the total of one series to at least `counts`, and raises the sums in `all` by the same amount. The counts by
+/// severity still add up to the events and the late events.
 fn raise_total(total: &mut TotalItem, all: &mut TotalItem, counts: SeverityCounts) {
-    let raise = |count: &mut u64, sum: &mut u64, least: u64| {
-        *sum += least.saturating_sub(*count);
-        *count = least.max(*count);
-    };
-    let events = counts.iter().sum();
-    raise(&mut total.event_count, &mut all.event_count, events);
+    let mut more = SeverityCounts::default();
     for (level, least) in counts.into_iter().enumerate() {
-        let (count, sum) = (&mut total.severity_counts, &mut all.severity_counts);
-        raise(&mut count[level], &mut sum[level], least);
+        more[level] = least.saturating_sub(total.severity_counts[level]);
+    }
+    // The counts by severity contain late events, which no window counts, so they can hide events that the totals row
+    // does not count yet. The severity of such an event is unknown. It is probably the most frequent one.
+    let events: u64 = counts.iter().sum();
+    let hidden = events.saturating_sub(total.event_count + more.iter().sum::<u64>());
+    if let Some((level, _)) = counts.iter().enumerate().max_by_key(|(_, count)| **count) {
+        more[level] += hidden;
+    }
+    for total in [total, all] {
+        total.event_count += more.iter().sum::<u64>();
+        add_counts(&mut total.severity_counts, &more);
     }
 }
 
@@ -162,6 +172,7 @@ mod tests {
             city: "NYC".into(),
             event_type: "traffic".into(),
             event_count: 9,
+            severity_counts: [6, 0, 0, 3],
             ..TotalItem::default()
         }
     }
@@ -185,6 +196,7 @@ mod tests {
     fn matching(read: &[TotalItem]) -> MatchingSeries {
         let mut all = nyc();
         (all.event_count, all.late_count) = (30, 4);
+        all.severity_counts = [25, 0, 0, 9];
         MatchingSeries {
             read: read.to_vec(),
             series_total: 7,
@@ -256,20 +268,33 @@ mod tests {
 
     #[test]
     fn a_range_with_every_event_has_all_late_events() {
-        let ten = TotalItem {
-            event_count: 10,
-            ..nyc()
+        let one = |event_count, late_count, severity_counts| {
+            let total = TotalItem {
+                event_count,
+                late_count,
+                severity_counts,
+                ..nyc()
+            };
+            MatchingSeries {
+                series_total: 1,
+                all: total.clone(),
+                ..matching(&[total])
+            }
         };
-        let all = MatchingSeries {
-            series_total: 1,
-            all: TotalItem {
-                late_count: 4,
-                ..ten.clone()
-            },
-            ..matching(&[ten])
-        };
-        let got = make_timeline(&query(None, 5), all, &grid(), collected(1));
-        assert_eq!(got.totals.late_count, Some(4));
+        for (matching, late_count) in [
+            (one(10, 4, [11, 0, 0, 3]), Some(4)),
+            (one(11, 4, [12, 0, 0, 3]), None),
+            // The totals do not count the newest event yet. One of their events is outside of the range.
+            (one(9, 0, [6, 0, 0, 3]), Some(0)),
+            (one(10, 0, [6, 1, 0, 3]), None),
+        ] {
+            let got = make_timeline(&query(None, 5), matching, &grid(), collected(1));
+            assert_eq!(got.totals.late_count, late_count);
+            let all = got.all_time;
+            let by_severity =
+                all.severity_low + all.severity_medium + all.severity_high + all.severity_critical;
+            assert_eq!(by_severity, all.event_count + all.late_count);
+        }
     }
 
     #[test]
@@ -323,18 +348,26 @@ mod tests {
         assert_eq!((all.event_count, all.severity_counts), (26, [20, 6, 0, 0]));
         raise_total(&mut one, &mut all, [1, 3, 0, 0]);
         assert_eq!((one.event_count, all.event_count), (13, 26));
+        // Two of these five events are late, so the range has two events that the totals do not count yet.
+        let mut late = TotalItem {
+            late_count: 2,
+            ..total(3, 1)
+        };
+        raise_total(&mut late, &mut all, [1, 4, 0, 0]);
+        assert_eq!((late.event_count, late.severity_counts), (5, [1, 6, 0, 0]));
+        assert_eq!((all.event_count, all.severity_counts), (28, [20, 8, 0, 0]));
     }
 
     #[test]
     fn a_range_raises_the_sums_over_series_but_not_those_of_progress_items() {
         let query = query(None, 5);
         let got = make_timeline(&query, matching(&[nyc()]), &grid(), collected(1));
-        assert_eq!(got.all_time.severity_critical, 3);
+        assert_eq!(got.all_time.event_count, 31);
         let kept = MatchingSeries {
             from_progress: true,
             ..matching(&[nyc()])
         };
         let got = make_timeline(&query, kept, &grid(), collected(1));
-        assert_eq!(got.all_time.severity_critical, 0);
+        assert_eq!(got.all_time.event_count, 30);
     }
 }
