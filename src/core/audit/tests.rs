@@ -7,7 +7,9 @@ use crate::parse::parse_record;
 use crate::rollup::Grain;
 use crate::time::format_millis;
 
+mod counts;
 mod items;
+mod memory;
 
 const T0: i64 = 1_357_020_000_000; // 2013-01-01T06:00:00Z
 
