@@ -389,6 +389,73 @@ mod tests {
         assert_eq!(settled.refused.map(|put| put.ticket.seq), Some(0));
     }
 
+    #[test]
+    fn a_queue_says_when_it_sends_again() {
+        let failed = BatchOutcome::Failed { throttled: false };
+        let mut q = PutQueue::new(PutTable::Raw, Concurrency::new(2, 2));
+        for (n, id) in ["a", "b"].into_iter().enumerate() {
+            q.push(SteadyMs(0), put(n as u64, id));
+            let batch = q.next_batch(SteadyMs(9)).expect("due");
+            q.answered(SteadyMs(9), batch, &failed, 0, |_| true);
+        }
+        // The smallest random number makes each retry due after one millisecond.
+        assert_eq!(q.next_ms(), Some(SteadyMs(10)));
+        assert!(q.next_batch(SteadyMs(9)).is_none());
+        // Two puts with the same key never share a batch, so the second one is due at once.
+        q.push(SteadyMs(10), put(2, "b"));
+        let first = q.next_batch(SteadyMs(10)).expect("due");
+        assert_eq!(first.puts.len(), 2);
+        assert_eq!(q.next_ms(), Some(SteadyMs(10 + LINGER_MS)));
+        for n in 3..27 {
+            assert_eq!(q.next_ms(), Some(SteadyMs(10 + LINGER_MS)));
+            q.push(SteadyMs(10), put(n, &n.to_string()));
+        }
+        assert_eq!(q.next_ms(), Some(SteadyMs::MIN), "a full batch is due");
+        // The limit on requests in flight is two, so the queue now waits for an answer.
+        let second = q.next_batch(SteadyMs(10)).expect("due");
+        assert_ne!(first.id, second.id);
+        q.push(SteadyMs(10), put(27, "c"));
+        assert_eq!(q.next_ms(), None);
+        assert!(q.next_batch(SteadyMs(99)).is_none());
+        q.answered(SteadyMs(10), first, &failed, 0, |_| true);
+        assert_eq!(q.next_ms(), Some(SteadyMs(11)));
+    }
+
+    #[test]
+    fn a_retry_that_misses_its_batch_leaves_with_the_next_one() {
+        let mut q = queue();
+        for n in 0..2 {
+            q.push(SteadyMs(0), put(n, "a"));
+        }
+        for _ in 0..2 {
+            let batch = q.next_batch(SteadyMs(9)).expect("due");
+            let failed = BatchOutcome::Failed { throttled: false };
+            q.answered(SteadyMs(9), batch, &failed, 0, |_| true);
+        }
+        // Both puts have the same key, and both retries are due.
+        assert!(q.next_batch(SteadyMs(10)).is_some());
+        assert_eq!(q.next_ms(), Some(SteadyMs::MIN));
+        assert!(q.next_batch(SteadyMs(10)).is_some());
+        assert_eq!(q.next_ms(), None);
+    }
+
+    #[test]
+    fn puts_of_a_partition_that_was_given_up_are_dropped() {
+        let mut q = queue();
+        q.push(SteadyMs(0), put(0, "a"));
+        q.push(SteadyMs(0), put(1, "b"));
+        let batch = q.next_batch(SteadyMs(9)).expect("due");
+        let failed = BatchOutcome::Failed { throttled: false };
+        q.answered(SteadyMs(9), batch, &failed, 0, |_| true);
+        q.push(SteadyMs(9), put(2, "c"));
+        q.push(SteadyMs(9), put(3, "d"));
+        q.retain(|put| put.ticket.seq % 2 == 0);
+        let mut left = seqs(&q.next_batch(SteadyMs(99)).expect("due").puts);
+        left.sort_unstable();
+        assert_eq!(left, [0, 2]);
+        assert_eq!(q.next_ms(), None);
+    }
+
     proptest::proptest! {
         #[test]
         fn every_put_is_stored_once_and_batches_keep_the_limits(
