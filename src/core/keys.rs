@@ -244,6 +244,51 @@ mod tests {
             severity_shard(Severity::High, "city-events-0-0", 4),
             "high#3"
         );
-        assert_eq!(TableNames::new("citystream").totals, "citystream-totals");
+    }
+
+    #[test]
+    fn every_table_has_the_prefix_and_its_own_name() {
+        let tables = TableNames::new("p");
+        for (table, name) in [
+            (RAW, "p-raw-events"),
+            (AGGREGATIONS, "p-aggregations"),
+            (ALERTS, "p-alerts"),
+            (TOTALS, "p-totals"),
+            (INCIDENTS, "p-incidents"),
+        ] {
+            assert_eq!(tables.of(table), name);
+        }
+        let all = ["p-raw-events", "p-aggregations", "p-alerts", "p-totals"];
+        assert_eq!(tables.all(), all);
+    }
+
+    #[test]
+    fn every_series_is_in_a_shard_of_the_totals() {
+        let shards: Vec<String> = totals_shards().collect();
+        assert_eq!(shards.len(), 16);
+        assert_eq!((&*shards[0], &*shards[15]), ("totals#0", "totals#15"));
+        for n in 0..100 {
+            let shard = totals_shard(&format!("NYC#type{n}"));
+            assert!(shards.contains(&shard), "{shard}");
+        }
+    }
+
+    #[test]
+    fn a_series_is_a_city_and_an_event_type() {
+        for (city, event_type, is_it) in [
+            ("NYC", "traffic", true),
+            ("LA", "traffic", false),
+            ("NYC", "weather", false),
+            ("NYC#", "traffic", false),
+            ("NYC", "#traffic", false),
+            ("NYC#t", "raffic", false),
+            ("NY", "Ctraffic", false),
+            ("", "", false),
+        ] {
+            let found = is_series("NYC#traffic", city, event_type);
+            assert_eq!(found, is_it, "{city:?} {event_type:?}");
+        }
+        let text = series("São Paulo", "incident");
+        assert_eq!(series_hash("São Paulo", "incident"), hash(&text));
     }
 }
