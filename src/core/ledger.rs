@@ -40,3 +40,40 @@ impl Ledger {
                 + self.in_flight
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_record_is_counted_in_exactly_one_place() {
+        let mut rejected = [0; Reason::ALL.len()];
+        (rejected[0], rejected[12]) = (5, 7);
+        let ledger = Ledger {
+            consumed: 2 + 3 + 5 + 7 + 11 + 13 + 17 + 19,
+            counted: 2,
+            late: 3,
+            rejected,
+            already_counted: 11,
+            heartbeats: 13,
+            given_up: 17,
+            in_flight: 19,
+        };
+        assert!(ledger.balances());
+        let changes: [fn(&mut Ledger) -> &mut u64; 8] = [
+            |l| &mut l.consumed,
+            |l| &mut l.counted,
+            |l| &mut l.late,
+            |l| &mut l.rejected[12],
+            |l| &mut l.already_counted,
+            |l| &mut l.heartbeats,
+            |l| &mut l.given_up,
+            |l| &mut l.in_flight,
+        ];
+        for number in changes {
+            let mut wrong = ledger.clone();
+            *number(&mut wrong) += 1;
+            assert!(!wrong.balances(), "{wrong:?}");
+        }
+    }
+}
