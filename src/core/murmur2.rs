@@ -62,4 +62,18 @@ mod tests {
             assert_eq!(murmur2(key.as_bytes()).cast_signed(), want, "{key}");
         }
     }
+
+    #[test]
+    fn the_partition_is_the_java_clients() {
+        // The sign bit of the hash is cleared, so the hash of "21" stands for 1,173,551,340.
+        for (key, partitions, want) in [
+            ("21", 100, 40),
+            ("foobar", 100, 66),
+            ("abc", 100, 7),
+            ("abc", 6, 3),
+            ("abc", 1, 0),
+        ] {
+            assert_eq!(partition_of(key.as_bytes(), partitions), want, "{key}");
+        }
+    }
 }
