@@ -266,6 +266,53 @@ fn heartbeats_are_records_without_value_and_one_header_of_digits() {
     check(Some(GOOD.as_bytes()), &[Some(b"x")], Ok(-1));
 }
 
+#[test]
+fn a_rejection_says_what_is_wrong_and_where() {
+    let long = format!("{}yz", "x".repeat(63));
+    let cases = [
+        ("".to_owned(), "empty: the value has 0 bytes".to_owned()),
+        (
+            "{\"a\":1,}".to_owned(),
+            "not_json: trailing comma at column 8".to_owned(),
+        ),
+        (
+            "{\n\"a\":1,}".to_owned(),
+            "not_json: trailing comma at line 2 column 7".to_owned(),
+        ),
+        (
+            "[]".to_owned(),
+            "not_json: invalid type: sequence, expected a JSON object at column 0".to_owned(),
+        ),
+        ("{}".to_owned(), "missing_field: no city".to_owned()),
+        (
+            with(&format!("\"city\":\"{long}\"")),
+            "bad_city: 65 characters, at most 64".to_owned(),
+        ),
+        (
+            with(&format!("\"severity\":\"{long}\"")),
+            format!(
+                "bad_severity: \"{}y\"… is not low, medium, high or critical",
+                "x".repeat(63)
+            ),
+        ),
+        (
+            with(&format!("\"severity\":\"{}\"", &long[..64])),
+            format!(
+                "bad_severity: \"{}y\" is not low, medium, high or critical",
+                "x".repeat(63)
+            ),
+        ),
+        (
+            with("\"event_type\":\"a\\nb\""),
+            "bad_event_type: \"a\\nb\" is not [a-z][a-z0-9_-]{0,63}".to_owned(),
+        ),
+    ];
+    for (value, want) in cases {
+        let reject = parse_event(value.as_bytes()).expect_err(&value);
+        assert_eq!(reject.to_string(), want, "{value}");
+    }
+}
+
 proptest::proptest! {
     #[test]
     fn parsing_never_panics(value in proptest::collection::vec(proptest::num::u8::ANY, 0..200)) {
