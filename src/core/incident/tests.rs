@@ -140,6 +140,8 @@ fn an_event_rule_has_one_incident_while_events_keep_coming() {
         ]
     );
     let first = &changes[4].incident;
+    let names = [changes[2].incident.state.name(), first.state.name()];
+    assert_eq!(names, ["open", "resolved"]);
     assert_eq!(
         first.state,
         State::Resolved {
