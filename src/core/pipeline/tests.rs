@@ -11,6 +11,8 @@ use crate::window::Rules;
 use crate::worker::{Content, Record};
 
 mod gaps;
+mod puts;
+mod report;
 mod sums;
 mod watch;
 
