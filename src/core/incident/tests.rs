@@ -15,6 +15,10 @@ use crate::event::{Event, Offset, Severity};
 use crate::parse::Body;
 use crate::window::Rules;
 
+mod messages;
+mod rows;
+mod rules;
+
 const MINUTE_MS: i64 = 60_000;
 const BASE_MS: i64 = 1_357_020_000_000;
 
