@@ -1,6 +1,7 @@
 //! Tests the keys of rollup rows, packed days, costs, and the decision about which hours are due.
 
 mod passes;
+mod steps;
 
 use std::collections::BTreeMap;
 
