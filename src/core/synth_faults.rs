@@ -158,7 +158,7 @@ pub fn broken(n: usize, event: &str) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, BTreeSet};
 
     use super::*;
     use crate::parse::parse_event;
@@ -220,5 +220,87 @@ mod tests {
                 .iter()
                 .all(|(_, made, _)| *made == Made::Bad)
         );
+    }
+
+    #[test]
+    fn events_are_late_or_out_of_order_by_any_allowed_time() {
+        let backs = |faults: Faults, made: Made| {
+            let events = stream(faults, 2_000).into_iter();
+            let events = events.filter(|(_, kind, _)| *kind == made);
+            let back_ms = events.map(|(_, _, value)| {
+                let event = parse_event(&value).expect("it is valid");
+                NOW_MS - event.time_ms
+            });
+            back_ms.collect::<Vec<i64>>()
+        };
+        for out_of_order_ms in [0, 1, 2] {
+            let faults = Faults {
+                out_of_order_ms,
+                ..Faults::default()
+            };
+            let ages: BTreeSet<i64> = backs(faults, Made::Fine).into_iter().collect();
+            let want: BTreeSet<i64> = (0..=out_of_order_ms).collect();
+            assert_eq!(ages, want);
+        }
+        let faults = Faults {
+            late_ratio: 1.0,
+            ..Faults::default()
+        };
+        let minutes: BTreeSet<i64> = backs(faults, Made::Late)
+            .into_iter()
+            .map(|ms| ms / 60_000)
+            .collect();
+        assert_eq!(minutes, (20..40).collect());
+    }
+
+    #[test]
+    fn bad_events_break_every_rule_in_turn() {
+        let faults = Faults {
+            bad_ratio: 1.0,
+            ..Faults::default()
+        };
+        let reasons: Vec<&str> = stream(faults, 751)
+            .iter()
+            .map(|(_, _, value)| parse_event(value).expect_err("it is bad").reason.name())
+            .collect();
+        let turn = [
+            "not_json",
+            "not_utf8",
+            "missing_field",
+            "bad_city",
+            "bad_event_type",
+            "bad_severity",
+            "bad_timestamp",
+            "bad_event_id",
+            "empty",
+        ];
+        assert_eq!(reasons[1..10], turn);
+        assert_eq!(reasons[10..19], turn);
+        let large: Vec<usize> = (0..751).filter(|n| reasons[*n] == "too_large").collect();
+        assert_eq!(large, [0, 250, 500, 750]);
+    }
+
+    #[test]
+    fn no_event_is_older_than_1970() {
+        let faults = Faults {
+            late_ratio: 1.0,
+            ..Faults::default()
+        };
+        let (mut stream, mut out) = (Stream::new(7, faults), Vec::new());
+        stream.next_event(UnixMs(5), &mut out);
+        let event = parse_event(&out).expect("it is valid");
+        assert_eq!(event.time_ms, UnixMs(0));
+    }
+
+    #[test]
+    fn a_stream_with_faults_can_be_uniform_too() {
+        let (mut stream, mut out) = (Stream::new(7, Faults::default()).uniform(), Vec::new());
+        let mut synth = Synth::new(7).uniform();
+        let mut text = String::new();
+        for _ in 0..50 {
+            stream.next_event(NOW_MS, &mut out);
+            synth.next_event(NOW_MS, &mut text);
+            assert_eq!(out, text.as_bytes());
+        }
     }
 }
