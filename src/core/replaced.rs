@@ -110,6 +110,9 @@ mod tests {
         // Everything that was read was replaced.
         let all: Vec<_> = (0..20).map(|offset| (offset, 4)).collect();
         assert_eq!(found(&log(&all), 10, 3), Some(0));
+        // Only the oldest record of the log had been read, and it was replaced.
+        assert_eq!(found(&log(&[(3, 4), (4, 4)]), 4, 3), Some(3));
+        assert_eq!(found(&log(&[(3, 4), (4, 4)]), 3, 3), None);
     }
 
     #[test]
