@@ -187,8 +187,9 @@ mod tests {
         assert_eq!(progress.idle_ms(sums(5, 5)), Some(SteadyMs(312_000)));
         progress.published(sums(5, 5), SteadyMs(13_000));
         assert_eq!(progress.idle_ms(sums(5, 5)), None);
-        // The failure of an older publication arrives late.
+        // The failures of older publications arrive late.
         progress.failed(sums(4, 4), SteadyMs(14_000));
+        progress.failed(sums(5, 5), SteadyMs(14_000));
         assert_eq!(progress.idle_ms(sums(6, 6)), Some(SteadyMs(313_000)));
         // Without sums, only a failure leads to another attempt.
         let rejected = Boundary {

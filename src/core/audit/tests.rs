@@ -10,6 +10,8 @@ use crate::time::format_millis;
 mod counts;
 mod items;
 mod memory;
+mod names;
+mod reports;
 
 const T0: i64 = 1_357_020_000_000; // 2013-01-01T06:00:00Z
 
