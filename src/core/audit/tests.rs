@@ -12,6 +12,7 @@ mod items;
 mod memory;
 mod names;
 mod reports;
+mod rollups;
 
 const T0: i64 = 1_357_020_000_000; // 2013-01-01T06:00:00Z
 

@@ -287,3 +287,30 @@ fn a_missing_item_may_have_expired() {
         assert_eq!(expired.copied(), (!is_missing).then_some(1));
     }
 }
+
+#[test]
+fn a_wrong_progress_item_is_reported_with_both_sums() {
+    let mut logs = logs(0, 4, None);
+    logs.get_mut(&0).unwrap().published = Some(Published {
+        next: Offset(3),
+        sums: Some(Counts {
+            event_count: 3,
+            late_count: 4,
+            severities: [1, 2, 3, 1],
+        }),
+        whole: true,
+    });
+    let mut slice = Slice::new(scope(1 << 20), None, &logs);
+    for (offset, time_ms) in (0..).zip([T0, T0 + 3_600_000, T0, T0 + 3_600_000]) {
+        take(&mut slice, "NYC", offset, time_ms);
+    }
+    let outcome = slice.outcome();
+    let want = WrongSums {
+        partition: 0,
+        detail: "below offset 3 the log has 2 events in windows and 1 late ones (3 low, 0 medium, 0 high, \
+                 0 critical), the item says 3 events in windows and 4 late ones (1 low, 2 medium, 3 high, 1 critical)"
+            .to_owned(),
+    };
+    assert_eq!(outcome.wrong_sums, [want]);
+    assert_eq!(outcome.differing[&(PROGRESS_ITEM, Kind::Wrong)], 1);
+}
