@@ -160,7 +160,10 @@ mod tests {
         };
         assert_eq!(identity.read("B", BootMs(1_000)), replaced);
         assert!(identity.is_trusted(BootMs(1_000)), "the caller stops");
+        assert!(identity.is("A") && !identity.is("B"));
         identity.forget();
+        assert!(!identity.is("A"), "nothing is known");
         assert_eq!(identity.read("B", BootMs(1_000)), Seen::Same);
+        assert!(identity.is("B"));
     }
 }

@@ -216,6 +216,13 @@ mod tests {
             "2013-01-01T00:00:00Z[UTC]",
             "２013-01-01T00:00:00Z",
             "2013-01-01_00:00:00Z",
+            "2013/01-01T00:00:00Z",
+            "2013-01/01T00:00:00Z",
+            "2013-01-01T00.00:00Z",
+            "2013-01-01T00:00.00Z",
+            "2013-01-01T00:00:00+00:000",
+            "2013-01-01T00:00:00+00:00Z",
+            "2013-01-01T00:00:00+00.00",
         ] {
             check(bad, None);
         }
@@ -234,6 +241,19 @@ mod tests {
             "2013-01-01T06:00:00Z"
         );
         assert_eq!(format_seconds(TIME_MS_END), "9999-01-01T00:00:00Z");
+    }
+
+    #[test]
+    fn instants_that_no_event_has_are_formatted_too() {
+        for (ms, text) in [
+            (UnixMs(-1), "1969-12-31T23:59:59.999Z"),
+            (TIME_MS_END, "9999-01-01T00:00:00.000Z"),
+            (UnixMs::MIN, "-009999-01-02T01:59:59.000Z"),
+            (UnixMs(i64::MAX), "9999-12-30T22:00:00.999Z"),
+        ] {
+            assert_eq!(format_millis(ms), text);
+        }
+        assert_eq!(format_seconds(UnixMs(-1)), "1969-12-31T23:59:59Z");
     }
 
     proptest::proptest! {

@@ -108,4 +108,11 @@ mod tests {
             assert_eq!(max.max_ms(), Some(UnixMs(want)));
         }
     }
+
+    #[test]
+    fn a_time_that_was_never_seen_is_shown_as_absent() {
+        let text = |max_ms: Option<UnixMs>| format!("{:?}", MaxTime::new(max_ms));
+        assert_eq!(text(None), "MaxTime(None)");
+        assert_eq!(text(Some(UnixMs(5))), "MaxTime(Some(UnixMs(5)))");
+    }
 }

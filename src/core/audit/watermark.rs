@@ -187,6 +187,10 @@ mod tests {
         };
         watermark.pass(UnixMs(10_000_000), none, &rules);
         assert_eq!(watermark.seen_ms(), None);
+        for (time_ms, seen_ms) in [(5, 5), (9, 9), (7, 9)] {
+            watermark.pass(UnixMs(time_ms), by_producer(time_ms), &rules);
+            assert_eq!(watermark.seen_ms(), Some(UnixMs(seen_ms)));
+        }
     }
 
     #[test]

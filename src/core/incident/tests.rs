@@ -15,6 +15,7 @@ use crate::event::{Event, Offset, Severity};
 use crate::parse::Body;
 use crate::window::Rules;
 
+mod fields;
 mod messages;
 mod rows;
 mod rules;

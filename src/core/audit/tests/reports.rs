@@ -204,13 +204,28 @@ fn missing_rows_and_suspect_items_are_read_again_a_few_at_a_time() {
     assert_eq!(slice.missing_rows(None, 2), all[..2]);
     assert_eq!(slice.missing_rows(Some(&all[1]), 3), all[2..5]);
     assert_eq!(slice.missing_rows(Some(&all[5]), 9), []);
-    // A row that the table has is not missing, even if it is wrong.
-    slice.add_row(all[0].clone(), row(9, 0, 3));
-    assert_eq!(slice.missing_rows(None, 99), all[1..]);
     let raws = [(0, "A"), (1, "B"), (2, "C")]
         .map(|(offset, city)| Key::raw(city, UnixMs(T0), &format!("t-0-{offset}")));
     assert_eq!(slice.suspects(None, 9), raws);
     assert_eq!(slice.suspects(Some(&raws[0]), 1), raws[1..2]);
+}
+
+#[test]
+fn only_rows_of_counts_that_the_table_lacks_are_missing() {
+    let scope = Scope {
+        rolled_until_ms: UnixMs(i64::MAX),
+        ..scope(1 << 20)
+    };
+    let mut slice = Slice::new(scope, None, &logs(0, 1, None));
+    // The row differs from the log, but the table has it. The row of LA is in the table, but not in the log.
+    slice.add_row(nyc(), row(9, 0, 1));
+    slice.add_row(Key::totals("LA", "traffic"), row(1, 0, 1));
+    take(&mut slice, "NYC", 0, T0);
+    // The hour and the day of the event are missing, too, but are found in another way.
+    assert_eq!(
+        slice.missing_rows(None, 99),
+        [Key::totals("NYC", "traffic")]
+    );
 }
 
 #[test]
@@ -312,5 +327,8 @@ fn a_wrong_progress_item_is_reported_with_both_sums() {
             .to_owned(),
     };
     assert_eq!(outcome.wrong_sums, [want]);
+    // The row of the window and the totals are missing, too.
+    let missing: u64 = outcome.differing.values().sum();
+    assert_eq!(outcome.difference_count, missing);
     assert_eq!(outcome.differing[&(PROGRESS_ITEM, Kind::Wrong)], 1);
 }

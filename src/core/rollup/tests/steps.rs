@@ -22,6 +22,7 @@ fn past_series(roll: &mut Roll, series: &[&str]) -> Ask {
             return ask;
         };
         assert_eq!(after, "");
+        assert!(*shard < 16, "{shard}");
         let page = match shard {
             0 => series.iter().map(|name| (*name).to_owned()).collect(),
             _ => Vec::new(),
@@ -99,23 +100,53 @@ fn the_index_is_asked_only_if_more_than_a_day_is_due() {
 
 #[test]
 fn a_thousand_windows_are_read_at_once() {
-    let mut roll = pass(0, 1, 1_000);
-    let mut ask = past_series(&mut roll, &["NYC#traffic"]);
-    for (from_s, until_s) in [(0, 1_000), (1_000, 2_000), (2_000, 3_000), (3_000, 3_600)] {
-        let want = Ask::Windows {
-            series: "NYC#traffic".to_owned(),
-            from_ms: BASE_MS + from_s * 1_000,
-            until_ms: BASE_MS + until_s * 1_000,
+    // Each case lists the length of a window in milliseconds, and the seconds of the hour at which each read begins.
+    for (window_ms, begins) in [(1_000, &[0, 1_000, 2_000, 3_000][..]), (3_600, &[0])] {
+        let mut roll = pass(0, 1, window_ms);
+        let mut ask = past_series(&mut roll, &["NYC#traffic"]);
+        for from_s in begins {
+            let from_ms = BASE_MS + from_s * 1_000;
+            let want = Ask::Windows {
+                series: "NYC#traffic".to_owned(),
+                from_ms,
+                until_ms: (from_ms + 1_000 * window_ms).min(BASE_MS + HOUR_MS),
+            };
+            assert_eq!(ask, want);
+            roll.windows(&[(from_ms, [1, 0, 0, 2])]);
+            ask = past_series(&mut roll, &[]);
+        }
+        let Ask::Put { rows, wait_ms: 0 } = ask else {
+            panic!("{ask:?}");
         };
-        assert_eq!(ask, want);
-        roll.windows(&[(BASE_MS + from_s * 1_000, [1, 0, 0, 2])]);
-        ask = past_series(&mut roll, &[]);
+        let counts: Vec<_> = rows.iter().map(RollupRow::counts).collect();
+        let reads = begins.len() as u64;
+        let want = [reads, 0, 0, 2 * reads];
+        assert_eq!(counts, [want; 2], "the series and all cities");
     }
-    let Ask::Put { rows, wait_ms: 0 } = ask else {
-        panic!("{ask:?}");
+}
+
+#[test]
+fn the_mark_lists_the_idle_partitions_of_its_pass() {
+    let (before, after) = ([(1, BASE_MS)], [(2, BASE_MS + HOUR_MS)]);
+    let plan = Plan {
+        mark: mark(BASE_MS, &before),
+        is_new: true,
+        target_ms: BASE_MS + HOUR_MS,
+        idle: BTreeMap::from(after),
     };
-    let counts: Vec<_> = rows.iter().map(RollupRow::counts).collect();
-    assert_eq!(counts, [[4, 0, 0, 8]; 2], "the series and all cities");
+    let first = plan.mark.version + 1;
+    let mut roll = Roll::new(plan, WINDOW_MS);
+    for (until_ms, idle, version) in [
+        (BASE_MS, before, first),
+        (BASE_MS + HOUR_MS, after, first + 1),
+    ] {
+        let want = RollupMark {
+            version,
+            ..mark(until_ms, &idle)
+        };
+        assert_eq!(past_series(&mut roll, &[]), Ask::Move(want.clone()));
+        roll.moved(want);
+    }
 }
 
 #[test]
@@ -169,7 +200,7 @@ fn a_day_row_has_the_stored_hours_of_its_day() {
     assert_eq!(all, rollups(None, "traffic"));
     // A series without events on the day gets no day row.
     roll.hours(all, &[]);
-    let Ask::Put { rows, .. } = roll.next_ask(0) else {
+    let Ask::Put { rows, wait_ms: 0 } = roll.next_ask(0) else {
         panic!("it puts the day row");
     };
     let mut day = Box::<DayHours>::default();
@@ -191,21 +222,29 @@ fn a_day_with_very_many_event_types_is_rolled_up_hour_by_hour() {
         .map(|hour| (BASE_MS + hour * HOUR_MS, [1, 0, 0, 0]))
         .collect();
     let mut ask = past_series(&mut roll, &names);
-    let mut read = 0;
+    let mut reads = Vec::new();
     // All rows of all cities stay in memory until the chunk ends, and 100,000 of them are too many.
-    while hours_of(&ask) == (0, 24) {
-        read += 1;
+    while let Ask::Windows { .. } = ask {
+        let read = hours_of(&ask);
+        match reads.last_mut() {
+            Some((last, count)) if *last == read => *count += 1,
+            _ => reads.push((read, 1)),
+        }
         roll.windows(&hours);
         ask = loop {
             match roll.next_ask(0) {
                 Ask::Put { .. } => roll.put(&[]),
-                Ask::Series { .. } => roll.series(vec!["NYC#type0".to_owned()], false),
+                Ask::Series { shard: 0, .. } => {
+                    let names = names.iter().map(|name| (*name).to_owned());
+                    roll.series(names.collect(), false);
+                }
+                Ask::Series { .. } => roll.series(Vec::new(), false),
                 other => break other,
             }
         };
     }
-    assert_eq!(read, 100_000 / 24 + 1);
-    assert_eq!(hours_of(&ask), (0, 1));
+    // The pass never divides an hour, however many rows it has.
+    assert_eq!(reads, [((0, 24), 100_000 / 24 + 1), ((0, 1), 4_200)]);
 }
 
 #[test]
