@@ -5,8 +5,8 @@ use std::io::IsTerminal as _;
 
 use anyhow::Context as _;
 
-use crate::core::keys::TableNames;
 use crate::exit::SettingsError;
+use crate::store::tables::TableSpec;
 use crate::telemetry;
 
 /// Returns an error if the command has to ask the operator a question but no terminal is available. If `agreed` is
@@ -55,13 +55,17 @@ async fn read_answer(question: &str) -> anyhow::Result<String> {
 
 /// Asks the operator to type the common prefix of the table names. Returns an error if the operator's answer differs
 /// from the table prefix.
-pub(super) async fn ask(prefix: &str, names: &TableNames, topics: &[String]) -> anyhow::Result<()> {
+pub(super) async fn ask(
+    prefix: &str,
+    tables: &[TableSpec],
+    topics: &[String],
+) -> anyhow::Result<()> {
     telemetry::print_stderr("This deletes the following, with everything they hold, for good:");
     for topic in topics {
         telemetry::print_stderr(&format!("  topic {topic}"));
     }
-    for table in names.all() {
-        telemetry::print_stderr(&format!("  table {table}"));
+    for table in tables {
+        telemetry::print_stderr(&format!("  table {}", table.name));
     }
     let question = format!("To continue, type the prefix {prefix}: ");
     if read_answer(&question).await? == prefix {

@@ -31,7 +31,7 @@ use crate::settings::InitTables;
 use crate::store::client::describe_target;
 use crate::store::config;
 use crate::store::error::{StoreError, StoreErrorKind};
-use crate::store::tables as store_tables;
+use crate::store::tables::{self as store_tables, TableSpec};
 use crate::telemetry;
 
 pub(crate) mod confirm;
@@ -168,23 +168,18 @@ pub(crate) async fn delete(
             .with_remedy(format!("give --topic {topic}"))
             .into());
     }
-    refuse_kept(client, &names).await?;
+    let tables = deletable(client, &names).await?;
+    refuse_kept(client, &tables).await?;
     let topics = [args.kafka.topic.clone(), args.kafka.dlq_topic()];
     if !args.yes {
-        confirm::ask(&args.tables.table_prefix, &names, &topics).await?;
+        confirm::ask(&args.tables.table_prefix, &tables, &topics).await?;
     }
     let mut findings = Vec::new();
     // The topics are deleted last. If the command fails midway, the remaining tables can still be rebuilt from the
     // topics.
-    let incidents = match store_tables::describe_table(client, &names.incidents).await {
-        Ok(found) => found.map(|_| &*names.incidents),
-        // If the IAM policy does not allow access to the table of incidents, the installation does not use incidents.
-        Err(error) if error.kind() == StoreErrorKind::Denied => None,
-        Err(error) => return Err(error.into()),
-    };
-    for name in names.all().into_iter().chain(incidents) {
+    for TableSpec { name, .. } in tables {
         let step = steps.begin(format!("deleting table {name}"));
-        let deleted = store_tables::delete(client, name, DELETE_LIMIT).await?;
+        let deleted = store_tables::delete(client, &name, DELETE_LIMIT).await?;
         let outcome = if deleted {
             FindingOutcome::Deleted
         } else {
@@ -320,15 +315,27 @@ fn leave_limit(properties: &[(String, String)], is_newer: bool) -> Duration {
     Duration::from_millis(listed_ms + SESSION_GRACE_MS)
 }
 
+/// Returns the definitions of the tables that `--delete` deletes: the four tables, and the incident table if it exists.
+async fn deletable(client: &Client, names: &TableNames) -> Result<Vec<TableSpec>, StoreError> {
+    let incidents = match store_tables::describe_table(client, &names.incidents).await {
+        Ok(found) => found.map(|_| store_tables::incidents_spec(names)),
+        // If the IAM policy does not allow access to the table of incidents, the installation does not use incidents.
+        Err(error) if error.kind() == StoreErrorKind::Denied => None,
+        Err(error) => return Err(error),
+    };
+    let specs = store_tables::specs(names);
+    Ok(specs.into_iter().chain(incidents).collect())
+}
+
 /// Returns an error if a table has deletion protection or belongs to another program, such as the system that
 /// citystream replaces. The caller must call this function before it deletes a table.
-async fn refuse_kept(client: &Client, names: &TableNames) -> anyhow::Result<()> {
+async fn refuse_kept(client: &Client, tables: &[TableSpec]) -> anyhow::Result<()> {
     let mut protected = Vec::new();
-    for spec in store_tables::specs(names) {
+    for spec in tables {
         let Some(found) = store_tables::describe_table(client, &spec.name).await? else {
             continue;
         };
-        let differences = store_tables::differences(&spec, &found);
+        let differences = store_tables::differences(spec, &found);
         if found.table_status() == Some(&TableStatus::Active) && !differences.is_empty() {
             let why = format!(
                 "table {} is not one of citystream's: {}",
@@ -344,7 +351,7 @@ async fn refuse_kept(client: &Client, names: &TableNames) -> anyhow::Result<()> 
                 .into());
         }
         if found.deletion_protection_enabled() == Some(true) {
-            protected.push(spec.name);
+            protected.push(spec.name.as_str());
         }
     }
     match protected.first() {
@@ -378,5 +385,33 @@ mod tests {
             let limit = leave_limit(&properties, is_newer);
             assert_eq!(limit.as_secs(), seconds, "{properties:?} {is_newer}");
         }
+    }
+
+    #[cfg(feature = "dev")]
+    #[tokio::test]
+    async fn an_incident_table_of_another_program_prevents_every_deletion() {
+        let db = dynoxide::Database::memory().unwrap();
+        let client = crate::store::embedded::client(db).await.unwrap();
+        let names = TableNames::new("citystream");
+        let four = store_tables::specs(&names);
+        for spec in &four {
+            store_tables::create(&client, spec).await.unwrap();
+        }
+        let tables = deletable(&client, &names).await.unwrap();
+        assert_eq!(tables, four);
+        refuse_kept(&client, &tables).await.unwrap();
+        let foreign = TableSpec {
+            name: names.incidents.clone(),
+            ..four[1].clone()
+        };
+        store_tables::create(&client, &foreign).await.unwrap();
+        let tables = deletable(&client, &names).await.unwrap();
+        assert_eq!(tables[4], store_tables::incidents_spec(&names));
+        let error = refuse_kept(&client, &tables).await.unwrap_err();
+        let text = format!("{error:#}");
+        assert!(
+            text.contains("citystream-incidents is not one of citystream's"),
+            "{text}"
+        );
     }
 }
