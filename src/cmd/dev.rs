@@ -114,9 +114,11 @@ pub async fn run(args: Dev, metrics: Metrics, shutdown: Shutdown) -> anyhow::Res
 
 /// Creates the missing tables, including the table of incidents.
 async fn make_tables(client: &Client, names: &TableNames) -> anyhow::Result<()> {
-    let (wanted, steps) = (WantedTables::default(), StepDisplay::silent());
-    tables::dynamodb::ensure(client, names, &wanted, &steps).await?;
-    tables::dynamodb::make_incidents(client, names, &wanted, &steps).await?;
+    let wanted = WantedTables {
+        incidents: true,
+        ..WantedTables::default()
+    };
+    tables::dynamodb::ensure(client, names, &wanted, &StepDisplay::silent()).await?;
     Ok(())
 }
 

@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::{TableDescription, TableStatus};
 
-use crate::core::keys::TableNames;
+use crate::core::keys::{TABLES, TOTALS, TableNames};
 use crate::exit::SettingsError;
 use crate::remedy;
 use crate::settings::show_ms;
@@ -32,13 +32,18 @@ pub struct FoundTables {
     config: Option<ConfigItem>,
 }
 
-/// Requests the descriptions of all tables and reads the config item, without changing anything.
+/// Requests the descriptions of all wanted tables and reads the config item, without changing anything.
 ///
 /// # Errors
 /// Returns the error of a failed request to DynamoDB, or an error about a damaged config item.
-pub async fn inspect(client: &Client, names: &TableNames) -> Result<FoundTables, StoreError> {
+pub async fn inspect(
+    client: &Client,
+    names: &TableNames,
+    wanted: &WantedTables,
+) -> Result<FoundTables, StoreError> {
     let mut found = Vec::new();
-    for spec in tables::specs(names) {
+    let incidents = wanted.incidents.then(|| tables::incidents_spec(names));
+    for spec in tables::specs(names).into_iter().chain(incidents) {
         let description = tables::describe_table(client, &spec.name).await?;
         // A table that DynamoDB is deleting counts as missing.
         let stays = |found: &TableDescription| found.table_status() != Some(&TableStatus::Deleting);
@@ -46,7 +51,7 @@ pub async fn inspect(client: &Client, names: &TableNames) -> Result<FoundTables,
     }
     // A table with unexpected keys cannot contain the config item. A table that DynamoDB is still creating is empty and
     // cannot be read yet.
-    let readable = found.last().is_some_and(|(spec, description)| {
+    let readable = found.get(TOTALS).is_some_and(|(spec, description)| {
         let description = description.as_ref();
         description.is_some_and(|found| tables::differences(spec, found).is_empty())
     });
@@ -113,18 +118,19 @@ fn refuse_differences(spec: &TableSpec, found: &TableDescription) -> anyhow::Res
 
 /// Checks whether a table or the config item is missing although another table contains data. Returns the name of the
 /// missing table or item, and the name of a table that contains data. Returns `None` if all tables and the config item
-/// exist, or if no table contains data.
+/// exist, or if no table contains data. The incident table has no part in this, because it can be created later.
 async fn find_loss(
     client: &Client,
     state: &FoundTables,
 ) -> Result<Option<(String, String)>, StoreError> {
-    let missing = state.found.iter().find(|(_, found)| found.is_none());
+    let counting = &state.found[..TABLES.len()];
+    let missing = counting.iter().find(|(_, found)| found.is_none());
     let lost = match missing {
         Some((spec, _)) => format!("table {}", spec.name),
         None if state.config.is_none() => "the config item".to_owned(),
         None => return Ok(None),
     };
-    for (spec, found) in &state.found {
+    for (spec, found) in counting {
         if found.is_none() {
             continue;
         }
@@ -172,54 +178,6 @@ pub async fn make(
     }
     findings.push(make_config(client, names, wanted).await?);
     Ok(findings)
-}
-
-/// Creates the table of incidents if it is missing.
-///
-/// # Errors
-/// Returns the error of a failed request to DynamoDB, or an error about a table with unexpected keys.
-pub async fn make_incidents(
-    client: &Client,
-    names: &TableNames,
-    wanted: &WantedTables,
-    steps: &StepDisplay,
-) -> anyhow::Result<Finding> {
-    let spec = tables::incidents_spec(names);
-    let step = steps.begin(format!("making table {}", spec.name));
-    let found = tables::describe_table(client, &spec.name).await?;
-    let is_missing = found.is_none_or(|found| found.table_status() == Some(&TableStatus::Deleting));
-    // The code calls `create` only if the table is missing. If a CloudFormation template created the tables, the
-    // program's IAM role has no right to create tables.
-    let is_new = is_missing && create(client, &spec, wanted).await.map_err(mark_settings)?;
-    let changes = make_complete(client, names, &spec, wanted).await?;
-    let outcome = match (is_new, changes.is_empty()) {
-        (true, _) => FindingOutcome::Made,
-        (false, true) => FindingOutcome::Kept,
-        (false, false) => FindingOutcome::Changed,
-    };
-    step.end(outcome);
-    let notes = if is_new { Vec::new() } else { changes };
-    Ok(Finding::with_notes(
-        outcome,
-        format!("table {}", spec.name),
-        notes,
-    ))
-}
-
-/// Compares the table of incidents with its definition, without changing anything.
-///
-/// # Errors
-/// Returns the error of a failed request to DynamoDB.
-pub async fn check_incidents(client: &Client, names: &TableNames) -> Result<Finding, StoreError> {
-    let spec = tables::incidents_spec(names);
-    let what = format!("table {}", spec.name);
-    Ok(match tables::describe_table(client, &spec.name).await? {
-        None => Finding::new(FindingOutcome::Missing, what),
-        Some(found) => match tables::differences(&spec, &found) {
-            differences if differences.is_empty() => Finding::new(FindingOutcome::Kept, what),
-            differences => Finding::with_notes(FindingOutcome::Differs, what, differences),
-        },
-    })
 }
 
 /// Waits until a table is active, and then turns on its TTL and the wanted protection measures. Returns one sentence
@@ -357,7 +315,7 @@ pub async fn ensure(
     wanted: &WantedTables,
     steps: &StepDisplay,
 ) -> anyhow::Result<(ConfigItem, Vec<Finding>)> {
-    let state = inspect(client, names).await?;
+    let state = inspect(client, names, wanted).await?;
     refuse(client, names, &state, wanted).await?;
     let findings = make(client, names, state, wanted, steps).await?;
     let config = config::read_config(client, names)
@@ -375,7 +333,7 @@ pub async fn check(
     names: &TableNames,
     wanted: &WantedTables,
 ) -> anyhow::Result<Vec<Finding>> {
-    let state = inspect(client, names).await?;
+    let state = inspect(client, names, wanted).await?;
     let mut findings = Vec::new();
     for (spec, description) in &state.found {
         let what = format!("table {}", spec.name);

@@ -95,9 +95,6 @@ pub(crate) async fn make_or_check(
     let wanted = WantedTables::from_args(args);
     if args.check {
         let mut findings = dynamodb::check(client, &names, &wanted).await?;
-        if args.incidents {
-            findings.push(dynamodb::check_incidents(client, &names).await?);
-        }
         let (more, facts) = topics::check(admin, &topic_specs).await?;
         findings.extend(more);
         if let Ok(Some(config)) = config::read_config(client, &names).await
@@ -114,16 +111,13 @@ pub(crate) async fn make_or_check(
         return Ok(findings);
     }
     // Both the tables and the topics are inspected before the first change.
-    let state = dynamodb::inspect(client, &names).await?;
+    let state = dynamodb::inspect(client, &names, &wanted).await?;
     dynamodb::refuse(client, &names, &state, &wanted).await?;
     let found = topics::inspect(admin, &topic_specs).await?;
     topics::refuse(admin, &topic_specs, &found).await?;
     let lacks = dynamodb::check(client, &names, &wanted).await?;
     plan::print_plan(&lacks, &topics::missing(&topic_specs, &found));
     let mut findings = dynamodb::make(client, &names, state, &wanted, steps).await?;
-    if args.incidents {
-        findings.push(dynamodb::make_incidents(client, &names, &wanted, steps).await?);
-    }
     let (more, facts) = topics::make(admin, &topic_specs, found, steps).await?;
     findings.extend(more);
     config::set_topic(client, &names, &args.kafka.topic, facts.id.as_str())

@@ -18,8 +18,7 @@ use citystream::notify::status::Status;
 use citystream::settings::{Cli, Command};
 use citystream::shutdown::Shutdown;
 use citystream::store::incidents::{IncidentTable, StoredIncident};
-use citystream::tables::dynamodb::{WantedTables, make_incidents};
-use citystream::tables::steps::StepDisplay;
+use citystream::store::tables::{create, incidents_spec};
 use citystream::telemetry::Metrics;
 use clap::Parser as _;
 use http_body_util::{BodyExt as _, Empty};
@@ -289,10 +288,8 @@ fn without_updates(got: &[Got]) -> BTreeSet<(String, String, String)> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_incident_is_told_under_one_id_whoever_dies() {
     let world = World::new(3).await;
-    let wanted = WantedTables::default();
-    make_incidents(&world.client, &world.names, &wanted, &StepDisplay::silent())
-        .await
-        .unwrap();
+    let incidents = incidents_spec(&world.names);
+    assert!(create(&world.client, &incidents).await.unwrap());
     let webhook = Webhook::start().await;
     let text = RULES.replace("URL", &webhook.url);
     let path = std::path::Path::new("rules.toml");

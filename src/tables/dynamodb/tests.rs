@@ -4,6 +4,7 @@ use super::*;
 use crate::exit::Exit;
 use std::time::Duration;
 
+use crate::core::keys::INCIDENTS;
 use crate::core::window::Rules;
 use crate::settings::RawRows;
 use crate::store::embedded;
@@ -192,20 +193,58 @@ async fn a_lost_table_is_created_again_only_if_nothing_was_counted() {
 
 #[tokio::test]
 async fn a_table_with_other_keys_prevents_every_change() {
-    let (client, names) = start().await;
-    let wrong = TableSpec {
-        name: names.totals.clone(),
-        ..tables::specs(&names)[1].clone()
+    let wanted = WantedTables {
+        incidents: true,
+        ..WantedTables::default()
     };
-    tables::create(&client, &wrong).await.unwrap();
-    let wanted = WantedTables::default();
-    let error = run(&client, &names, &wanted).await.expect_err("keys");
-    assert_eq!(Exit::of(&error), Exit::Settings, "{error:#}");
-    assert!(format!("{error:#}").contains("(partition_key) instead of (shard, series)"));
-    assert!(
-        tables::describe_table(&client, &names.raw)
-            .await
-            .unwrap()
-            .is_none()
-    );
+    for (table, keys) in [(TOTALS, "(shard, series)"), (INCIDENTS, "(rule, incident)")] {
+        let (client, names) = start().await;
+        let wrong = TableSpec {
+            name: names.of(table).to_owned(),
+            ..tables::specs(&names)[1].clone()
+        };
+        tables::create(&client, &wrong).await.unwrap();
+        let error = run(&client, &names, &wanted).await.expect_err("keys");
+        assert_eq!(Exit::of(&error), Exit::Settings, "{error:#}");
+        let difference = format!("(partition_key) instead of {keys}");
+        assert!(format!("{error:#}").contains(&difference), "{error:#}");
+        assert!(
+            tables::describe_table(&client, &names.raw)
+                .await
+                .unwrap()
+                .is_none()
+        );
+    }
+}
+
+#[tokio::test]
+async fn the_incident_table_is_checked_as_thoroughly_as_the_others() {
+    let (client, names) = start().await;
+    let mut wanted = WantedTables {
+        incidents: true,
+        ..WantedTables::default()
+    };
+    let (_, findings) = run(&client, &names, &wanted).await.unwrap();
+    assert_eq!(outcomes(&findings), [FindingOutcome::Made; 6]);
+    let findings = check(&client, &names, &wanted).await.unwrap();
+    assert_eq!(outcomes(&findings), [FindingOutcome::Kept; 6]);
+    wanted.protection.deletion = true;
+    let findings = check(&client, &names, &wanted).await.unwrap();
+    for finding in &findings[..5] {
+        assert_eq!(
+            finding.notes,
+            ["deletion protection is off"],
+            "{}",
+            finding.what
+        );
+    }
+    // Rows of counts do not depend on the incident table, so a lost incident table can be created again.
+    wanted.protection.deletion = false;
+    put_row(&client, &names).await;
+    let limit = Duration::from_secs(10);
+    tables::delete(&client, &names.incidents, limit)
+        .await
+        .unwrap();
+    let (_, findings) = run(&client, &names, &wanted).await.unwrap();
+    assert_eq!(findings[4].outcome, FindingOutcome::Made);
 }

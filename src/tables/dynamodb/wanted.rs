@@ -27,6 +27,8 @@ pub struct WantedTables {
     pub topic: Option<String>,
     /// True if alerts expire. The table of alerts then needs TTL.
     pub alerts_expire: bool,
+    /// True if the incident table should exist, too.
+    pub incidents: bool,
     /// The protection measures that every table should have, such as deletion protection.
     pub protection: Protection,
 }
@@ -42,6 +44,7 @@ impl WantedTables {
             raw: args.raw,
             topic: Some(args.kafka.topic.clone()),
             alerts_expire: args.alert_ttl.is_some(),
+            incidents: args.incidents,
             protection: Protection {
                 deletion: args.deletion_protection,
                 pitr: args.pitr,
