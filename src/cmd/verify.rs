@@ -53,11 +53,7 @@ pub async fn run(args: Verify, metrics: Metrics, shutdown: Shutdown) -> anyhow::
         let compared = compare_incidents(&source, &config.rules, &metrics, &shutdown).await?;
         let report = compared.context("stopped before the comparison was done")?;
         print_incidents(&report, args.output, &mut io::stdout())?;
-        return Ok(if report.agrees() {
-            Exit::Done
-        } else {
-            Exit::Failed
-        });
+        return Ok(exit(report.agrees()));
     }
     if args.watch.is_some() {
         return watch::watch(&args, &source, &metrics, &shutdown).await;
@@ -72,9 +68,9 @@ pub async fn run(args: Verify, metrics: Metrics, shutdown: Shutdown) -> anyhow::
         anyhow::bail!("stopped before the comparison was done");
     };
     print_report(&report, args.output, &mut io::stdout())?;
-    Ok(if report.agrees() {
-        Exit::Done
-    } else {
-        Exit::Failed
-    })
+    Ok(exit(report.agrees() && report.has_rows()))
+}
+
+fn exit(agrees: bool) -> Exit {
+    if agrees { Exit::Done } else { Exit::Failed }
 }

@@ -35,9 +35,11 @@ pub struct IncidentReport {
 }
 
 impl IncidentReport {
-    /// Returns true if every compared row agrees with the log.
+    /// Returns true if every compared row agrees with the log. Returns false if no row was compared and at least one
+    /// partition could not be compared.
     pub fn agrees(&self) -> bool {
-        self.outcome.difference_count == 0
+        let was_possible = self.incomparable.is_empty() || self.outcome.compared > 0;
+        self.outcome.difference_count == 0 && was_possible
     }
 
     /// Writes the report as text or as one JSON object.
@@ -220,6 +222,26 @@ mod tests {
     use crate::core::incident::fold::{Checkpoint, Start};
     use crate::core::watermark::MaxTime;
     use crate::store::incidents::StoredBase;
+
+    #[test]
+    fn incidents_agree_only_if_some_could_be_compared() {
+        for (compared, incomparable, agrees) in [
+            (0, false, true),
+            (0, true, false),
+            (1, true, true),
+            (1, false, true),
+        ] {
+            let reason = "notify has not published a checkpoint";
+            let mut report = IncidentReport {
+                incomparable: incomparable.then_some((0, reason)).into_iter().collect(),
+                ..IncidentReport::default()
+            };
+            report.outcome.compared = compared;
+            assert_eq!(report.agrees(), agrees, "{report:?}");
+            report.outcome.difference_count = 1;
+            assert!(!report.agrees(), "{report:?}");
+        }
+    }
 
     #[test]
     fn the_oldest_base_that_the_log_still_has_is_chosen() {

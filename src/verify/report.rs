@@ -59,6 +59,14 @@ impl VerifyReport {
         compared("totals") || compared("window") || self.incomparable() == 0
     }
 
+    /// Returns false if no row was compared and at least one row could not be compared. If the tables are empty, the
+    /// function returns true. Progress items do not count as rows, because they say nothing about the other tables.
+    pub fn has_rows(&self) -> bool {
+        let mut compared = self.outcome.compared.iter();
+        compared.any(|(kind, count)| *kind != PROGRESS_ITEM && *count > 0)
+            || self.incomparable() == 0
+    }
+
     /// Returns the number of rows that could not be compared.
     pub fn incomparable(&self) -> u64 {
         self.outcome.incomparable.values().sum()
@@ -267,6 +275,10 @@ mod tests {
             other_log.summary(),
             "no counts can be compared, difference 0"
         );
+        assert!(other_log.has_rows());
+        other_log.outcome.compared = BTreeMap::from([(PROGRESS_ITEM, 3)]);
+        assert!(!other_log.has_rows());
+        assert!(VerifyReport::default().has_rows());
         let many = [
             (("raw event", Kind::Missing), 1_200),
             (("totals", Kind::Wrong), 1),
