@@ -1,9 +1,13 @@
 //! The exit codes of the process, and the errors that a restart cannot repair.
 
+use std::error::Error;
 use std::time::Duration;
 
 use crate::failure::Failure;
+use crate::kafka::admin::AdminError;
 use crate::kafka::client::ClientConfigError;
+use crate::kafka::reader::ReaderError;
+use crate::kafka::refusal::Refusal;
 use crate::store::error::StoreError;
 
 /// Maximum time for a role to drain. After this time, the role no longer waits for a sink that does not answer, and the
@@ -37,6 +41,7 @@ impl Exit {
         let is_wrong_setting = error.chain().any(|error| {
             error.is::<SettingsError>()
                 || error.is::<ClientConfigError>()
+                || refusal_of(error).is_some()
                 || matches!(error.downcast_ref(), Some(StoreError::Settings(_)))
         });
         if is_wrong_setting {
@@ -44,6 +49,16 @@ impl Exit {
         } else {
             Exit::Failed
         }
+    }
+}
+
+/// Returns the brokers' refusal if the error reports that the brokers refuse every client with these settings.
+pub(crate) fn refusal_of<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a Refusal> {
+    match (error.downcast_ref(), error.downcast_ref()) {
+        (Some(AdminError::Refused(refusal)), _) | (_, Some(ReaderError::Refused(refusal))) => {
+            Some(refusal)
+        }
+        _ => None,
     }
 }
 

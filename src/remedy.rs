@@ -6,7 +6,7 @@
 use std::error::Error;
 use std::io::ErrorKind;
 
-use crate::exit::{Exit, SettingsError};
+use crate::exit::{Exit, SettingsError, refusal_of};
 use crate::failure::Failure;
 use crate::kafka::REACH_REMEDY;
 use crate::kafka::admin::AdminError;
@@ -94,6 +94,9 @@ fn describe_one(error: &(dyn Error + 'static)) -> Failure {
     if let Some(error) = error.downcast_ref::<ResendError>() {
         return Failure::from(error);
     }
+    if let Some(refusal) = refusal_of(error) {
+        return refusal.into();
+    }
     if let Some(error) = error.downcast_ref::<AdminError>() {
         return of_admin(error);
     }
@@ -170,7 +173,7 @@ pub(crate) fn of_store(error: &StoreError) -> Option<&'static str> {
 fn of_admin(error: &AdminError) -> Failure {
     match error {
         AdminError::Settings(error) => error.into(),
-        AdminError::Refused(refusal) => refusal.into(),
+        AdminError::Describe(error) => describe_one(error),
         AdminError::Kafka { what, reason } => Failure::new(format!("failed to {what}"))
             .with_why(reason.to_string())
             .with_remedy(REACH_REMEDY),

@@ -5,9 +5,9 @@ use std::io;
 
 use crate::blocking::run_blocking;
 use crate::cmd::connect_dynamodb;
-use crate::exit::{Exit, SettingsError};
+use crate::exit::Exit;
 use crate::kafka::client::client_config;
-use crate::kafka::reader::{LogReader, ReaderError};
+use crate::kafka::reader::LogReader;
 use crate::settings::{Tail, TailOutput};
 use crate::shutdown::Shutdown;
 use crate::store::client::ConnectOptions;
@@ -35,15 +35,11 @@ pub async fn run(args: Tail, _metrics: Metrics, shutdown: Shutdown) -> anyhow::R
         LogReader::new(config, &topic(&args))
     }?;
     let live = matches!(args.output, None | Some(TailOutput::Table)) && can_draw(&io::stdout());
-    let done = if live {
-        screen::run(reader, range, args, shutdown).await
+    if live {
+        screen::run(reader, range, args, shutdown).await?;
     } else {
         let work = move || print_lines(&reader, &range, &args, &shutdown);
-        run_blocking(work).await
-    };
-    done.map_err(|error| match error.downcast_ref::<ReaderError>() {
-        Some(ReaderError::Refused(refusal)) => SettingsError(refusal.into()).into(),
-        _ => error,
-    })?;
+        run_blocking(work).await?;
+    }
     Ok(Exit::Done)
 }

@@ -4,7 +4,7 @@
 //! The client joins no consumer group and commits no offsets. All calls block.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
@@ -15,6 +15,7 @@ use rdkafka::topic_partition_list::{Offset as ListOffset, TopicPartitionList};
 use crate::core::event::Offset;
 use crate::core::parse::Reason;
 use crate::core::restart::Commit;
+use crate::kafka::admin::AdminError;
 use crate::kafka::client::configure_scan;
 use crate::kafka::consumer::committed;
 use crate::kafka::context::Context;
@@ -26,6 +27,11 @@ use crate::sys::{self, TopicError, TopicFacts};
 
 /// Maximum wait for the answer to one request.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Maximum wait of one attempt to learn about the topic. An attempt is shorter than [`ANSWER_TIMEOUT`], because the
+/// client reports only between two attempts that the brokers refuse it.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(2);
+/// Maximum wait until the client reports why an attempt failed.
+const REPORT_WAIT: Duration = Duration::from_millis(50);
 /// Maximum wait of one poll of the dead-letter topic.
 const POLL: Duration = Duration::from_millis(500);
 /// Maximum number of consecutive polls without a record before the read fails.
@@ -57,12 +63,30 @@ impl Survey {
     /// Returns the id and the number of partitions of the topic, or `None` if the topic does not exist.
     ///
     /// # Errors
-    /// For the possible errors, see [`TopicError`].
-    pub fn topic(&self) -> Result<Option<TopicFacts>, TopicError> {
-        // The client has no assigned partitions, so the poll only runs callbacks. A callback provides the first token
-        // for the login.
-        self.client.poll(Duration::ZERO);
-        sys::topic_facts(self.client.client(), &self.topic, ANSWER_TIMEOUT)
+    /// Returns [`AdminError::Refused`] if the brokers refuse every client with these settings, and
+    /// [`AdminError::Describe`] if they do not answer in time or refuse the request.
+    pub fn topic(&self) -> Result<Option<TopicFacts>, AdminError> {
+        let errors = self.client.context().errors();
+        let begin = Instant::now();
+        let mut wait = Duration::ZERO;
+        loop {
+            // The client has no assigned partitions, so the poll only runs callbacks. A callback provides the first
+            // token for the login, and another callback reports a refusal.
+            while self.client.poll(wait).is_some() {}
+            if let Some(refusal) = errors.lasting_refusal() {
+                return Err(AdminError::Refused(refusal));
+            }
+            match sys::topic_facts(self.client.client(), &self.topic, ATTEMPT_TIMEOUT) {
+                Err(TopicError::Unreachable { .. }) if begin.elapsed() < ANSWER_TIMEOUT => {}
+                answer => {
+                    if answer.is_ok() {
+                        errors.broker_answered();
+                    }
+                    return Ok(answer?);
+                }
+            }
+            wait = REPORT_WAIT;
+        }
     }
 
     /// Returns the offset of the oldest record and the offset after the newest record, for each partition.

@@ -18,7 +18,7 @@ use anyhow::Context as _;
 use prometheus::{IntCounterVec, IntGauge, IntGaugeVec, Opts};
 
 use crate::api::{ops, server};
-use crate::exit::Exit;
+use crate::exit::{Exit, refusal_of};
 use crate::listen::{print_picked, warn_if_open};
 use crate::settings::{Verify, show_ms};
 use crate::shutdown::Shutdown;
@@ -122,6 +122,10 @@ impl ops::Probe for WatchState {
     }
 }
 
+fn is_refusal(error: &anyhow::Error) -> bool {
+    error.chain().any(|error| refusal_of(error).is_some())
+}
+
 /// Compares repeatedly until `shutdown` is triggered.
 ///
 /// # Errors
@@ -159,7 +163,10 @@ pub(crate) async fn watch(
                     tracing::error!(rows, "log and tables differ");
                 }
             }
-            Err(error) if Exit::of(&error) == Exit::Settings => return Err(error),
+            // A broker that refuses this client may accept it later, so the role keeps trying.
+            Err(error) if Exit::of(&error) == Exit::Settings && !is_refusal(&error) => {
+                return Err(error);
+            }
             Err(error) => {
                 own.failed();
                 tracing::warn!(error = format!("{error:#}"), "failed to compare");

@@ -14,6 +14,7 @@ use std::time::Instant;
 use aws_sdk_dynamodb::types::AttributeValue;
 use citystream::core::audit::{Incomparable, Kind, Sums};
 use citystream::exit::Exit;
+use citystream::remedy::describe_error;
 use citystream::settings::RawRows;
 use citystream::shutdown::Shutdown;
 use citystream::telemetry::Metrics;
@@ -279,6 +280,22 @@ async fn only_rows_of_the_current_topic_are_compared() {
             assert_eq!(report.events().tables, 25);
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refusal_by_the_brokers_is_reported_with_the_option_to_check() {
+    let world = World::new(1).await;
+    let mut source = source(&world);
+    // The embedded broker does not use TLS.
+    source.kafka.set("security.protocol", "ssl");
+    let (metrics, read) = (Metrics::new(), Arc::new(AtomicU64::new(0)));
+    let compared = compare(&source, &ALL, &metrics, &read, &Shutdown::new()).await;
+    let error = compared.unwrap_err();
+    assert_eq!(Exit::of(&error), Exit::Settings, "{error:#}");
+    let failure = describe_error(&error);
+    let (why, remedy) = (failure.why.unwrap(), failure.remedy.unwrap());
+    assert!(why.contains("does not speak TLS"), "{why}");
+    assert!(remedy.contains("--kafka-auth"), "{remedy}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
