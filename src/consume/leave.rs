@@ -86,8 +86,10 @@ impl Shell {
             }
             let wake = self.until_next(100);
             tokio::select! {
-                event = self.client.next_event() => if let Some(event) = event { self.event(event) },
-                done = self.done.recv() => if let Some(done) = done { self.finish(done) },
+                // After the consumer thread has ended, `next_event` returns `None` at once. `None` does not match the
+                // pattern, so the drain waits for the other branches.
+                Some(event) = self.client.next_event() => self.event(event),
+                Some(done) = self.done.recv() => self.finish(done),
                 () = tokio::time::sleep(wake) => {}
             }
             self.take_arrived();
