@@ -1,7 +1,7 @@
 //! `tail --incidents`: prints each incident of the table of incidents when the incident opens, changes or ends.
 //!
-//! Without `--from`, the output begins with the open incidents. With `--from`, the output begins with all incidents
-//! that were opened at or after the given time.
+//! Without `--from`, the output begins with the newest open incidents, at most 50. With `--from`, the output begins with
+//! the incidents that were opened at or after the given time, at most the newest 10,000.
 
 use std::io::{self, Write};
 use std::time::Duration;

@@ -27,8 +27,8 @@ impl IncidentFollower {
         self.follower.is_new()
     }
 
-    /// Reads the table once. Returns the incidents that have changed since the last poll. The first poll returns all
-    /// open incidents.
+    /// Reads the table once. Returns the incidents that have changed since the last poll. The first poll returns the
+    /// newest open incidents, at most 50.
     ///
     /// # Errors
     /// Returns an error if DynamoDB does not answer. After a failed poll, the next poll returns the missed changes.
