@@ -65,7 +65,7 @@ def check_template(binary, folder):
 def check_policies(binary):
     count = 0
     for region, partition in (("eu-west-1", "aws"), ("cn-north-1", "aws-cn"), ("us-gov-west-1", "aws-us-gov")):
-        for role in ("consume", "serve", "verify", "init-tables"):
+        for role in ("consume", "serve", "notify", "tail", "verify", "init-tables"):
             text = printed(binary, "init-tables", "--print-iam-policy", role, AWS_REGION=region)
             findings = parliament.analyze_policy_string(text).findings
             if findings:

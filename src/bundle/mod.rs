@@ -97,14 +97,14 @@ pub(crate) fn policy(role: Role, prefix: &str) -> Result<String, SettingsError> 
         Role::Serve => TableUser::Serve,
         Role::Verify => TableUser::Verify,
         Role::Notify => TableUser::Notify,
-        Role::Produce | Role::Tail => {
-            let role = role.name();
-            return Err(SettingsError::new(format!("{role} needs no policy"))
+        Role::Tail => TableUser::Tail,
+        Role::Produce => {
+            return Err(SettingsError::new("produce needs no policy")
                 .with_why("it does not use DynamoDB")
-                .with_remedy(format!(
-                    "choose consume, serve, notify, verify or init-tables; for its rights in Amazon MSK, run \
-                     citystream check --for {role}"
-                )));
+                .with_remedy(
+                    "choose consume, serve, notify, tail, verify or init-tables; for its rights in Amazon MSK, run \
+                     citystream check --for produce",
+                ));
         }
     };
     Ok(policy_text(user, prefix))

@@ -19,9 +19,11 @@ use crate::store::{config, tables};
 /// clocks differ by 300 seconds or more.
 const SKEW_S_MAX: f64 = 5.0;
 
+/// Tests what `role` needs from DynamoDB. `incidents` is true if the role needs the table of incidents. `topic` is the
+/// topic whose events the tables should count.
 pub(crate) async fn check(
     table: &mut CheckTable,
-    role: Role,
+    (role, incidents): (Role, bool),
     args: &TableArgs,
     topic: Option<&str>,
 ) {
@@ -46,11 +48,13 @@ pub(crate) async fn check(
         return;
     }
     check_clock(table, clock_skew.get());
-    if !check_tables(table, &client, &names, role).await {
+    if !check_tables(table, &client, &names, (role, incidents)).await {
         return;
     }
-    check_rules(table, &client, &names, topic).await;
-    check_rights(table, &client, &names, role).await;
+    if role != Role::Tail {
+        check_rules(table, &client, &names, topic).await;
+    }
+    check_rights(table, &client, &names, (role, incidents)).await;
 }
 
 /// Tests each table. Returns true if all tables exist.
@@ -58,11 +62,14 @@ async fn check_tables(
     table: &mut CheckTable,
     client: &Client,
     names: &TableNames,
-    role: Role,
+    (role, incidents): (Role, bool),
 ) -> bool {
     let mut all_exist = true;
-    let incidents = (role == Role::Notify).then(|| tables::incidents_spec(names));
-    for spec in tables::specs(names).into_iter().chain(incidents) {
+    let incidents = incidents.then(|| tables::incidents_spec(names));
+    // The role `tail` reads only the table of incidents.
+    let counting = tables::specs(names).into_iter();
+    let counting = counting.filter(|_| role != Role::Tail);
+    for spec in counting.chain(incidents) {
         let what = format!("table {}", spec.name);
         match tables::describe_table(client, &spec.name).await {
             Ok(None) => {
@@ -182,16 +189,22 @@ async fn check_rules(
     }
 }
 
-async fn check_rights(table: &mut CheckTable, client: &Client, names: &TableNames, role: Role) {
+async fn check_rights(
+    table: &mut CheckTable,
+    client: &Client,
+    names: &TableNames,
+    (role, incidents): (Role, bool),
+) {
     let user = match role {
-        Role::Produce | Role::Tail => return,
+        Role::Produce => return,
         Role::Consume => TableUser::Consume,
         Role::Serve => TableUser::Serve,
         Role::Verify => TableUser::Verify,
         Role::Notify => TableUser::Notify,
+        Role::Tail => TableUser::Tail,
         Role::InitTables => TableUser::InitTables,
     };
-    let is_optional = |grant: Grant| grant.table == INCIDENTS && user == TableUser::Serve;
+    let is_optional = |grant: Grant| grant.table == INCIDENTS && !incidents;
     let (mut tried, mut skipped) = (0, 0);
     for grant in user.grants() {
         match try_grant(client, names, grant).await {
@@ -203,7 +216,7 @@ async fn check_rights(table: &mut CheckTable, client: &Client, names: &TableName
             // If the role lacks the right to query the table, the error does not show whether the table exists.
             Err(error) if is_optional(grant) && error.kind() == StoreErrorKind::Denied => {
                 skipped += 1;
-                let found = "missing; the API cannot list incidents";
+                let found = format!("missing; {} cannot list incidents", role.name());
                 let remedy = "if you run notify, give the role the policy that init-tables \
                               --print-iam-policy prints";
                 table.add_bad(Outcome::Note, "right Query", found, remedy);
@@ -258,7 +271,7 @@ mod tests {
         let names = TableNames::new("citystream");
         let rights = async || {
             let mut table = CheckTable::new();
-            check_rights(&mut table, &client, &names, Role::Serve).await;
+            check_rights(&mut table, &client, &names, (Role::Serve, false)).await;
             table.exit()
         };
         assert_eq!(rights().await, Exit::Failed, "there is no table at all");
@@ -268,11 +281,19 @@ mod tests {
         assert_eq!(rights().await, Exit::Done);
         let has_tables =
             async |role| check_tables(&mut CheckTable::new(), &client, &names, role).await;
-        assert!(has_tables(Role::Serve).await);
-        assert!(!has_tables(Role::Notify).await);
+        assert!(has_tables((Role::Serve, false)).await);
+        for role in [Role::Notify, Role::Tail, Role::Verify] {
+            assert!(!has_tables((role, true)).await, "{}", role.name());
+        }
         let incidents = tables::incidents_spec(&names);
         tables::create(&client, &incidents).await.expect("a table");
         assert_eq!(rights().await, Exit::Done);
-        assert!(has_tables(Role::Notify).await);
+        assert!(has_tables((Role::Notify, true)).await);
+        for spec in tables::specs(&names) {
+            let limit = std::time::Duration::from_secs(10);
+            let deleted = tables::delete(&client, &spec.name, limit).await;
+            assert!(deleted.expect("a table"));
+        }
+        assert!(has_tables((Role::Tail, true)).await, "tail needs no counts");
     }
 }

@@ -18,6 +18,8 @@ struct Needs<'a> {
     kafka: Option<(&'a KafkaArgs, KafkaUser<'a>)>,
     /// The tables that the role uses, and the topic whose events the tables should count.
     tables: Option<(&'a TableArgs, Option<&'a str>)>,
+    /// True if the role needs the table of incidents.
+    incidents: bool,
 }
 
 /// Runs all tests that apply to the role, and prints the results.
@@ -43,7 +45,8 @@ pub async fn run(args: Check, shutdown: Shutdown) -> anyhow::Result<Exit> {
             kafka::check(&mut table, kafka, user).await;
         }
         if let Some((tables, topic)) = needs.tables {
-            dynamo::check(&mut table, args.role, tables, topic).await;
+            let role = (args.role, needs.incidents);
+            dynamo::check(&mut table, role, tables, topic).await;
         }
     };
     tokio::select! {
@@ -90,6 +93,7 @@ fn needs_of(command: &Command) -> Needs<'_> {
             };
             (None, Some((&a.kafka, user)), Some(&a.tables))
         }
+        Command::Tail(a) if a.incidents => (None, None, Some(&a.tables)),
         Command::Tail(a) => {
             let user = if a.dlq {
                 KafkaUser::TailDlq
@@ -118,5 +122,12 @@ fn needs_of(command: &Command) -> Needs<'_> {
         port,
         kafka,
         tables: tables.map(|tables| (tables, topic)),
+        incidents: match command {
+            Command::Notify(_) => true,
+            Command::Tail(a) => a.incidents,
+            Command::Verify(a) => a.incidents.is_some(),
+            Command::InitTables(a) => a.incidents,
+            _ => false,
+        },
     }
 }

@@ -285,6 +285,7 @@ mod tests {
             ("produce", KafkaUser::Produce),
             ("produce --from-dlq", KafkaUser::FromDlq),
             ("consume", KafkaUser::Consume("citystream")),
+            ("notify", KafkaUser::Notify("citystream-notify")),
             ("tail", KafkaUser::Tail),
             ("tail --dlq", KafkaUser::TailDlq),
             ("verify", KafkaUser::Verify("citystream")),

@@ -2,7 +2,7 @@
 //!
 //! The program generates IAM policies from the list of rights. `check` tests each right with a call that changes
 //! nothing. A test compares the list of rights with the requests that each role really sends. No role has a right that
-//! it does not use. The roles `consume`, `serve` and `verify` have no right to scan, delete or change a table.
+//! it does not use. Only `init-tables` has a right to scan, delete or change a table.
 
 use std::collections::HashMap;
 
@@ -37,6 +37,8 @@ pub enum TableUser {
     Verify,
     /// The subcommands `notify` and `silence`.
     Notify,
+    /// The subcommand `tail --incidents`.
+    Tail,
 }
 
 /// The right to perform one operation on one table or on its index.
@@ -96,8 +98,9 @@ const SERVE: [Grant; 9] = [
     on_index(INCIDENTS, STATE_INDEX),
 ];
 
-/// The rights of `verify`, which reads all four tables and the creation time of the table of raw events.
-const VERIFY: [Grant; 10] = [
+/// The rights of `verify`, which reads all four tables and the creation time of the table of raw events. With
+/// `--incidents`, it reads the table of incidents.
+const VERIFY: [Grant; 11] = [
     on(RAW, "DescribeTable"),
     on(RAW, "BatchGetItem"),
     on_index(RAW, CITY_INDEX),
@@ -108,7 +111,11 @@ const VERIFY: [Grant; 10] = [
     on(TOTALS, "BatchGetItem"),
     on(TOTALS, "GetItem"),
     on(TOTALS, "Query"),
+    on(INCIDENTS, "Query"),
 ];
+
+/// The rights of `tail --incidents`.
+const TAIL: [Grant; 1] = [on_index(INCIDENTS, STATE_INDEX)];
 
 /// The rights of `notify`, which also reads the rules for event times in the config item.
 const NOTIFY: [Grant; 5] = [
@@ -156,12 +163,13 @@ pub fn grants_after_template() -> Vec<Grant> {
 
 impl TableUser {
     /// All roles that use the tables.
-    pub const ALL: [TableUser; 5] = [
+    pub const ALL: [TableUser; 6] = [
         TableUser::InitTables,
         TableUser::Consume,
         TableUser::Serve,
         TableUser::Verify,
         TableUser::Notify,
+        TableUser::Tail,
     ];
 
     /// Returns the name of the subcommand.
@@ -172,6 +180,7 @@ impl TableUser {
             TableUser::Serve => "serve",
             TableUser::Verify => "verify",
             TableUser::Notify => "notify",
+            TableUser::Tail => "tail",
         }
     }
 
@@ -182,6 +191,7 @@ impl TableUser {
             TableUser::Serve => SERVE.to_vec(),
             TableUser::Verify => VERIFY.to_vec(),
             TableUser::Notify => NOTIFY.to_vec(),
+            TableUser::Tail => TAIL.to_vec(),
             TableUser::InitTables => {
                 let each = |table| INIT_EACH.map(|operation| on(table, operation));
                 let mut out: Vec<Grant> = (RAW..=TOTALS).flat_map(each).collect();
@@ -409,7 +419,8 @@ mod tests {
 
     #[test]
     fn only_init_tables_may_change_or_scan_a_table() {
-        for user in [TableUser::Consume, TableUser::Serve, TableUser::Verify] {
+        let readers = [TableUser::Serve, TableUser::Verify, TableUser::Tail];
+        for user in readers.into_iter().chain([TableUser::Consume]) {
             for grant in user.grants() {
                 let operation = grant.operation;
                 let changes = operation.contains("Table") && operation != "DescribeTable";

@@ -96,7 +96,7 @@ struct Audits {
 ///
 /// # Errors
 /// Returns an error if the log or the tables cannot be read.
-pub(crate) async fn compare_incidents(
+pub async fn compare_incidents(
     source: &CompareSource,
     rules: &[Rule],
     metrics: &Metrics,

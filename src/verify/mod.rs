@@ -7,7 +7,7 @@
 
 pub mod compare;
 pub mod explain;
-pub(crate) mod incidents;
+pub mod incidents;
 mod key_pages;
 mod report;
 mod rollups;

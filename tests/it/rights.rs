@@ -1,6 +1,7 @@
 //! Each role asks DynamoDB for all that its IAM policy allows, and for nothing else.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use aws_sdk_dynamodb::Client;
@@ -11,21 +12,27 @@ use aws_smithy_runtime_api::client::http::{
 use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
 
 use citystream::api::{ApiState, router};
+use citystream::core::clock::UnixMs;
 use citystream::core::keys::TableNames;
+use citystream::notify::config::{NotifyConfig, SecretReading};
+use citystream::shutdown::Shutdown;
 use citystream::store::embedded::embedded;
-use citystream::store::reads::DynamoReads;
+use citystream::store::reads::{DynamoReads, IncidentFollower};
 use citystream::store::rights::TableUser;
 use citystream::store::tables::{create, incidents_spec};
 use citystream::tables::dynamodb::{WantedTables, check, ensure};
 use citystream::tables::steps::StepDisplay;
 use citystream::telemetry::Metrics;
 use citystream::verify::compare::CompareSource;
+use citystream::verify::incidents::compare_incidents;
 use serde_json::Value;
 use tower::ServiceExt as _;
 
 use crate::member::Member;
 use crate::verify;
 use crate::world::{BASE_MS, World, client_through};
+
+const RULE: &str = "[[rule]]\nname = \"critical\"\nseverity = [\"critical\"]\nquiet = \"15m\"\n";
 
 /// Operation, table and index of a request.
 type Asked = (String, String, Option<String>);
@@ -150,7 +157,19 @@ async fn each_role_uses_all_the_rights_of_its_policy_and_no_others() {
         ..verify::source(&world)
     };
     assert_eq!(verify::misses(&world, &source).await, 4);
+    let rules = NotifyConfig::parse(Path::new("rules"), RULE, None, SecretReading::Skip);
+    let (rules, metrics) = (rules.unwrap().rules, Metrics::new());
+    let compared = compare_incidents(&source, &rules, &metrics, &Shutdown::new()).await;
+    assert!(compared.unwrap().is_some());
     assert_eq!(*comparing.lock().unwrap(), granted(TableUser::Verify));
+
+    let (http, following) = recorded(&world);
+    let reads = DynamoReads::new(client_through(http).await, names.clone(), metrics);
+    let polled = IncidentFollower::default()
+        .poll(&reads, UnixMs(BASE_MS))
+        .await;
+    assert_eq!(polled.unwrap(), []);
+    assert_eq!(*following.lock().unwrap(), granted(TableUser::Tail));
 
     let (http, making) = recorded(&world);
     let client = client_through(http).await;
