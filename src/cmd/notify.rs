@@ -11,7 +11,7 @@ use crate::exit::{Exit, SettingsError};
 use crate::listen::{print_picked, warn_if_open};
 use crate::notify::config::{NotifyConfig, SecretReading};
 use crate::notify::status::Status;
-use crate::notify::{consumer_config, dry_run, run_with, trial};
+use crate::notify::{check_settings, dry_run, run_with, trial};
 use crate::service;
 use crate::settings::Notify;
 use crate::shutdown::Shutdown;
@@ -36,6 +36,7 @@ pub async fn run(args: Notify, metrics: Metrics, shutdown: Shutdown) -> anyhow::
     if let Some(receiver) = &args.test {
         return trial::run(config, receiver, args.link.as_deref()).await;
     }
+    check_settings(&args)?;
     let listener = server::bind(args.listen, "--listen").await?;
     let address = listener.local_addr().context("failed to read the port")?;
     print_picked("health and metrics", "http", args.listen, address);
@@ -46,7 +47,6 @@ pub async fn run(args: Notify, metrics: Metrics, shutdown: Shutdown) -> anyhow::
     let http_stop = Shutdown::new();
     let served = server::ServeOptions::without_login(&args.allowed_host);
     let http = tokio::spawn(server::serve(listener, router, served, http_stop.clone()));
-    consumer_config(&args)?;
     let client = connect_dynamodb(ConnectOptions::default()).await?;
     let _service = service::start(probe, metrics.clone(), shutdown.clone());
     let role = async move { run_with(&args, config, client, metrics, status, shutdown).await };

@@ -43,6 +43,7 @@ use crate::store::incidents::IncidentTable;
 use crate::telemetry::Metrics;
 use config::NotifyConfig;
 use role::{Role, RoleOptions};
+use start::FirstStart;
 use status::Status;
 
 /// Runs the role until `shutdown` is triggered or the role cannot continue.
@@ -57,6 +58,7 @@ pub async fn run_with(
     status: Arc<Status>,
     shutdown: Shutdown,
 ) -> anyhow::Result<Exit> {
+    let (kafka, from) = (consumer_config(args)?, FirstStart::parse(args.from)?);
     let names = TableNames::new(&args.tables.table_prefix);
     let tables = read_config(&client, &names).await?;
     let Some(tables) = tables else {
@@ -65,11 +67,11 @@ pub async fn run_with(
     };
     let role = Role::start(RoleOptions {
         config,
-        kafka: consumer_config(args)?,
+        kafka,
         topic: args.kafka.topic.clone(),
         table: IncidentTable::new(client, &names.incidents),
         times: tables.rules,
-        from: args.from,
+        from,
         link: args.link.clone(),
         metrics,
         status,
@@ -78,11 +80,21 @@ pub async fn run_with(
     role.run(shutdown).await
 }
 
+/// Checks the settings that the command-line parser does not check.
+///
+/// # Errors
+/// Returns an error that says which setting is wrong.
+pub(crate) fn check_settings(args: &Notify) -> anyhow::Result<()> {
+    consumer_config(args)?;
+    FirstStart::parse(args.from)?;
+    Ok(())
+}
+
 /// Returns the librdkafka settings for a member of the consumer group.
 ///
 /// # Errors
 /// Returns an error if librdkafka refuses the settings.
-pub(crate) fn consumer_config(args: &Notify) -> anyhow::Result<ClientConfig> {
+fn consumer_config(args: &Notify) -> anyhow::Result<ClientConfig> {
     let mut config = client_config(&args.kafka, "notify")?;
     let defaults = [
         ("fetch.wait.max.ms", "100"),
@@ -99,4 +111,35 @@ pub(crate) fn consumer_config(args: &Notify) -> anyhow::Result<ClientConfig> {
     config.set("partition.assignment.strategy", "cooperative-sticky");
     configure_member(&mut config, &args.notify_group);
     Ok(config)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::settings::{Cli, Command};
+
+    #[test]
+    fn a_role_that_sends_messages_starts_at_an_end_of_the_log() {
+        let check = |from: &str| {
+            let cli = Cli::try_parse_from(["citystream", "notify", "--from", from]).expect(from);
+            match cli.command {
+                Command::Notify(args) => check_settings(&args),
+                other => panic!("{other:?}"),
+            }
+        };
+        for from in ["end", "beginning"] {
+            check(from).expect(from);
+        }
+        for from in ["-1h", "2013-01-01"] {
+            let error = check(from).expect_err(from);
+            assert_eq!(Exit::of(&error), Exit::Settings);
+            let text = error.to_string();
+            assert!(
+                text.starts_with("--from takes end or beginning without --dry-run"),
+                "{text}"
+            );
+        }
+    }
 }

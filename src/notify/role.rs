@@ -27,9 +27,8 @@ use crate::notify::deliveries::Deliveries;
 use crate::notify::done::Done;
 use crate::notify::partitions::Partitions;
 use crate::notify::send::Receiver;
-use crate::notify::start::Starter;
+use crate::notify::start::{FirstStart, Starter};
 use crate::notify::status::Status;
-use crate::settings::From;
 use crate::shutdown::Shutdown;
 use crate::store::error::StoreError;
 use crate::store::incidents::{IncidentTable, StoredIncident};
@@ -72,7 +71,7 @@ pub(super) struct RoleOptions {
     /// same event-time rules.
     pub(super) times: Rules,
     /// The position at which a partition without a checkpoint starts.
-    pub(super) from: From,
+    pub(super) from: FirstStart,
     /// The address of the page to which messages link.
     pub(super) link: Option<String>,
     /// The metrics of the process.

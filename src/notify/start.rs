@@ -11,6 +11,7 @@ use crate::core::incident::fold::{Checkpoint, Fold, Source};
 use crate::core::incident::owner::name_of;
 use crate::core::incident::rule::Rule;
 use crate::core::window::Rules;
+use crate::exit::SettingsError;
 use crate::kafka::consumer::Inquiry;
 use crate::settings::From;
 use crate::store::incidents::{IncidentTable, StoredBase, StoredCheckpoint, StoredIncident};
@@ -20,6 +21,32 @@ use crate::telemetry::unix_ms;
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Pause after a failed attempt to start a partition.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
+
+/// The end of the log at which a partition without a checkpoint starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum FirstStart {
+    /// The partition starts with its oldest record.
+    Beginning,
+    /// The partition starts with the next record that is written.
+    End,
+}
+
+impl FirstStart {
+    /// Converts the value of `--from`.
+    ///
+    /// # Errors
+    /// Returns an error if `--from` is a time. Only a dry run can start at a time.
+    pub(super) fn parse(from: From) -> Result<FirstStart, SettingsError> {
+        match from {
+            From::Beginning => Ok(FirstStart::Beginning),
+            From::End => Ok(FirstStart::End),
+            From::Ago(_) | From::At(_) => {
+                let error = SettingsError::new("--from takes end or beginning without --dry-run");
+                Err(error.with_remedy("choose --from end or --from beginning, or add --dry-run"))
+            }
+        }
+    }
+}
 
 /// The services and settings that are needed to start a partition.
 #[derive(Clone)]
@@ -32,7 +59,7 @@ pub(super) struct Starter {
     /// The fingerprint of the rules.
     pub(super) rules_print: Arc<str>,
     pub(super) times: Rules,
-    pub(super) from: From,
+    pub(super) from: FirstStart,
 }
 
 /// A partition that is ready to be read.
@@ -134,8 +161,8 @@ impl Starter {
         let is_new_log = table.knows_another_topic(topic_id).await.map_err(error)?;
         let next = match self.from {
             _ if is_new_log => begin,
-            From::Beginning => begin,
-            From::End | From::Ago(_) | From::At(_) => end,
+            FirstStart::Beginning => begin,
+            FirstStart::End => end,
         };
         let first = StoredCheckpoint {
             checkpoint: Checkpoint::begin(next),
