@@ -15,7 +15,6 @@ use rdkafka::error::KafkaResult;
 use crate::blocking::run_blocking;
 use crate::consume::tables::TableSet;
 use crate::consume::trouble::{Trouble, dynamodb, kafka};
-use crate::core::RULES;
 use crate::core::event::Offset;
 use crate::core::keys;
 use crate::core::pipeline::Tables;
@@ -264,15 +263,8 @@ impl Locator {
 
     async fn config(&self) -> Result<ConfigItem, Trouble> {
         let config = self.tables.config().await?;
-        if config.rules_number != RULES {
-            let what = format!(
-                "the tables {}… were created with version {} of the rules, but this program has version {RULES}",
-                self.tables.names().totals,
-                config.rules_number
-            );
-            let error = SettingsError::new(what)
-                .with_remedy("use the matching version of citystream, or replay the log with a new --table-prefix");
-            return Err(Trouble::Settings(error));
+        if let Some(failure) = config.mismatch(self.tables.names(), &self.topic) {
+            return Err(Trouble::Settings(SettingsError(failure)));
         }
         self.writer
             .set_tables(config.shards, config.rules.window_ms);
@@ -281,20 +273,8 @@ impl Locator {
 
     /// Writes the topic's name and id into the config item, unless the config item already contains this name and id.
     async fn claim(&self, config: &ConfigItem, topic_id: &str) -> Result<(), Trouble> {
-        match &config.topic {
-            Some(topic) if *topic != self.topic => {
-                let what = format!(
-                    "the tables {}… belong to topic {topic}, not {}",
-                    self.tables.names().totals,
-                    self.topic
-                );
-                let remedy = format!("set --topic {topic}, or use another --table-prefix");
-                return Err(Trouble::Settings(
-                    SettingsError::new(what).with_remedy(remedy),
-                ));
-            }
-            Some(_) if config.topic_id.as_deref() == Some(topic_id) => return Ok(()),
-            _ => {}
+        if config.topic.is_some() && config.topic_id.as_deref() == Some(topic_id) {
+            return Ok(());
         }
         tracing::info!(
             topic = self.topic,

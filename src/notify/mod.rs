@@ -65,6 +65,9 @@ pub async fn run_with(
         let error = SettingsError::new("the tables have no config item");
         return Err(error.with_remedy("run citystream init-tables").into());
     };
+    if let Some(failure) = tables.mismatch(&names, &args.kafka.topic) {
+        return Err(SettingsError(failure).into());
+    }
     let role = Role::start(RoleOptions {
         config,
         kafka,

@@ -23,6 +23,7 @@ use aws_sdk_dynamodb::types::{
 };
 use base64::Engine as _;
 
+use crate::core::RULES as RULES_NUMBER;
 use crate::core::keys::{CONFIG_PK, CONFIG_SK, TableNames};
 use crate::core::window::Rules;
 use crate::failure::Failure;
@@ -52,6 +53,25 @@ pub struct ConfigItem {
     pub topic: Option<String>,
     /// The current id of the topic whose events are counted in the tables.
     pub topic_id: Option<String>,
+}
+
+impl ConfigItem {
+    /// Returns the reason why a role that reads `topic` cannot use these tables, or `None` if the role can use them.
+    pub fn mismatch(&self, names: &TableNames, topic: &str) -> Option<Failure> {
+        let totals = &names.totals;
+        if self.rules_number != RULES_NUMBER {
+            let what = format!(
+                "the tables {totals}… were created with version {} of the rules, but this program has version {RULES_NUMBER}",
+                self.rules_number
+            );
+            let remedy = "use the matching version of citystream, or replay the log with a new --table-prefix";
+            return Some(Failure::new(what).with_remedy(remedy));
+        }
+        let owner = self.topic.as_ref().filter(|owner| *owner != topic)?;
+        let what = format!("the tables {totals}… belong to topic {owner}, not {topic}");
+        let remedy = format!("set --topic {owner}, or use another --table-prefix");
+        Some(Failure::new(what).with_remedy(remedy))
+    }
 }
 
 /// Returns a new random id for a set of tables. The id has 22 characters, and contains neither `;` nor `=`.
@@ -400,6 +420,32 @@ mod tests {
         let config = read_config(&client, &names).await.unwrap().unwrap();
         assert_eq!(config.topic.as_deref(), Some("a"));
         assert_eq!(config.topic_id.as_deref(), Some("2"));
+    }
+
+    #[test]
+    fn tables_of_other_rules_or_another_topic_are_not_used() {
+        let names = TableNames::new("p");
+        let of = |rules_number, topic: Option<&str>| {
+            let topic = topic.map(str::to_owned);
+            let config = ConfigItem {
+                rules_number,
+                topic,
+                ..sample()
+            };
+            let mismatch = config.mismatch(&names, "a");
+            mismatch.map(|failure| failure.to_string())
+        };
+        assert_eq!(of(RULES_NUMBER, None), None);
+        assert_eq!(of(RULES_NUMBER, Some("a")), None);
+        let text = of(RULES_NUMBER, Some("b")).expect("another topic");
+        assert!(
+            text.contains("p-totals… belong to topic b, not a; set --topic b"),
+            "{text}"
+        );
+        for topic in [None, Some("a"), Some("b")] {
+            let text = of(RULES_NUMBER + 1, topic).expect("other rules");
+            assert!(text.contains("this program has version"), "{text}");
+        }
     }
 
     #[test]

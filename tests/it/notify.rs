@@ -17,6 +17,7 @@ use citystream::notify::run_with;
 use citystream::notify::status::Status;
 use citystream::settings::{Cli, Command};
 use citystream::shutdown::Shutdown;
+use citystream::store::config::set_topic;
 use citystream::store::incidents::{IncidentTable, StoredIncident};
 use citystream::store::tables::{create, incidents_spec};
 use citystream::telemetry::Metrics;
@@ -26,7 +27,7 @@ use hyper::body::{Bytes, Incoming};
 use hyper::{Request, Response, StatusCode};
 use serde_json::Value;
 
-use crate::world::{BASE_MS, TOPIC, WAIT_MAX, World};
+use crate::world::{BASE_MS, TOPIC, WAIT_MAX, World, is_settings};
 
 const MINUTE_MS: i64 = 60_000;
 const RULES: &str = r#"
@@ -123,16 +124,33 @@ struct Running {
     task: tokio::task::JoinHandle<anyhow::Result<Exit>>,
 }
 
+impl Running {
+    /// Waits until the role ends by itself.
+    async fn end(self) -> anyhow::Result<Exit> {
+        let ended = tokio::time::timeout(WAIT_MAX, self.task).await;
+        ended.expect("it ends").unwrap()
+    }
+
+    /// Stops the role as SIGTERM does.
+    async fn stop(self) -> anyhow::Result<Exit> {
+        self.stop.trigger();
+        self.end().await
+    }
+}
+
 fn start(world: &World, config: &NotifyConfig) -> Running {
+    start_with(world, config, &[])
+}
+
+/// Starts a role with more arguments.
+fn start_with(world: &World, config: &NotifyConfig, more: &[&str]) -> Running {
     let line = format!(
         "citystream notify --config none --from beginning --brokers {} \
          --kafka-property session.timeout.ms=3300 --kafka-property heartbeat.interval.ms=100",
         world.broker.bootstrap_servers()
     );
-    let Command::Notify(args) = Cli::try_parse_from(line.split_whitespace())
-        .unwrap()
-        .command
-    else {
+    let words = line.split_whitespace().chain(more.iter().copied());
+    let Command::Notify(args) = Cli::try_parse_from(words).unwrap().command else {
         panic!("not notify");
     };
     let (stop, config, client) = (Shutdown::new(), config.clone(), world.client.clone());
@@ -142,6 +160,13 @@ fn start(world: &World, config: &NotifyConfig) -> Running {
         run_with(&args, config, client, Metrics::new(), status, shutdown).await
     });
     Running { stop, task }
+}
+
+/// Returns the rules, with a receiver at the address `url`.
+fn config(url: &str) -> NotifyConfig {
+    let text = RULES.replace("URL", url);
+    let path = std::path::Path::new("rules.toml");
+    NotifyConfig::parse(path, &text, None, SecretReading::Check).unwrap()
 }
 
 /// The events of a partition: time, city, severity.
@@ -291,9 +316,7 @@ async fn every_incident_is_told_under_one_id_whoever_dies() {
     let incidents = incidents_spec(&world.names);
     assert!(create(&world.client, &incidents).await.unwrap());
     let webhook = Webhook::start().await;
-    let text = RULES.replace("URL", &webhook.url);
-    let path = std::path::Path::new("rules.toml");
-    let config = NotifyConfig::parse(path, &text, None, SecretReading::Check).unwrap();
+    let config = config(&webhook.url);
     let logs = logs();
     let roles = send_and_kill(&world, &config, &logs).await;
     let (rows, wanted) = wait_for_all(&world, &config, &logs, &webhook).await;
@@ -333,7 +356,23 @@ async fn every_incident_is_told_under_one_id_whoever_dies() {
     assert_eq!(told, expected);
     assert!(expected.len() > 30, "{}", expected.len());
     for role in roles {
-        role.stop.trigger();
-        assert_eq!(role.task.await.unwrap().unwrap(), Exit::Done);
+        assert_eq!(role.stop().await.unwrap(), Exit::Done);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tables_of_another_topic_end_it() {
+    let world = World::new(1).await;
+    set_topic(&world.client, &world.names, "another-topic", "1")
+        .await
+        .unwrap();
+    let role = start(&world, &config("http://127.0.0.1:1/hook"));
+    let error = role.end().await.unwrap_err();
+    assert!(is_settings(&error), "{error:#}");
+    assert!(
+        error
+            .to_string()
+            .contains("belong to topic another-topic, not city-events"),
+        "{error:#}"
+    );
 }
