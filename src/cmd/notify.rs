@@ -47,7 +47,13 @@ pub async fn run(args: Notify, metrics: Metrics, shutdown: Shutdown) -> anyhow::
     let http_stop = Shutdown::new();
     let served = server::ServeOptions::without_login(&args.allowed_host);
     let http = tokio::spawn(server::serve(listener, router, served, http_stop.clone()));
-    let client = connect_dynamodb(ConnectOptions::default()).await?;
+    let client = connect_dynamodb(ConnectOptions {
+        attempts: 1,
+        clock_skew: Some(metrics.clock_skew_seconds.clone()),
+        answers_refused: Some(metrics.answers_refused.clone()),
+        ..ConnectOptions::default()
+    })
+    .await?;
     let _service = service::start(probe, metrics.clone(), shutdown.clone());
     let role = async move { run_with(&args, config, client, metrics, status, shutdown).await };
     let result = tokio::spawn(role).await.context("the role panicked")?;

@@ -11,6 +11,7 @@ use crate::core::incident::message::Message;
 use crate::core::incident::outbox::{Outcome, Sent, Step, next};
 use crate::core::incident::owner::{Name, name_of};
 use crate::core::incident::silence::Silence;
+use crate::core::pace::backoff_ms;
 use crate::notify::done::{Attempt, Done};
 use crate::notify::send::{Delivery, Receiver};
 use crate::store::incidents::{IncidentTable, StoredIncident};
@@ -20,6 +21,8 @@ use crate::telemetry::{Metrics, steady_ms, unix_ms};
 const UNDER_WAY_MAX: usize = 32;
 /// Pause after the first failure to send a message. The pause doubles with each further failure.
 const PAUSE_FIRST_MS: i64 = 1_000;
+/// Maximum number of attempts to record a message in its row before the message counts as not sent.
+const NOTE_ATTEMPTS: u32 = 3;
 /// Maximum pause between two attempts to send a message.
 const PAUSE_MAX_MS: i64 = 300_000;
 
@@ -342,11 +345,19 @@ impl Errand {
         sent: &Sent,
     ) -> Result<StoredIncident, (String, Option<Duration>)> {
         let name = (&*self.name.0, &*self.name.1);
-        let noted = self
-            .table
-            .write_sent(name, &self.receiver.config().name, last, sent)
-            .await;
-        noted.map_err(|error| (error.to_string(), None))
+        let receiver = &self.receiver.config().name;
+        let mut attempt = 1;
+        // If the function gave up after one failed write, the receiver would often get a message twice.
+        loop {
+            match self.table.write_sent(name, receiver, last, sent).await {
+                Err(error) if attempt < NOTE_ATTEMPTS && error.kind().is_retryable() => {
+                    let pause_ms = backoff_ms(attempt, fastrand::u32(..)).unsigned_abs();
+                    tokio::time::sleep(Duration::from_millis(pause_ms)).await;
+                    attempt += 1;
+                }
+                noted => return noted.map_err(|error| (error.to_string(), None)),
+            }
+        }
     }
 }
 

@@ -72,7 +72,7 @@ pub async fn run_with(
         config,
         kafka,
         topic: args.kafka.topic.clone(),
-        table: IncidentTable::new(client, &names.incidents),
+        table: IncidentTable::new(client, &names.incidents).with_metrics(metrics.clone()),
         times: tables.rules,
         from,
         link: args.link.clone(),

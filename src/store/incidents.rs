@@ -15,9 +15,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::operation::get_item::GetItemOutput;
+use aws_sdk_dynamodb::operation::put_item::builders::PutItemFluentBuilder;
 use aws_sdk_dynamodb::operation::update_item::builders::UpdateItemFluentBuilder;
-use aws_sdk_dynamodb::types::{AttributeValue, ReturnValue, ReturnValuesOnConditionCheckFailure};
+use aws_sdk_dynamodb::types::{
+    AttributeValue, ReturnConsumedCapacity, ReturnValue, ReturnValuesOnConditionCheckFailure,
+};
 
+use crate::core::event::Offset;
 use crate::core::incident::Incident;
 use crate::core::incident::outbox::Sent;
 use crate::core::incident::silence::Silence;
@@ -25,12 +30,13 @@ use crate::core::keys::{CHECKPOINT_PK, SILENCE_PK, TableNames, log_key};
 use crate::failure::Failure;
 use crate::store::answers::Flaw;
 use crate::store::attributes::{INCIDENT, Item, NEXT, RULE, string, text};
-use crate::store::error::StoreError;
+use crate::store::error::{StoreError, StoreErrorKind};
 use crate::store::incident_items::{
     checkpoint_item, checkpoint_of, incident_item, incident_of, sent_attribute, sent_item, sent_of,
     silence_item, silence_of,
 };
-use crate::store::requests::refusing_item;
+use crate::store::requests::{Counted, refusing_item};
+use crate::telemetry::Metrics;
 
 pub use crate::store::incident_items::{StoredBase, StoredCheckpoint, StoredIncident};
 
@@ -39,15 +45,28 @@ pub use crate::store::incident_items::{StoredBase, StoredCheckpoint, StoredIncid
 pub struct IncidentTable {
     client: Client,
     table: Arc<str>,
+    metrics: Metrics,
 }
 
 impl IncidentTable {
-    /// Returns a handle for the table with the name `table`.
+    /// Returns a handle for the table with the name `table`. The handle has metrics of its own until
+    /// [`IncidentTable::with_metrics`] sets those of the process.
     pub fn new(client: Client, table: &str) -> IncidentTable {
         IncidentTable {
             client,
             table: table.into(),
+            metrics: Metrics::new(),
         }
+    }
+
+    /// Makes the handle count its requests in `metrics`. Returns the changed handle.
+    #[must_use]
+    pub fn with_metrics(self, metrics: Metrics) -> IncidentTable {
+        IncidentTable { metrics, ..self }
+    }
+
+    fn counted(&self, operation: &'static str) -> Counted<'_> {
+        Counted::begin(&self.metrics, operation, &self.table)
     }
 
     /// Writes an incident, unless the stored row of the incident is at least as new. Returns the row as it is stored
@@ -76,7 +95,8 @@ impl IncidentTable {
                 .expression_attribute_values(format!(":a{at}"), value);
         }
         let request = request.update_expression(format!("SET #next = :next, {}", set.join(", ")));
-        self.update(request, &incident.rule, &incident.id).await
+        let name = (&*incident.rule, &*incident.id);
+        self.update(request, name, incident.next).await
     }
 
     /// Replaces the stored last message to a receiver, if the stored message still equals `last`. Returns the row as it
@@ -108,37 +128,81 @@ impl IncidentTable {
                 .expression_attribute_values(":last", AttributeValue::M(sent_item(last)))
                 .condition_expression("attribute_exists(#next) AND #sent = :last"),
         };
-        self.update(request, rule, id).await
+        self.update(request, (rule, id), Offset(0)).await
     }
 
-    /// Sends a conditional update. Returns the row as it is stored after the update, even if the condition failed.
+    /// Sends a conditional update. Returns the row as it is stored after the update, even if the condition failed. The
+    /// stored fence of the row is at least `next`.
     async fn update(
         &self,
         request: UpdateItemFluentBuilder,
-        rule: &str,
-        id: &str,
+        (rule, id): (&str, &str),
+        next: Offset,
     ) -> Result<StoredIncident, StoreError> {
+        let counted = self.counted("UpdateItem");
         let answer = request
             .return_values(ReturnValue::AllNew)
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
+            .return_consumed_capacity(ReturnConsumedCapacity::Total)
             .send()
             .await;
-        let stored = match answer {
-            Ok(answer) => answer.attributes,
+        let (stored, capacity, outcome) = match answer {
+            Ok(answer) => (answer.attributes, answer.consumed_capacity, "ok"),
             Err(error) => match refusing_item(&error) {
-                Some(Some(item)) => Some(item.clone()),
-                _ => return Err(StoreError::from_sdk("UpdateItem", &self.table, error)),
+                Some(Some(item)) => (Some(item.clone()), None, "conflict"),
+                _ => return Err(counted.failed(error)),
             },
         };
-        self.row(stored, rule, id)
+        let stored = stored.ok_or_else(|| counted.wrong_answer(Flaw::OtherItem))?;
+        let row = self.row(&counted, &stored, rule, id)?;
+        if row.incident.next < next {
+            return Err(counted.wrong_answer(Flaw::OtherValues));
+        }
+        counted.answered(outcome, capacity.as_ref());
+        Ok(row)
     }
 
-    fn row(&self, item: Option<Item>, rule: &str, id: &str) -> Result<StoredIncident, StoreError> {
-        let damaged = || StoreError::wrong_answer("UpdateItem", &self.table, Flaw::OtherItem);
-        let item = item.ok_or_else(damaged)?;
-        let stored = stored_incident(&item).ok_or_else(damaged)?;
-        let same = *stored.incident.rule == *rule && *stored.incident.id == *id;
-        same.then_some(stored).ok_or_else(damaged)
+    /// Converts an item from a response to a row. The item must have the requested key.
+    fn row(
+        &self,
+        counted: &Counted<'_>,
+        item: &Item,
+        rule: &str,
+        id: &str,
+    ) -> Result<StoredIncident, StoreError> {
+        if text(item, RULE) != rule || text(item, INCIDENT) != id {
+            return Err(counted.wrong_answer(Flaw::OtherItem));
+        }
+        stored_incident(item).ok_or_else(|| counted.ended_with(self.damaged(item)))
+    }
+
+    /// Returns the error for an item that does not have the shape in `docs/TABLES.md`.
+    fn damaged(&self, item: &Item) -> StoreError {
+        StoreError::Corrupt {
+            table: self.table.to_string(),
+            key: format!("{}/{}", text(item, RULE), text(item, INCIDENT)),
+            message: "an attribute is missing or has the wrong type".to_owned(),
+        }
+    }
+
+    /// Reads an item with a consistent read.
+    async fn get(
+        &self,
+        counted: &Counted<'_>,
+        rule: &str,
+        id: &str,
+    ) -> Result<GetItemOutput, StoreError> {
+        let answer = self
+            .client
+            .get_item()
+            .table_name(&*self.table)
+            .key(RULE, string(rule))
+            .key(INCIDENT, string(id))
+            .consistent_read(true)
+            .return_consumed_capacity(ReturnConsumedCapacity::Total)
+            .send()
+            .await;
+        answer.map_err(|error| counted.failed(error))
     }
 
     /// Returns the stored rows of the given incidents. The result leaves out incidents that have no row.
@@ -151,19 +215,12 @@ impl IncidentTable {
     ) -> Result<Vec<StoredIncident>, StoreError> {
         let mut out = Vec::new();
         for (rule, id) in keys {
-            let answer = self
-                .client
-                .get_item()
-                .table_name(&*self.table)
-                .key(RULE, string(&**rule))
-                .key(INCIDENT, string(&**id))
-                .consistent_read(true)
-                .send()
-                .await
-                .map_err(|error| StoreError::from_sdk("GetItem", &self.table, error))?;
-            if let Some(item) = answer.item {
-                out.push(self.row(Some(item), rule, id)?);
+            let counted = self.counted("GetItem");
+            let answer = self.get(&counted, rule, id).await?;
+            if let Some(item) = answer.item() {
+                out.push(self.row(&counted, item, rule, id)?);
             }
+            counted.answered("ok", answer.consumed_capacity());
         }
         Ok(out)
     }
@@ -177,21 +234,14 @@ impl IncidentTable {
         topic_id: &str,
         partition: i32,
     ) -> Result<Option<StoredCheckpoint>, StoreError> {
-        let answer = self
-            .client
-            .get_item()
-            .table_name(&*self.table)
-            .key(RULE, string(CHECKPOINT_PK))
-            .key(INCIDENT, string(log_key(topic_id, partition)))
-            .consistent_read(true)
-            .send()
-            .await
-            .map_err(|error| StoreError::from_sdk("GetItem", &self.table, error))?;
-        let damaged = || StoreError::wrong_answer("GetItem", &self.table, Flaw::OtherItem);
-        answer
-            .item
-            .map(|item| checkpoint_of(&item).ok_or_else(damaged))
-            .transpose()
+        let counted = self.counted("GetItem");
+        let key = log_key(topic_id, partition);
+        let answer = self.get(&counted, CHECKPOINT_PK, &key).await?;
+        let damaged = |item| counted.ended_with(self.damaged(item));
+        let read = |item| checkpoint_of(item).ok_or_else(|| damaged(item));
+        let stored = answer.item().map(read).transpose()?;
+        counted.answered("ok", answer.consumed_capacity());
+        Ok(stored)
     }
 
     /// Returns true if the table contains a checkpoint for a topic id other than `topic_id`.
@@ -255,14 +305,21 @@ impl IncidentTable {
         if condition.contains(":next") {
             request = request.expression_attribute_values(":next", AttributeValue::N(next));
         }
-        let answer = request.send().await;
-        match answer {
-            Ok(_) => Ok(()),
-            Err(error) => match error.as_service_error() {
-                Some(service) if service.is_conditional_check_failed_exception() => Ok(()),
-                _ => Err(StoreError::from_sdk("PutItem", &self.table, error)),
-            },
+        match self.put(request).await {
+            Err(error) if error.kind() == StoreErrorKind::Conflict => Ok(()),
+            other => other,
         }
+    }
+
+    async fn put(&self, request: PutItemFluentBuilder) -> Result<(), StoreError> {
+        let counted = self.counted("PutItem");
+        let request = request.return_consumed_capacity(ReturnConsumedCapacity::Total);
+        let answer = request
+            .send()
+            .await
+            .map_err(|error| counted.failed(error))?;
+        counted.answered("ok", answer.consumed_capacity());
+        Ok(())
     }
 
     /// Returns all incidents of a rule, oldest first within a partition.
@@ -271,10 +328,9 @@ impl IncidentTable {
     /// Returns an error if DynamoDB does not answer or a row is damaged.
     pub async fn of_rule(&self, rule: &str) -> Result<Vec<StoredIncident>, StoreError> {
         let items = self.query(rule).await?;
-        let damaged = || StoreError::wrong_answer("Query", &self.table, Flaw::OtherItem);
         items
             .iter()
-            .map(|item| stored_incident(item).ok_or_else(damaged))
+            .map(|item| stored_incident(item).ok_or_else(|| self.damaged(item)))
             .collect()
     }
 
@@ -287,12 +343,12 @@ impl IncidentTable {
         topic_id: &str,
     ) -> Result<BTreeMap<i32, StoredCheckpoint>, StoreError> {
         let items = self.query(CHECKPOINT_PK).await?;
-        let damaged = || StoreError::wrong_answer("Query", &self.table, Flaw::OtherItem);
         let own = items.iter().filter_map(|item| {
             let (topic, partition) = text(item, INCIDENT).rsplit_once('#')?;
             (topic == topic_id).then_some((partition, item))
         });
         own.map(|(partition, item)| {
+            let damaged = || self.damaged(item);
             let partition = partition.parse().map_err(|_| damaged())?;
             Ok((partition, checkpoint_of(item).ok_or_else(damaged)?))
         })
@@ -316,20 +372,14 @@ impl IncidentTable {
         let mut item = silence_item(silence);
         item.insert(RULE.to_owned(), string(SILENCE_PK));
         item.insert(INCIDENT.to_owned(), string(&*silence.id));
-        let answer = self
-            .client
-            .put_item()
-            .table_name(&*self.table)
-            .set_item(Some(item))
-            .send()
-            .await;
-        let answer = answer.map_err(|error| StoreError::from_sdk("PutItem", &self.table, error));
-        answer.map(|_| ())
+        let request = self.client.put_item().table_name(&*self.table);
+        self.put(request.set_item(Some(item))).await
     }
 
     async fn query(&self, rule: &str) -> Result<Vec<Item>, StoreError> {
         let (mut items, mut start) = (Vec::new(), None);
         loop {
+            let counted = self.counted("Query");
             let answer = self
                 .client
                 .query()
@@ -338,10 +388,15 @@ impl IncidentTable {
                 .expression_attribute_names("#rule", RULE)
                 .expression_attribute_values(":rule", string(rule))
                 .consistent_read(true)
+                .return_consumed_capacity(ReturnConsumedCapacity::Total)
                 .set_exclusive_start_key(start)
                 .send()
-                .await
-                .map_err(|error| StoreError::from_sdk("Query", &self.table, error))?;
+                .await;
+            let answer = answer.map_err(|error| counted.failed(error))?;
+            if !answer.items().iter().all(|item| text(item, RULE) == rule) {
+                return Err(counted.wrong_answer(Flaw::OtherItem));
+            }
+            counted.answered("ok", answer.consumed_capacity());
             items.extend(answer.items.unwrap_or_default());
             start = answer.last_evaluated_key;
             if start.is_none() {
@@ -363,4 +418,55 @@ pub(super) fn stored_incident(item: &Item) -> Option<StoredIncident> {
         incident: incident_of(item)?,
         sent: sent_of(item)?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_smithy_runtime_api::client::http::{
+        HttpConnector, HttpConnectorFuture, SharedHttpConnector, http_client_fn,
+    };
+    use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
+    use aws_smithy_runtime_api::http::StatusCode;
+    use aws_smithy_types::body::SdkBody;
+
+    use super::*;
+    use crate::store::client::{ConnectOptions, connect};
+
+    /// Answers every request with an empty object.
+    #[derive(Debug)]
+    struct NothingInside;
+
+    impl HttpConnector for NothingInside {
+        fn call(&self, _: HttpRequest) -> HttpConnectorFuture {
+            let status = StatusCode::try_from(200).expect("a status");
+            HttpConnectorFuture::ready(Ok(HttpResponse::new(status, SdkBody::from("{}"))))
+        }
+    }
+
+    #[tokio::test]
+    async fn requests_are_counted_and_answers_that_prove_nothing_are_refused() {
+        let metrics = Metrics::new();
+        let http = http_client_fn(|_, _| SharedHttpConnector::new(NothingInside));
+        let options = ConnectOptions {
+            attempts: 1,
+            http: Some(http),
+            endpoint_url: Some("http://made-up.invalid".to_owned()),
+            test_credentials: true,
+            answers_refused: Some(metrics.answers_refused.clone()),
+            ..ConnectOptions::default()
+        };
+        let client = connect(options).await.expect("no request is sent");
+        let table = IncidentTable::new(client, "incidents").with_metrics(metrics.clone());
+        table.silences().await.expect_err("nothing inside");
+        let checkpoint = table.checkpoint("T", 0).await;
+        checkpoint.expect_err("nothing inside");
+        for operation in ["Query", "GetItem"] {
+            let ended = [operation, "incidents", "unknown"];
+            let requests = metrics.dynamodb_requests.with_label_values(&ended);
+            assert_eq!(requests.get(), 1, "{operation}");
+            let flaw = [operation, "no_capacity"];
+            let refused = metrics.answers_refused.with_label_values(&flaw);
+            assert_eq!(refused.get(), 1, "{operation}");
+        }
+    }
 }

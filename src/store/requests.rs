@@ -1,13 +1,16 @@
-//! Functions that the readers and the writer share. One function counts requests. The other function returns the stored
-//! item that made a conditional write fail.
+//! Code that the readers and the writers share. It counts requests and their errors, and returns the stored item that
+//! made a conditional write fail.
 
 use std::time::Instant;
 
 use aws_sdk_dynamodb::config::http::HttpResponse;
-use aws_sdk_dynamodb::error::SdkError;
+use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
+use aws_sdk_dynamodb::types::ConsumedCapacity;
 
+use crate::store::answers::{Flaw, count_flaw};
 use crate::store::attributes::Item;
+use crate::store::error::StoreError;
 use crate::telemetry::Metrics;
 
 /// Counts a request that has ended. `outcome` is `ok` or the name of an error kind.
@@ -32,6 +35,68 @@ pub(super) fn count_request(
             .dynamodb_units
             .with_label_values(&[table, operation])
             .inc_by(units.max(0.0));
+    }
+}
+
+/// A request to one table that is counted when it ends.
+pub(super) struct Counted<'a> {
+    metrics: &'a Metrics,
+    operation: &'static str,
+    table: &'a str,
+    started: Instant,
+}
+
+impl<'a> Counted<'a> {
+    /// Begins to measure the duration of a request. `operation` is DynamoDB's name for the operation on `table`.
+    pub(super) fn begin(metrics: &'a Metrics, operation: &'static str, table: &'a str) -> Self {
+        let started = Instant::now();
+        Counted {
+            metrics,
+            operation,
+            table,
+            started,
+        }
+    }
+
+    /// Counts a request with a valid response. `outcome` is `ok` or `conflict`.
+    pub(super) fn answered(&self, outcome: &str, capacity: Option<&ConsumedCapacity>) {
+        let units = capacity.and_then(ConsumedCapacity::capacity_units);
+        self.count(outcome, units);
+    }
+
+    /// Counts a failed request, and returns its error.
+    pub(super) fn failed<E>(&self, error: SdkError<E, HttpResponse>) -> StoreError
+    where
+        E: ProvideErrorMetadata
+            + Into<aws_sdk_dynamodb::Error>
+            + std::error::Error
+            + Send
+            + Sync
+            + 'static,
+    {
+        self.ended_with(StoreError::from_sdk(self.operation, self.table, error))
+    }
+
+    /// Counts a request with an invalid response, and returns the error for the flaw.
+    pub(super) fn wrong_answer(&self, flaw: Flaw) -> StoreError {
+        count_flaw(Some(&self.metrics.answers_refused), self.operation, flaw);
+        self.ended_with(StoreError::wrong_answer(self.operation, self.table, flaw))
+    }
+
+    /// Counts a request that ended with `error`, and returns this error.
+    pub(super) fn ended_with(&self, error: StoreError) -> StoreError {
+        self.count(error.kind().name(), None);
+        error
+    }
+
+    fn count(&self, outcome: &str, units: Option<f64>) {
+        let Counted {
+            metrics,
+            operation,
+            table,
+            started,
+        } = self;
+        count_request(metrics, operation, table, outcome, *started, units);
     }
 }
 

@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use aws_sdk_dynamodb::Client;
+use citystream::api::ops::Probe as _;
 use citystream::core::clock::UnixMs;
 use citystream::core::event::{Event, Offset, Severity};
 use citystream::core::incident::Incident;
@@ -119,8 +121,10 @@ async fn take(
     Ok(response)
 }
 
-struct Running {
+pub(crate) struct Running {
     stop: Shutdown,
+    pub(crate) metrics: Metrics,
+    pub(crate) status: Arc<Status>,
     task: tokio::task::JoinHandle<anyhow::Result<Exit>>,
 }
 
@@ -131,19 +135,38 @@ impl Running {
         ended.expect("it ends").unwrap()
     }
 
+    /// Waits until `is` returns true of this role.
+    pub(crate) async fn until(&self, what: &str, is: impl Fn(&Running) -> bool) {
+        let begun = Instant::now();
+        while !is(self) {
+            assert!(!self.task.is_finished(), "it ended before: {what}");
+            assert!(
+                begun.elapsed() < WAIT_MAX,
+                "never: {what}: {:?}",
+                self.status.ready()
+            );
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     /// Stops the role as SIGTERM does.
-    async fn stop(self) -> anyhow::Result<Exit> {
+    pub(crate) async fn stop(self) -> anyhow::Result<Exit> {
         self.stop.trigger();
         self.end().await
     }
 }
 
 fn start(world: &World, config: &NotifyConfig) -> Running {
-    start_with(world, config, &[])
+    start_with(world, config, world.client.clone(), &[])
 }
 
-/// Starts a role with more arguments.
-fn start_with(world: &World, config: &NotifyConfig, more: &[&str]) -> Running {
+/// Starts a role with another client of the database and more arguments.
+pub(crate) fn start_with(
+    world: &World,
+    config: &NotifyConfig,
+    client: Client,
+    more: &[&str],
+) -> Running {
     let line = format!(
         "citystream notify --config none --from beginning --brokers {} \
          --kafka-property session.timeout.ms=3300 --kafka-property heartbeat.interval.ms=100",
@@ -153,20 +176,32 @@ fn start_with(world: &World, config: &NotifyConfig, more: &[&str]) -> Running {
     let Command::Notify(args) = Cli::try_parse_from(words).unwrap().command else {
         panic!("not notify");
     };
-    let (stop, config, client) = (Shutdown::new(), config.clone(), world.client.clone());
-    let shutdown = stop.clone();
+    let (stop, config) = (Shutdown::new(), config.clone());
+    let (metrics, status) = (Metrics::new(), Arc::new(Status::new()));
+    let role = (metrics.clone(), Arc::clone(&status), stop.clone());
     let task = tokio::spawn(async move {
-        let status = Arc::new(Status::new());
-        run_with(&args, config, client, Metrics::new(), status, shutdown).await
+        let (metrics, status, shutdown) = role;
+        run_with(&args, config, client, metrics, status, shutdown).await
     });
-    Running { stop, task }
+    Running {
+        stop,
+        metrics,
+        status,
+        task,
+    }
 }
 
 /// Returns the rules, with a receiver at the address `url`.
-fn config(url: &str) -> NotifyConfig {
+pub(crate) fn config(url: &str) -> NotifyConfig {
     let text = RULES.replace("URL", url);
     let path = std::path::Path::new("rules.toml");
     NotifyConfig::parse(path, &text, None, SecretReading::Check).unwrap()
+}
+
+/// Creates the table of incidents.
+pub(crate) async fn make_table(world: &World) {
+    let incidents = incidents_spec(&world.names);
+    assert!(create(&world.client, &incidents).await.unwrap());
 }
 
 /// The events of a partition: time, city, severity.
@@ -313,8 +348,7 @@ fn without_updates(got: &[Got]) -> BTreeSet<(String, String, String)> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_incident_is_told_under_one_id_whoever_dies() {
     let world = World::new(3).await;
-    let incidents = incidents_spec(&world.names);
-    assert!(create(&world.client, &incidents).await.unwrap());
+    make_table(&world).await;
     let webhook = Webhook::start().await;
     let config = config(&webhook.url);
     let logs = logs();

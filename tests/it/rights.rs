@@ -29,6 +29,7 @@ use serde_json::Value;
 use tower::ServiceExt as _;
 
 use crate::member::Member;
+use crate::notify;
 use crate::verify;
 use crate::world::{BASE_MS, World, client_through};
 
@@ -190,4 +191,28 @@ async fn each_role_uses_all_the_rights_of_its_policy_and_no_others() {
         let asked = (operation, table, index);
         assert!(allowed.contains(&asked), "{asked:?} is not allowed");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn notify_uses_all_the_rights_of_its_policy_and_counts_each_request() {
+    let world = World::new(1).await;
+    notify::make_table(&world).await;
+    let (http, asked) = recorded(&world);
+    let config = notify::config("http://127.0.0.1:1/hook");
+    let role = notify::start_with(&world, &config, client_through(http).await, &[]);
+    world.event(0, "NYC", "traffic", 3, BASE_MS);
+    world.flush();
+    let requests = |role: &notify::Running, operation| {
+        let ended = [operation, &*world.names.incidents, "ok"];
+        role.metrics
+            .dynamodb_requests
+            .with_label_values(&ended)
+            .get()
+    };
+    for operation in ["GetItem", "PutItem", "Query", "UpdateItem"] {
+        let is_counted = |role: &notify::Running| requests(role, operation) > 0;
+        role.until(operation, is_counted).await;
+    }
+    role.stop().await.unwrap();
+    assert_eq!(*asked.lock().unwrap(), granted(TableUser::Notify));
 }
