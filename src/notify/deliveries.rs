@@ -9,10 +9,11 @@ use tokio::sync::mpsc::UnboundedSender;
 use crate::core::clock::SteadyMs;
 use crate::core::incident::message::Message;
 use crate::core::incident::outbox::{Outcome, Sent, Step, next};
-use crate::core::incident::owner::{Name, name_of};
+use crate::core::incident::owner::{Name, Owner, name_of};
 use crate::core::incident::silence::Silence;
 use crate::core::pace::backoff_ms;
 use crate::notify::done::{Attempt, Done};
+use crate::notify::partitions::Partitions;
 use crate::notify::send::{Delivery, Receiver};
 use crate::store::incidents::{IncidentTable, StoredIncident};
 use crate::telemetry::{Metrics, steady_ms, unix_ms};
@@ -154,19 +155,31 @@ impl Deliveries {
         self.send_due(&name);
     }
 
-    /// Sets the metric that shows, for each receiver, how many incidents wait for another attempt.
-    pub(super) fn report(&self) {
+    /// Updates the metrics of the role. Returns the number of incidents and the number of events that rules have ignored
+    /// because of their limits.
+    pub(super) fn report(&self, partitions: &Partitions) -> (u64, u64) {
+        let (mut open, mut incidents, mut events) = (0, 0, 0);
+        for fold in partitions.owners().map(Owner::fold) {
+            let left_out = fold.left_out();
+            open += fold.open().count();
+            (incidents, events) = (incidents + left_out.incidents, events + left_out.events);
+        }
+        let whole = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
+        self.metrics.notify_open.set(whole(open));
+        self.metrics.notify_live.set(whole(self.live.len()));
+        let ignored = i64::try_from(incidents).unwrap_or(i64::MAX);
+        self.metrics.notify_left_out.set(ignored);
         for (at, receiver) in self.receivers.iter().enumerate() {
             let waiting = self
                 .live
                 .values()
                 .filter(|live| live.pauses.contains_key(&at));
-            let waiting = i64::try_from(waiting.count()).unwrap_or(i64::MAX);
             let gauge = &self.metrics.notify_waiting;
             gauge
                 .with_label_values(&[&*receiver.config().name])
-                .set(waiting);
+                .set(whole(waiting.count()));
         }
+        (incidents, events)
     }
 
     /// Sends all messages that are due.

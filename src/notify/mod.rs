@@ -5,6 +5,7 @@
 //! - `partitions`: the rows and checkpoints of the assigned partitions
 //! - `start`: finds the offset from which a partition continues
 //! - `deliveries`: decides when each message is sent
+//! - `waiting`: describes what the role waits for
 //! - `done`: the results that tasks report to the main loop
 //! - [`send`]: sends a request and interprets its response
 //! - [`receiver`]: turns a message into an HTTP request
@@ -27,6 +28,7 @@ pub(crate) mod silences;
 mod start;
 pub mod status;
 pub(crate) mod trial;
+mod waiting;
 
 use std::sync::Arc;
 

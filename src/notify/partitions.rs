@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc::UnboundedSender;
 
-use crate::core::clock::UnixMs;
+use crate::core::clock::{SteadyMs, UnixMs};
 use crate::core::incident::audit::Base;
 use crate::core::incident::fold::{Checkpoint, Fold};
 use crate::core::incident::owner::{Name, Owner, name_of};
+use crate::core::pace::backoff_ms;
 use crate::notify::done::Done;
 use crate::store::incidents::{IncidentTable, StoredBase, StoredCheckpoint};
 use crate::telemetry::unix_ms;
@@ -61,6 +62,10 @@ pub(super) struct Partitions {
     assignments: u64,
     /// The number of row writes that are in progress.
     writes: usize,
+    /// The number of pauses since a row was last written without a failure.
+    pauses: u32,
+    /// The time before which no row is written, because a write has failed.
+    not_before_ms: SteadyMs,
     table: IncidentTable,
     done: UnboundedSender<Done>,
     /// The fingerprint of the rules.
@@ -77,6 +82,8 @@ impl Partitions {
             assigned: BTreeMap::new(),
             assignments: 0,
             writes: 0,
+            pauses: 0,
+            not_before_ms: SteadyMs::MIN,
             table,
             done,
             rules,
@@ -139,8 +146,12 @@ impl Partitions {
         true
     }
 
-    /// Starts writing the rows that do not contain the latest changes of their incidents.
-    pub(super) fn write_rows(&mut self) {
+    /// Starts writing the rows that do not contain the latest changes of their incidents. After a failed write, the
+    /// function does nothing until the pause is over.
+    pub(super) fn write_rows(&mut self, now_ms: SteadyMs) {
+        if now_ms < self.not_before_ms {
+            return;
+        }
         for (&partition, assigned) in &mut self.assigned {
             let Some(owner) = &mut assigned.owner else {
                 continue;
@@ -169,8 +180,10 @@ impl Partitions {
         assignment: u64,
         name: &Name,
         is_known: bool,
+        now_ms: SteadyMs,
     ) -> bool {
         self.writes -= 1;
+        self.pace_writes(is_known, now_ms);
         let Some(owner) = self.owner(partition, assignment) else {
             return false;
         };
@@ -180,6 +193,20 @@ impl Partitions {
             owner.failed(name);
         }
         true
+    }
+
+    /// Begins a pause after a failed write. The writes that were in progress at the same time change nothing, so that one
+    /// failure of the table makes the pauses longer only once.
+    fn pace_writes(&mut self, is_known: bool, now_ms: SteadyMs) {
+        if now_ms < self.not_before_ms {
+            return;
+        }
+        if is_known {
+            self.pauses = 0;
+        } else {
+            self.pauses = self.pauses.saturating_add(1);
+            self.not_before_ms = now_ms + backoff_ms(self.pauses, fastrand::u32(..));
+        }
     }
 
     /// Creates the checkpoints that are due, and publishes each checkpoint whose rows have been written. `owed` returns
@@ -245,5 +272,100 @@ impl Partitions {
     pub(super) fn is_busy(&self) -> bool {
         let is_publishing = |a: &Assigned| a.is_publishing || a.checkpoint.is_some();
         self.writes > 0 || self.assigned.values().any(is_publishing)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::core::event::{Event, Offset, Severity};
+    use crate::core::incident::fold::Source;
+    use crate::core::pace::BACKOFF_MAX_MS;
+    use crate::core::parse::Body;
+    use crate::core::window::Rules;
+    use crate::notify::config::{NotifyConfig, SecretReading};
+    use crate::store::client::{ConnectOptions, connect};
+
+    const RULES: &str = r#"
+        [[rule]]
+        name = "critical"
+        severity = ["critical"]
+        group_by = ["city"]
+        quiet = "15m"
+
+        [[receiver]]
+        name = "ops"
+        type = "webhook"
+        url = "http://127.0.0.1:1/"
+        allow_private = true
+    "#;
+
+    /// Returns the partition 0, in which incidents of `cities` have no row yet.
+    async fn unwritten(cities: &[&str], done: UnboundedSender<Done>) -> (Partitions, u64) {
+        let options = ConnectOptions {
+            attempts: 1,
+            // No program listens on port 1.
+            endpoint_url: Some("http://127.0.0.1:1".to_owned()),
+            test_credentials: true,
+            ..ConnectOptions::default()
+        };
+        let client = connect(options).await.expect("no request is sent");
+        let table = IncidentTable::new(client, "incidents");
+        let path = std::path::Path::new("rules.toml");
+        let config = NotifyConfig::parse(path, RULES, None, SecretReading::Skip);
+        let source = Source {
+            topic: "t".into(),
+            topic_id: "T".into(),
+            partition: 0,
+            times: Rules::default(),
+        };
+        let rules = config.expect("the rules are fine").rules;
+        let fold = Fold::new(source, &rules, &Checkpoint::begin(Offset(0)), &[]);
+        let mut partitions = Partitions::new(table, done, "".into());
+        let assignment = partitions.assign(0);
+        assert!(partitions.start(0, assignment, fold, Vec::new()));
+        for (offset, city) in (0..).zip(cities) {
+            let event = Event {
+                city: (*city).into(),
+                event_type: "traffic".into(),
+                severity: Severity::Critical,
+                time_ms: UnixMs(0),
+                description: "d".into(),
+                event_id: None,
+                extra: None,
+            };
+            let owner = partitions.owner(0, assignment).expect("it has started");
+            owner.take(Offset(offset), Some(UnixMs(0)), Some(&Body::Event(event)));
+        }
+        (partitions, assignment)
+    }
+
+    #[tokio::test]
+    async fn failed_rows_are_written_again_after_growing_pauses() {
+        let (done_in, mut done) = mpsc::unbounded_channel();
+        let (mut partitions, assignment) = unwritten(&["a", "b"], done_in).await;
+        let mut now_ms = SteadyMs(0);
+        let mut longest_ms = 0;
+        for _ in 0..12 {
+            partitions.write_rows(now_ms);
+            assert_eq!(partitions.writes, 2, "the pause is over");
+            for _ in 0..2 {
+                let Some(Done::Written { name, result, .. }) = done.recv().await else {
+                    panic!("a write has ended");
+                };
+                assert!(partitions.written(0, assignment, &name, result.is_ok(), now_ms));
+                partitions.write_rows(now_ms);
+            }
+            assert_eq!(partitions.writes, 0, "no write during the pause");
+            longest_ms = longest_ms.max(partitions.not_before_ms - now_ms);
+            now_ms = partitions.not_before_ms;
+        }
+        assert!(longest_ms > 100, "{longest_ms}");
+        assert!(longest_ms <= BACKOFF_MAX_MS + 1, "{longest_ms}");
+        assert_eq!(partitions.pauses, 12, "two failed writes cause one pause");
+        partitions.pace_writes(true, now_ms);
+        assert_eq!(partitions.pauses, 0);
     }
 }

@@ -5,7 +5,7 @@
 //! these decisions. The loop keeps no state that another process would need, so it gives up a revoked partition
 //! immediately. A process that takes over a partition continues from the checkpoint and the rows.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +21,7 @@ use crate::core::worker::{Content, Record};
 use crate::exit::{Exit, SettingsError};
 use crate::kafka::budget::Budget;
 use crate::kafka::consumer::{Consumer, ConsumerEvent, ConsumerOptions, PartitionRecords};
+use crate::kafka::log_limit::LogLimit;
 use crate::kafka::second_read::{SecondReader, warn_if_skipped};
 use crate::notify::config::NotifyConfig;
 use crate::notify::deliveries::Deliveries;
@@ -29,10 +30,11 @@ use crate::notify::partitions::Partitions;
 use crate::notify::send::Receiver;
 use crate::notify::start::{FirstStart, Starter};
 use crate::notify::status::Status;
+use crate::notify::waiting::incidents_error;
 use crate::shutdown::Shutdown;
 use crate::store::error::StoreError;
 use crate::store::incidents::{IncidentTable, StoredIncident};
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, steady_ms};
 
 /// Maximum memory for records that were read but not yet evaluated, in bytes.
 const BUDGET_BYTES: u64 = 32 << 20;
@@ -97,7 +99,8 @@ pub(super) struct Role {
     ticks: u32,
     /// The number of incidents and events that rules ignored because of their limits, at the time of the last warning.
     left_out: u64,
-    metrics: Metrics,
+    /// For each action that failed: the limit on how often its failures are logged.
+    log_limits: BTreeMap<&'static str, LogLimit>,
     status: Arc<Status>,
     end: Option<anyhow::Result<()>>,
 }
@@ -142,7 +145,7 @@ impl Role {
             options.table.clone(),
             options.link,
             done_in.clone(),
-            options.metrics.clone(),
+            options.metrics,
         );
         Ok(Role {
             consumer,
@@ -158,7 +161,7 @@ impl Role {
             done,
             ticks: 0,
             left_out: 0,
-            metrics: options.metrics,
+            log_limits: BTreeMap::new(),
             status: options.status,
             end: None,
         })
@@ -189,13 +192,21 @@ impl Role {
                 _ = tick.tick() => self.tick(),
             }
             self.fold_backlog().await;
-            self.partitions.write_rows();
+            self.partitions.write_rows(steady_ms());
         }
         self.stop().await
     }
 
     fn wait(&self, what: &str) {
         self.status.set_waiting(Some(what.to_owned()));
+    }
+
+    /// Logs the failure of an action that the role repeats, unless a failure of the same action was logged less than ten
+    /// seconds ago.
+    fn warn(&mut self, action: &'static str, error: &str) {
+        if self.log_limits.entry(action).or_default().allow() {
+            tracing::warn!(error, "failed to {action}, trying again");
+        }
     }
 
     fn fail(&mut self, what: &str) {
@@ -297,13 +308,15 @@ impl Role {
                 result,
             } => {
                 if let Err(error) = result {
-                    tracing::warn!(partition, %error, "failed to publish a checkpoint, trying again");
+                    self.warn("publish a checkpoint", &incidents_error(&error));
                 }
                 self.partitions.published(partition, assignment);
             }
             Done::Attempt(attempt) => self.deliveries.take_attempt(attempt),
             Done::Silences(Ok(silences)) => self.deliveries.set_silences(silences),
-            Done::Silences(Err(error)) => tracing::warn!(%error, "failed to read the silences"),
+            Done::Silences(Err(error)) => {
+                self.warn("read the silences", &incidents_error(&error));
+            }
             Done::TopicId(Some(id)) if *id != *self.starter.topic_id => {
                 self.fail("the topic was made again; the next start reads it from its beginning");
             }
@@ -318,16 +331,14 @@ impl Role {
         name: &Name,
         result: Result<StoredIncident, StoreError>,
     ) {
+        let (is_known, now_ms) = (result.is_ok(), steady_ms());
         let is_current = self
             .partitions
-            .written(partition, assignment, name, result.is_ok());
+            .written(partition, assignment, name, is_known, now_ms);
         match result {
             Ok(row) if is_current => self.deliveries.take_row(partition, row),
             Ok(_) => {}
-            Err(error) => {
-                let incident = &*name.1;
-                tracing::warn!(partition, incident, %error, "failed to write an incident, trying again");
-            }
+            Err(error) => self.warn("write an incident", &incidents_error(&error)),
         }
     }
 
@@ -397,41 +408,15 @@ impl Role {
             let (inquiry, done) = (self.starter.inquiry.clone(), self.done_in.clone());
             tokio::spawn(async move { drop(done.send(Done::TopicId(topic_id(inquiry).await))) });
         }
-        self.report();
-    }
-
-    /// Updates the metrics, and warns if rules ignored incidents or events because of their limits.
-    fn report(&mut self) {
-        let whole = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
-        let open: usize = self
-            .partitions
-            .owners()
-            .map(|owner| owner.fold().open().count())
-            .sum();
-        self.metrics.notify_open.set(whole(open));
-        self.metrics
-            .notify_live
-            .set(whole(self.deliveries.live_count()));
-        self.deliveries.report();
-        let left_out = self
-            .partitions
-            .owners()
-            .map(|owner| owner.fold().left_out());
-        let (incidents, events) = left_out.fold((0, 0), |sum, left_out| {
-            (sum.0 + left_out.incidents, sum.1 + left_out.events)
-        });
-        let left_out = incidents + events;
-        if left_out > self.left_out && self.ticks.is_multiple_of(WARN_TICKS) {
+        let (incidents, events) = self.deliveries.report(&self.partitions);
+        if incidents + events > self.left_out && self.ticks.is_multiple_of(WARN_TICKS) {
             tracing::warn!(
                 incidents,
                 events,
                 "rules ignored incidents or events above their limits"
             );
-            self.left_out = left_out;
+            self.left_out = incidents + events;
         }
-        self.metrics
-            .notify_left_out
-            .set(i64::try_from(incidents).unwrap_or(i64::MAX));
     }
 
     fn publish(&mut self) {
@@ -446,12 +431,12 @@ impl Role {
         let deadline = tokio::time::Instant::now() + STOP_MAX;
         self.partitions.hurry();
         self.publish();
-        while self.partitions.is_busy() {
-            match tokio::time::timeout_at(deadline, self.done.recv()).await {
-                Ok(Some(done)) => self.finish(done),
-                _ => break,
+        while self.partitions.is_busy() && tokio::time::Instant::now() < deadline {
+            // After a failed write, the loop waits until the pause is over.
+            if let Ok(Some(done)) = tokio::time::timeout(TICK, self.done.recv()).await {
+                self.finish(done);
             }
-            self.partitions.write_rows();
+            self.partitions.write_rows(steady_ms());
             self.publish();
         }
         let Role {
