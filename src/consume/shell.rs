@@ -31,7 +31,6 @@ use crate::core::pipeline::{CommitPart, Halt, Output, Pipeline, Publish};
 use crate::core::plan::PutTable;
 use crate::core::worker::Worker;
 use crate::exit::{Exit, SettingsError};
-use crate::failure::Failure;
 use crate::kafka::client_errors::ClientErrors;
 use crate::kafka::consumer::ConsumerEvent;
 use crate::kafka::membership;
@@ -228,21 +227,12 @@ impl Shell {
             ConsumerEvent::OutOfRange => self.check_ranges(self.positions()),
             ConsumerEvent::TopicMissing => self.topic_missing(),
             ConsumerEvent::MemberRefused(code) => {
-                let error = SettingsError(Failure {
-                    what: format!("Kafka refuses this member of group {}", self.options.group),
-                    why: Some(code.to_string()),
-                    remedy: membership::remedy(code).map(str::to_owned),
-                });
-                self.end = Some(Err(error.into()));
+                let failure = membership::refused(code, &self.options.group, "--group");
+                self.end = Some(Err(SettingsError(failure).into()));
             }
-            // After another consumer has fenced this consumer off, this consumer must not restart. A restart would
-            // fence off the other consumer, which has the same `group.instance.id`. If both consumers restarted, they
-            // would fence each other off endlessly.
             ConsumerEvent::Fatal { fenced: true, .. } => {
-                let text =
-                    "another consumer of the group has joined with the same --group-instance-id";
-                let error = SettingsError::new(text).with_remedy("give each consumer its own id");
-                self.end = Some(Err(error.into()));
+                let failure = membership::fenced("--group-instance-id");
+                self.end = Some(Err(SettingsError(failure).into()));
             }
             ConsumerEvent::Fatal { text, .. } => {
                 self.fail(&format!("the Kafka client cannot continue: {text}"));

@@ -3,20 +3,46 @@
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::RDKafkaErrorCode;
 
+use crate::failure::Failure;
+
+/// Returns the failure of a member of `group` that the brokers refuse with `code`. `option` is the option of the role
+/// that names the group.
+pub fn refused(code: RDKafkaErrorCode, group: &str, option: &str) -> Failure {
+    Failure {
+        what: format!("Kafka refuses this member of group {group}"),
+        why: Some(code.to_string()),
+        remedy: remedy(code, option),
+    }
+}
+
+/// Returns the failure of a member whose id another member of the group also has. `option` is the option of the role
+/// that sets the id. The member must not restart. If both members restarted, they would fence each other off endlessly.
+pub fn fenced(option: &str) -> Failure {
+    let what = format!("another member of the group has joined with the same {option}");
+    Failure::new(what).with_remedy("give each member its own id")
+}
+
+/// Returns true if a member gets the error until its settings change.
+pub fn is_lasting(code: RDKafkaErrorCode) -> bool {
+    remedy(code, "").is_some()
+}
+
 /// Returns the remedy for an error that a member gets when it joins a group. Returns `None` if the error may disappear
 /// without a change of settings.
 ///
 /// The codes come from the error table of Kafka's protocol guide,
 /// <https://kafka.apache.org/protocol#protocol_error_codes>.
-pub fn remedy(code: RDKafkaErrorCode) -> Option<&'static str> {
-    Some(match code {
+fn remedy(code: RDKafkaErrorCode, option: &str) -> Option<String> {
+    let text = match code {
         RDKafkaErrorCode::InvalidSessionTimeout => {
             "choose --kafka-property session.timeout.ms between the brokers' group.min.session.timeout.ms and group.max.session.timeout.ms"
         }
         RDKafkaErrorCode::InconsistentGroupProtocol => {
-            "other members of this group use another assignment strategy; stop them, or choose another --group"
+            let what = "other members of this group use another assignment strategy";
+            return Some(format!("{what}; stop them, or choose another {option}"));
         }
-        RDKafkaErrorCode::InvalidGroupId => "choose another --group",
+        RDKafkaErrorCode::InvalidGroupId => return Some(format!("choose another {option}")),
+        // Only `consume` can have another group protocol, so only `consume` gets this error.
         RDKafkaErrorCode::UnsupportedVersion | RDKafkaErrorCode::UnsupportedFeature => {
             "these brokers do not support the protocol; choose --group-protocol classic, or update them"
         }
@@ -24,7 +50,8 @@ pub fn remedy(code: RDKafkaErrorCode) -> Option<&'static str> {
             "these brokers do not know the assignor of this member; remove --kafka-property group.remote.assignor"
         }
         _ => return None,
-    })
+    };
+    Some(text.to_owned())
 }
 
 /// Parses a log line of librdkafka. Returns the error with which the brokers refuse a group member, if the log line
@@ -59,6 +86,13 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_remedy_names_the_option_of_the_role() {
+        let code = RDKafkaErrorCode::InvalidGroupId;
+        let text = refused(code, "g", "--notify-group").to_string();
+        assert!(text.ends_with("; choose another --notify-group"), "{text}");
+    }
+
+    #[test]
     fn only_errors_that_need_other_settings_end_a_member() {
         for code in [
             RDKafkaErrorCode::InvalidSessionTimeout,
@@ -68,7 +102,7 @@ mod tests {
             RDKafkaErrorCode::UnsupportedFeature,
             RDKafkaErrorCode::UnsupportedAssignor,
         ] {
-            assert!(remedy(code).is_some(), "{code:?}");
+            assert!(is_lasting(code), "{code:?}");
         }
         for code in [
             RDKafkaErrorCode::RebalanceInProgress,
@@ -78,7 +112,7 @@ mod tests {
             RDKafkaErrorCode::CoordinatorNotAvailable,
             RDKafkaErrorCode::AllBrokersDown,
         ] {
-            assert_eq!(remedy(code), None, "{code:?}");
+            assert!(!is_lasting(code), "{code:?}");
         }
     }
 }

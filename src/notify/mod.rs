@@ -74,6 +74,7 @@ pub async fn run_with(
         config,
         kafka,
         topic: args.kafka.topic.clone(),
+        group: args.notify_group.clone(),
         table: IncidentTable::new(client, &names.incidents).with_metrics(metrics.clone()),
         times: tables.rules,
         from,

@@ -22,6 +22,7 @@ use crate::exit::{Exit, SettingsError};
 use crate::kafka::budget::Budget;
 use crate::kafka::consumer::{Consumer, ConsumerEvent, ConsumerOptions, PartitionRecords};
 use crate::kafka::log_limit::LogLimit;
+use crate::kafka::membership;
 use crate::kafka::second_read::{SecondReader, warn_if_skipped};
 use crate::notify::config::NotifyConfig;
 use crate::notify::deliveries::Deliveries;
@@ -67,6 +68,8 @@ pub(super) struct RoleOptions {
     pub(super) kafka: ClientConfig,
     /// The topic to read.
     pub(super) topic: String,
+    /// The consumer group to join.
+    pub(super) group: String,
     /// The table of incidents.
     pub(super) table: IncidentTable,
     /// The rules for event time, such as the allowed lateness and the allowed clock skew. The role `consume` uses the
@@ -84,6 +87,7 @@ pub(super) struct RoleOptions {
 
 /// The state of a running role.
 pub(super) struct Role {
+    group: String,
     consumer: Consumer,
     budget: Arc<Budget>,
     events: UnboundedReceiver<ConsumerEvent>,
@@ -148,6 +152,7 @@ impl Role {
             options.metrics,
         );
         Ok(Role {
+            group: options.group,
             consumer,
             budget,
             events,
@@ -248,8 +253,12 @@ impl Role {
             ConsumerEvent::OutOfRange => self.begin_again(),
             ConsumerEvent::TopicMissing => self.fail("the topic does not exist any more"),
             ConsumerEvent::MemberRefused(code) => {
-                let error = SettingsError::new("Kafka refuses this member of the group");
-                self.end = Some(Err(error.with_why(code.to_string()).into()));
+                let failure = membership::refused(code, &self.group, "--notify-group");
+                self.end = Some(Err(SettingsError(failure).into()));
+            }
+            ConsumerEvent::Fatal { fenced: true, .. } => {
+                let failure = membership::fenced("--kafka-property group.instance.id");
+                self.end = Some(Err(SettingsError(failure).into()));
             }
             ConsumerEvent::Fatal { text, .. } => {
                 self.fail(&format!("the Kafka client cannot continue: {text}"));

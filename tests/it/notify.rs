@@ -27,6 +27,7 @@ use clap::Parser as _;
 use http_body_util::{BodyExt as _, Empty};
 use hyper::body::{Bytes, Incoming};
 use hyper::{Request, Response, StatusCode};
+use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use serde_json::Value;
 
 use crate::world::{BASE_MS, TOPIC, WAIT_MAX, World, is_settings};
@@ -409,4 +410,30 @@ async fn tables_of_another_topic_end_it() {
             .contains("belong to topic another-topic, not city-events"),
         "{error:#}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn brokers_that_refuse_the_membership_end_it_with_the_remedy() {
+    let world = World::new(1).await;
+    make_table(&world).await;
+    let id = ["--kafka-property", "group.instance.id=a"];
+    for (error, remedy) in [
+        (
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR_INCONSISTENT_GROUP_PROTOCOL,
+            "choose another --notify-group",
+        ),
+        (
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR_FENCED_INSTANCE_ID,
+            "the same --kafka-property group.instance.id; give each member its own id",
+        ),
+    ] {
+        world
+            .broker
+            .request_errors(RDKafkaApiKey::JoinGroup, &[error]);
+        let hook = config("http://127.0.0.1:1/hook");
+        let role = start_with(&world, &hook, world.client.clone(), &id);
+        let error = role.end().await.unwrap_err();
+        assert!(is_settings(&error), "{error:#}");
+        assert!(error.to_string().ends_with(remedy), "{error:#}");
+    }
 }

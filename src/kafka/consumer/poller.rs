@@ -210,7 +210,7 @@ impl Poller {
                 self.send_batch();
                 context.send(ConsumerEvent::OutOfRange);
             }
-            KafkaError::MessageConsumption(code) if membership::remedy(code).is_some() => {
+            KafkaError::MessageConsumption(code) if membership::is_lasting(code) => {
                 context.send(ConsumerEvent::MemberRefused(code));
             }
             error if is_topic_missing(&error) => context.send(ConsumerEvent::TopicMissing),
@@ -237,7 +237,7 @@ impl Poller {
         // `fatal_error` returns the cause of the fatal error.
         let fatal = self.client.client().fatal_error();
         let cause = fatal.as_ref().map_or(code, |(code, _)| *code);
-        if membership::remedy(cause).is_some() {
+        if membership::is_lasting(cause) {
             let context = self.client.context();
             return context.send(ConsumerEvent::MemberRefused(cause));
         }
