@@ -19,6 +19,7 @@ use crate::core::incident::rule::{Rule, fingerprint};
 use crate::core::window::Rules;
 use crate::core::worker::{Content, Record};
 use crate::exit::{Exit, SettingsError};
+use crate::kafka::MISSING_REMEDY;
 use crate::kafka::budget::Budget;
 use crate::kafka::consumer::{Consumer, ConsumerEvent, ConsumerOptions, PartitionRecords};
 use crate::kafka::log_limit::LogLimit;
@@ -30,7 +31,7 @@ use crate::notify::done::Done;
 use crate::notify::partitions::Partitions;
 use crate::notify::send::Receiver;
 use crate::notify::start::{FirstStart, Starter};
-use crate::notify::status::Status;
+use crate::notify::status::{Status, Wait};
 use crate::notify::waiting::incidents_error;
 use crate::shutdown::Shutdown;
 use crate::store::error::StoreError;
@@ -203,7 +204,7 @@ impl Role {
     }
 
     fn wait(&self, what: &str) {
-        self.status.set_waiting(Some(what.to_owned()));
+        self.status.set_waiting(Wait::Start, Some(what.to_owned()));
     }
 
     /// Logs the failure of an action that the role repeats, unless a failure of the same action was logged less than ten
@@ -232,7 +233,7 @@ impl Role {
     fn take_event(&mut self, event: ConsumerEvent) {
         match event {
             ConsumerEvent::Assigned(partitions) => {
-                self.status.set_waiting(None);
+                self.status.set_waiting(Wait::Start, None);
                 for partition in partitions {
                     self.begin(partition);
                 }
@@ -251,7 +252,8 @@ impl Role {
             ConsumerEvent::Records(runs) => self.backlog.extend(runs),
             ConsumerEvent::End { .. } => {}
             ConsumerEvent::OutOfRange => self.begin_again(),
-            ConsumerEvent::TopicMissing => self.fail("the topic does not exist any more"),
+            // The event may be older than the topic. If the topic was recreated, its id shows it.
+            ConsumerEvent::TopicMissing => self.topic_missing(),
             ConsumerEvent::MemberRefused(code) => {
                 let failure = membership::refused(code, &self.group, "--notify-group");
                 self.end = Some(Err(SettingsError(failure).into()));
@@ -264,6 +266,13 @@ impl Role {
                 self.fail(&format!("the Kafka client cannot continue: {text}"));
             }
         }
+    }
+
+    fn topic_missing(&mut self) {
+        let topic = &self.starter.topic;
+        let what = format!("waiting for topic {topic} to exist ({MISSING_REMEDY})");
+        self.warn("find the topic", &what);
+        self.status.set_waiting(Wait::Topic, Some(what));
     }
 
     /// Starts a task that finds the offset from which a partition continues.
@@ -329,7 +338,8 @@ impl Role {
             Done::TopicId(Some(id)) if *id != *self.starter.topic_id => {
                 self.fail("the topic was made again; the next start reads it from its beginning");
             }
-            Done::TopicId(_) => {}
+            Done::TopicId(Some(_)) => self.status.set_waiting(Wait::Topic, None),
+            Done::TopicId(None) => {}
         }
     }
 

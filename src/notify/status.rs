@@ -11,10 +11,21 @@ use crate::telemetry::steady_ms;
 /// health check reports that the role is not alive, because a restart may help.
 const BEAT_MS_MAX: i64 = 120_000;
 
+/// The conditions that the role can wait for. The status stores each condition separately, because one wait can end while
+/// the other continues.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// The role waits for the tables, or for its partitions to start.
+    Start,
+    /// The role waits until the topic exists.
+    Topic,
+}
+
 /// The status that the role updates and the HTTP server reads.
 #[derive(Debug)]
 pub struct Status {
-    waiting_for: Mutex<Option<String>>,
+    /// The reasons why the role waits, indexed by [`Wait`].
+    waiting_for: Mutex<[Option<String>; 2]>,
     beat_ms: AtomicI64,
 }
 
@@ -22,14 +33,15 @@ impl Status {
     /// Returns the status of a role that has just started.
     pub fn new() -> Status {
         Status {
-            waiting_for: Mutex::new(Some("starting".to_owned())),
+            waiting_for: Mutex::new([Some("starting".to_owned()), None]),
             beat_ms: AtomicI64::new(steady_ms().0),
         }
     }
 
-    /// Sets the reason why the role is waiting. `None` means that the role is working.
-    pub fn set_waiting(&self, what: Option<String>) {
-        *self.waiting_for.lock().expect("no panic holds the lock") = what;
+    /// Sets the reason why the role waits for the condition `wait`. If `what` is `None`, the role no longer waits for the
+    /// condition.
+    pub fn set_waiting(&self, wait: Wait, what: Option<String>) {
+        self.waiting_for.lock().expect("no panic holds the lock")[wait as usize] = what;
     }
 
     /// Notes that the role's loop is running.
@@ -59,6 +71,10 @@ impl Probe for Status {
     fn ready(&self) -> Result<(), String> {
         self.live()?;
         let waiting_for = self.waiting_for.lock().expect("no panic holds the lock");
-        waiting_for.clone().map_or(Ok(()), Err)
+        let all: Vec<&str> = waiting_for.iter().flatten().map(String::as_str).collect();
+        if all.is_empty() {
+            return Ok(());
+        }
+        Err(all.join("; "))
     }
 }
