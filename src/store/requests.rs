@@ -59,9 +59,13 @@ impl<'a> Counted<'a> {
     }
 
     /// Counts a request with a valid response. `outcome` is `ok` or `conflict`.
-    pub(super) fn answered(&self, outcome: &str, capacity: Option<&ConsumedCapacity>) {
-        let units = capacity.and_then(ConsumedCapacity::capacity_units);
-        self.count(outcome, units);
+    pub(super) fn answered<'c>(
+        &self,
+        outcome: &str,
+        capacity: impl IntoIterator<Item = &'c ConsumedCapacity>,
+    ) {
+        let units = capacity.into_iter().filter_map(|c| c.capacity_units());
+        self.count(outcome, units.reduce(|sum, units| sum + units));
     }
 
     /// Counts a failed request, and returns its error.

@@ -6,7 +6,7 @@
 //! explains why the check of the ids is necessary.
 
 use std::collections::HashMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::{
@@ -18,12 +18,12 @@ use crate::core::keys::TableNames;
 use crate::core::pace::backoff_ms;
 use crate::core::rollup::{Ask, MARK_PK, MARK_SK, Roll, RollupMark, RollupRow, SETTLE_MS, rest_ms};
 use crate::core::table_identity::{READ_INTERVAL_MS, TRUST_MS};
-use crate::store::answers::{Flaw, count_flaw};
+use crate::store::answers::Flaw;
 use crate::store::attributes::{Item, SERIES, SHARD, text};
 use crate::store::error::{StoreError, StoreErrorKind};
 use crate::store::reads::rollups::RollupSource;
 use crate::store::reads::{Range, metered};
-use crate::store::requests::{count_request, refusing_item};
+use crate::store::requests::{Counted, refusing_item};
 use crate::store::rollup_items::{VERSION, mark_attributes, mark_key, row_item};
 use crate::sys;
 use crate::telemetry::{Metrics, unix_ms};
@@ -204,24 +204,19 @@ impl RollupWriter {
             let put = put.expect("the item is set");
             WriteRequest::builder().put_request(put).build()
         };
-        let started = Instant::now();
-        let result = self
+        let counted = Counted::begin(&self.metrics, operation, table);
+        let output = self
             .client
             .batch_write_item()
             .request_items(table, rows.iter().map(write).collect())
             .return_consumed_capacity(ReturnConsumedCapacity::Total)
             .send()
             .await
-            .map_err(|error| StoreError::from_sdk(operation, table, error));
-        let result = result.and_then(|output| {
-            let left = unprocessed(rows, table, output.unprocessed_items());
-            let left = left.map_err(|flaw| self.wrong_answer(operation, flaw))?;
-            let units = output.consumed_capacity().iter();
-            Ok((left, units.filter_map(|c| c.capacity_units()).sum::<f64>()))
-        });
-        let units = result.as_ref().ok().map(|(_, units)| *units);
-        self.count(operation, started, result.as_ref().err(), units);
-        Ok(result?.0)
+            .map_err(|error| counted.failed(error))?;
+        let left = unprocessed(rows, table, output.unprocessed_items());
+        let left = left.map_err(|flaw| counted.wrong_answer(flaw))?;
+        counted.answered("ok", output.consumed_capacity());
+        Ok(left)
     }
 
     /// Writes the new rollup mark if the mark in the table still has the previous version.
@@ -251,53 +246,25 @@ impl RollupWriter {
                 .condition_expression(format!("#{VERSION} = :before"))
                 .expression_attribute_values(":before", AttributeValue::N(before.to_string()))
         };
-        let started = Instant::now();
-        let result = request.send().await;
-        if let Err(error) = &result
-            && refusing_item(error).is_some()
-        {
-            self.count_outcome(operation, started, "conflict", None);
-            return Err(RollError::Overtaken);
-        }
-        let result = result.map_err(|error| StoreError::from_sdk(operation, table, error));
-        let result = result.and_then(|output| {
-            let new = output.attributes();
-            let is_written = |(name, value): &(&str, AttributeValue)| {
-                new.is_some_and(|new| new.get(*name) == Some(value))
-            };
-            if attributes.iter().all(is_written) {
-                let capacity = output.consumed_capacity();
-                return Ok(capacity.and_then(|capacity| capacity.capacity_units()));
+        let counted = Counted::begin(&self.metrics, operation, table);
+        let with_key = |error: StoreError| error.with_key(format!("{MARK_PK}/{MARK_SK}"));
+        let output = match request.send().await {
+            Ok(output) => output,
+            Err(error) if refusing_item(&error).is_some() => {
+                counted.answered("conflict", None);
+                return Err(RollError::Overtaken);
             }
-            Err(self.wrong_answer(operation, Flaw::OtherValues))
-        });
-        let units = result.as_ref().ok().copied().flatten();
-        self.count(operation, started, result.as_ref().err(), units);
-        result.map(drop).map_err(|error| {
-            let key = format!("{MARK_PK}/{MARK_SK}");
-            RollError::Store(error.with_key(key))
-        })
-    }
-
-    fn wrong_answer(&self, operation: &'static str, flaw: Flaw) -> StoreError {
-        count_flaw(Some(&self.metrics.answers_refused), operation, flaw);
-        StoreError::wrong_answer(operation, &self.names.totals, flaw)
-    }
-
-    fn count(
-        &self,
-        operation: &str,
-        started: Instant,
-        error: Option<&StoreError>,
-        units: Option<f64>,
-    ) {
-        let outcome = error.map_or("ok", |error| error.kind().name());
-        self.count_outcome(operation, started, outcome, units);
-    }
-
-    fn count_outcome(&self, operation: &str, started: Instant, outcome: &str, units: Option<f64>) {
-        let table = &self.names.totals;
-        count_request(&self.metrics, operation, table, outcome, started, units);
+            Err(error) => return Err(with_key(counted.failed(error)).into()),
+        };
+        let new = output.attributes();
+        let is_written = |(name, value): &(&str, AttributeValue)| {
+            new.is_some_and(|new| new.get(*name) == Some(value))
+        };
+        if !attributes.iter().all(is_written) {
+            return Err(with_key(counted.wrong_answer(Flaw::OtherValues)).into());
+        }
+        counted.answered("ok", output.consumed_capacity());
+        Ok(())
     }
 }
 

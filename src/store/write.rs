@@ -6,13 +6,12 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::config::http::{HttpRequest, HttpResponse};
 use aws_sdk_dynamodb::error::SdkError;
 use aws_sdk_dynamodb::operation::update_item::{UpdateItemError, UpdateItemOutput};
-use aws_sdk_dynamodb::types::{ConsumedCapacity, ReturnConsumedCapacity, WriteRequest};
+use aws_sdk_dynamodb::types::{ReturnConsumedCapacity, WriteRequest};
 use aws_smithy_types::body::SdkBody;
 use bytes::Bytes;
 
@@ -33,7 +32,7 @@ use crate::store::attributes::{
 use crate::store::error::{StoreError, StoreErrorKind};
 use crate::store::items::{ItemOptions, batch_body, progress_body, table_name, update_body};
 use crate::store::proof::{self, Unproven};
-use crate::store::requests::{count_request, refusing_item};
+use crate::store::requests::{Counted, refusing_item};
 use crate::telemetry::Metrics;
 
 /// Writes to the tables whose names share one prefix. All clones of a writer share its settings.
@@ -85,7 +84,8 @@ impl Writer {
         let table = table_name(&self.names, batch.table);
         let events = batch.puts.iter().map(|p| &*p.event);
         let body = batch_body(&self.names, batch.table, events, &self.options(), now_ms);
-        let started = Instant::now();
+        let operation = "BatchWriteItem";
+        let counted = Counted::begin(&self.metrics, operation, table);
         let result = self
             .client
             .batch_write_item()
@@ -93,7 +93,6 @@ impl Writer {
             .mutate_request(with_body(body))
             .send()
             .await;
-        let operation = "BatchWriteItem";
         match result {
             Ok(output) => {
                 let unprocessed = match output.unprocessed_items() {
@@ -108,13 +107,11 @@ impl Writer {
                 } else {
                     "unprocessed"
                 };
-                let units = output.consumed_capacity();
-                self.count(operation, table, started, outcome, units);
+                counted.answered(outcome, output.consumed_capacity());
                 (BatchOutcome::Stored { unprocessed }, None)
             }
             Err(error) => {
-                let error = StoreError::from_sdk(operation, table, error);
-                self.count(operation, table, started, error.kind().name(), &[]);
+                let error = counted.failed(error);
                 let outcome = match error.kind() {
                     StoreErrorKind::Invalid => BatchOutcome::Invalid,
                     StoreErrorKind::Throttled => BatchOutcome::Failed { throttled: true },
@@ -141,38 +138,35 @@ impl Writer {
         now_ms: UnixMs,
     ) -> Result<(UpdateOutcome, Option<StoreError>), StoreError> {
         let (table, body) = update_body(&self.names, update, &self.options(), now_ms);
-        let started = Instant::now();
+        let counted = Counted::begin(&self.metrics, "UpdateItem", table);
         let result = self.send_update(table, body).await;
-        let operation = "UpdateItem";
         let error = match result {
             Ok(output) => {
                 let shown = proof::shown_by_success(update, output.attributes());
                 let outcome = update.judge_success(shown);
                 if outcome != UpdateOutcome::Counted {
-                    let error = self.wrong_answer(operation, table, started, shown_flaw(shown));
+                    let error = counted.wrong_answer(shown_flaw(shown));
                     return Ok((outcome, Some(error.with_key(show_row(update)))));
                 }
-                let units = output.consumed_capacity().map(std::slice::from_ref);
-                self.count(operation, table, started, "ok", units.unwrap_or_default());
+                counted.answered("ok", output.consumed_capacity());
                 return Ok((outcome, None));
             }
             Err(error) => error,
         };
         if let Some(old) = refusing_item(&error) {
             let shown = proof::shown_by_refusal(update, old).map_err(|_| {
-                self.count(operation, table, started, "conflict", &[]);
+                counted.answered("conflict", None);
                 corrupt(table, &show_row(update), &proof::fence_name(update))
             })?;
             let outcome = update.judge_refusal(shown);
             if outcome == UpdateOutcome::Unknown {
-                let error = self.wrong_answer(operation, table, started, shown_flaw(shown));
+                let error = counted.wrong_answer(shown_flaw(shown));
                 return Ok((outcome, Some(error.with_key(show_row(update)))));
             }
-            self.count(operation, table, started, "conflict", &[]);
+            counted.answered("conflict", None);
             return Ok((outcome, None));
         }
-        let error = StoreError::from_sdk(operation, table, error).with_key(show_row(update));
-        self.count(operation, table, started, error.kind().name(), &[]);
+        let error = counted.failed(error).with_key(show_row(update));
         match error.kind() {
             StoreErrorKind::Invalid | StoreErrorKind::Corrupt => Err(error),
             StoreErrorKind::Throttled => Ok((UpdateOutcome::Refused, Some(error))),
@@ -222,10 +216,10 @@ impl Writer {
     /// Creates or advances a progress item. Returns `false` if the item does not exist and the request did not create
     /// it.
     async fn write_progress(&self, publish: &Publish, create: bool) -> Result<bool, StoreError> {
-        let (operation, table) = ("UpdateItem", &*self.names.totals);
+        let table = &*self.names.totals;
         let key = || format!("{PROGRESS_PK}/{}", publish.log_key);
         let body = progress_body(&self.names, publish, create);
-        let started = Instant::now();
+        let counted = Counted::begin(&self.metrics, "UpdateItem", table);
         let result = self.send_update(table, body).await;
         let unproven = match &result {
             Ok(output) => {
@@ -242,21 +236,18 @@ impl Writer {
         match unproven {
             Ok(()) => {}
             Err(Unproven::Flaw(flaw)) => {
-                let error = self.wrong_answer(operation, table, started, flaw);
-                return Err(error.with_key(key()));
+                return Err(counted.wrong_answer(flaw).with_key(key()));
             }
             Err(Unproven::Corrupt) => return Err(corrupt(table, &key(), NEXT)),
         }
         match result {
             Ok(output) => {
-                let units = output.consumed_capacity().map(std::slice::from_ref);
-                self.count(operation, table, started, "ok", units.unwrap_or_default());
+                counted.answered("ok", output.consumed_capacity());
                 Ok(true)
             }
             Err(error) => {
                 let exists = refusing_item(&error).is_some_and(|old| old.is_some());
-                let error = StoreError::from_sdk(operation, table, error);
-                self.count(operation, table, started, error.kind().name(), &[]);
+                let error = counted.failed(error);
                 match error.kind() {
                     StoreErrorKind::Conflict => Ok(exists),
                     _ => Err(error.with_key(key())),
@@ -278,8 +269,8 @@ impl Writer {
     /// # Errors
     /// Returns an error if the item cannot be read or does not have the shape in `docs/TABLES.md`.
     pub async fn read_progress(&self, log_key: &str) -> Result<Option<Boundary>, StoreError> {
-        let (operation, table) = ("GetItem", &self.names.totals);
-        let started = Instant::now();
+        let table = &self.names.totals;
+        let counted = Counted::begin(&self.metrics, "GetItem", table);
         let result = self
             .client
             .get_item()
@@ -291,12 +282,8 @@ impl Writer {
             .send()
             .await;
         let key = || format!("{PROGRESS_PK}/{log_key}");
-        let output = result.map_err(|error| {
-            let error = StoreError::from_sdk(operation, table, error).with_key(key());
-            self.count(operation, table, started, error.kind().name(), &[]);
-            error
-        })?;
-        self.count(operation, table, started, "ok", &[]);
+        let output = result.map_err(|error| counted.failed(error).with_key(key()))?;
+        counted.answered("ok", None);
         let Some(item) = output.item() else {
             return Ok(None);
         };
@@ -311,33 +298,6 @@ impl Writer {
             max: MaxTime::new(max_ms),
             sums: proof::sums(item),
         }))
-    }
-
-    /// Counts an invalid response in the metrics, and returns the error for the flaw.
-    fn wrong_answer(
-        &self,
-        operation: &'static str,
-        table: &str,
-        started: Instant,
-        flaw: Flaw,
-    ) -> StoreError {
-        count_flaw(Some(&self.metrics.answers_refused), operation, flaw);
-        let error = StoreError::wrong_answer(operation, table, flaw);
-        self.count(operation, table, started, error.kind().name(), &[]);
-        error
-    }
-
-    fn count(
-        &self,
-        operation: &str,
-        table: &str,
-        started: Instant,
-        outcome: &str,
-        units: &[ConsumedCapacity],
-    ) {
-        let units = units.iter().filter_map(ConsumedCapacity::capacity_units);
-        let units = Some(units.sum::<f64>()).filter(|units| *units > 0.0);
-        count_request(&self.metrics, operation, table, outcome, started, units);
     }
 }
 
