@@ -341,8 +341,8 @@ pub fn decode(names: &TableNames, item: &Item) -> Result<ConfigItem, StoreError>
     })
 }
 
-#[cfg(test)]
 #[cfg(feature = "dev")]
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::store::embedded;
