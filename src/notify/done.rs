@@ -13,7 +13,8 @@ pub(super) enum Done {
     Started {
         partition: i32,
         assignment: u64,
-        started: Started,
+        /// The state from which the partition continues, or the reason why the state is unknown.
+        started: Result<Started, String>,
     },
     Written {
         partition: i32,

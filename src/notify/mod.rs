@@ -5,7 +5,7 @@
 //! - `partitions`: the rows and checkpoints of the assigned partitions
 //! - `start`: finds the offset from which a partition continues
 //! - `deliveries`: decides when each message is sent
-//! - `waiting`: describes what the role waits for
+//! - `waiting`: waits for the tables and the topic at the start
 //! - `done`: the results that tasks report to the main loop
 //! - [`send`]: sends a request and interprets its response
 //! - [`receiver`]: turns a message into an HTTP request
@@ -40,13 +40,14 @@ use crate::exit::{Exit, SettingsError};
 use crate::kafka::client::{client_config, configure_member, set_default};
 use crate::settings::Notify;
 use crate::shutdown::Shutdown;
-use crate::store::config::read_config;
 use crate::store::incidents::IncidentTable;
 use crate::telemetry::Metrics;
 use config::NotifyConfig;
 use role::{Role, RoleOptions};
+use send::Receiver;
 use start::FirstStart;
 use status::Status;
+use waiting::wait_for_tables;
 
 /// Runs the role until `shutdown` is triggered or the role cannot continue.
 ///
@@ -61,17 +62,18 @@ pub async fn run_with(
     shutdown: Shutdown,
 ) -> anyhow::Result<Exit> {
     let (kafka, from) = (consumer_config(args)?, FirstStart::parse(args.from)?);
-    let names = TableNames::new(&args.tables.table_prefix);
-    let tables = read_config(&client, &names).await?;
-    let Some(tables) = tables else {
-        let error = SettingsError::new("the tables have no config item");
-        return Err(error.with_remedy("run citystream init-tables").into());
-    };
-    if let Some(failure) = tables.mismatch(&names, &args.kafka.topic) {
-        return Err(SettingsError(failure).into());
+    let mut receivers = Vec::new();
+    for receiver in config.receivers {
+        receivers.push(Receiver::new(receiver).await.map_err(SettingsError)?);
     }
+    let names = TableNames::new(&args.tables.table_prefix);
+    let tables = tokio::select! {
+        () = shutdown.wait() => return Ok(Exit::Done),
+        tables = wait_for_tables(&client, &names, &args.kafka.topic, &status) => tables?,
+    };
     let role = Role::start(RoleOptions {
-        config,
+        rules: config.rules,
+        receivers,
         kafka,
         topic: args.kafka.topic.clone(),
         group: args.notify_group.clone(),
@@ -81,8 +83,7 @@ pub async fn run_with(
         link: args.link.clone(),
         metrics,
         status,
-    })
-    .await?;
+    })?;
     role.run(shutdown).await
 }
 

@@ -30,6 +30,8 @@ struct Assigned {
     assignment: u64,
     /// The owner of the partition, or `None` until the partition's start offset is known.
     owner: Option<Owner>,
+    /// The reason why the last attempt to find the start offset failed.
+    failure: Option<String>,
     /// The next checkpoint, which is published as soon as all rows that belong to the checkpoint have been written.
     checkpoint: Option<StoredCheckpoint>,
     is_publishing: bool,
@@ -96,6 +98,7 @@ impl Partitions {
         let assigned = Assigned {
             assignment: self.assignments,
             owner: None,
+            failure: None,
             checkpoint: None,
             is_publishing: false,
             ticks: 0,
@@ -144,6 +147,26 @@ impl Partitions {
         current.owner = Some(Owner::new(fold));
         current.bases = bases;
         true
+    }
+
+    /// Stores the reason why an attempt to start a partition failed. Returns `false` if the assignment has ended.
+    pub(super) fn start_failed(&mut self, partition: i32, assignment: u64, why: String) -> bool {
+        let Some(current) = self.current(partition, assignment) else {
+            return false;
+        };
+        current.failure = Some(why);
+        true
+    }
+
+    /// Returns what the role waits for, or `None` if all assigned partitions have started.
+    pub(super) fn waiting_for(&self) -> Option<String> {
+        let waiting = self.assigned.iter().filter(|(_, a)| a.owner.is_none());
+        let (partition, assigned) = waiting.max_by_key(|(_, a)| a.failure.is_some())?;
+        let start = format!("waiting for partition {partition} to start");
+        Some(match &assigned.failure {
+            Some(why) => format!("{start}: {why}"),
+            None => start,
+        })
     }
 
     /// Starts writing the rows that do not contain the latest changes of their incidents. After a failed write, the

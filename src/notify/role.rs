@@ -5,6 +5,8 @@
 //! these decisions. The loop keeps no state that another process would need, so it gives up a revoked partition
 //! immediately. A process that takes over a partition continues from the checkpoint and the rows.
 
+mod stop;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,14 +27,13 @@ use crate::kafka::consumer::{Consumer, ConsumerEvent, ConsumerOptions, Partition
 use crate::kafka::log_limit::LogLimit;
 use crate::kafka::membership;
 use crate::kafka::second_read::{SecondReader, warn_if_skipped};
-use crate::notify::config::NotifyConfig;
 use crate::notify::deliveries::Deliveries;
 use crate::notify::done::Done;
 use crate::notify::partitions::Partitions;
 use crate::notify::send::Receiver;
-use crate::notify::start::{FirstStart, Starter};
+use crate::notify::start::{FirstStart, Started, Starter};
 use crate::notify::status::{Status, Wait};
-use crate::notify::waiting::incidents_error;
+use crate::notify::waiting::{incidents_error, topic_id, wait_for_topic};
 use crate::shutdown::Shutdown;
 use crate::store::error::StoreError;
 use crate::store::incidents::{IncidentTable, StoredIncident};
@@ -56,15 +57,15 @@ const UNWRITTEN_MAX: usize = 10_000;
 /// Maximum number of incidents with messages that may not have reached a receiver yet. The loop evaluates no further
 /// records while this maximum is exceeded.
 const LIVE_MAX: usize = 50_000;
-/// Maximum time to wait for DynamoDB, and then for Kafka, while the role stops.
-const STOP_MAX: Duration = Duration::from_secs(5);
-/// Maximum wait for an answer from Kafka.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Pause after a failed attempt to start a partition.
+const START_PAUSE: Duration = Duration::from_secs(1);
 
 /// The settings of a role, and the services that the role uses.
 pub(super) struct RoleOptions {
-    /// The rules and the receivers.
-    pub(super) config: NotifyConfig,
+    /// The rules.
+    pub(super) rules: Vec<Rule>,
+    /// The receivers of messages.
+    pub(super) receivers: Vec<Receiver>,
     /// The settings of the Kafka client.
     pub(super) kafka: ClientConfig,
     /// The topic to read.
@@ -114,8 +115,8 @@ impl Role {
     /// Joins the consumer group.
     ///
     /// # Errors
-    /// Returns an error if the topic or the table cannot be used.
-    pub(super) async fn start(options: RoleOptions) -> anyhow::Result<Role> {
+    /// Returns an error if the Kafka client cannot start.
+    pub(super) fn start(options: RoleOptions) -> anyhow::Result<Role> {
         let (events_in, events) = mpsc::unbounded_channel();
         let (done_in, done) = mpsc::unbounded_channel();
         let budget = Arc::new(Budget::new(BUDGET_BYTES));
@@ -125,12 +126,8 @@ impl Role {
             drain_max: REVOKE_MAX,
             budget: Arc::clone(&budget),
         };
-        let rules: Arc<[Rule]> = options.config.rules.clone().into();
+        let rules: Arc<[Rule]> = options.rules.into();
         let rules_print: Arc<str> = fingerprint(&rules, &options.times).into();
-        let mut receivers = Vec::new();
-        for config in options.config.receivers {
-            receivers.push(Receiver::new(config).await.map_err(SettingsError)?);
-        }
         let consumer =
             Consumer::start(&options.kafka, consumer_options, events_in).map_err(|e| {
                 SettingsError::new("the Kafka client cannot start").with_why(e.to_string())
@@ -146,7 +143,7 @@ impl Role {
             from: options.from,
         };
         let deliveries = Deliveries::new(
-            receivers,
+            options.receivers,
             options.table.clone(),
             options.link,
             done_in.clone(),
@@ -178,11 +175,15 @@ impl Role {
     /// # Errors
     /// Returns the error with which the role ended.
     pub(super) async fn run(mut self, shutdown: Shutdown) -> anyhow::Result<Exit> {
+        let Starter { inquiry, topic, .. } = &self.starter;
         tokio::select! {
             () = shutdown.wait() => return Ok(Exit::Done),
-            id = self.wait_for_topic() => self.starter.topic_id = id.into(),
+            id = wait_for_topic(inquiry, topic, &self.status) => {
+                self.starter.topic_id = id.into();
+            }
         }
-        self.wait("waiting for Kafka to assign partitions");
+        let waiting = "waiting for Kafka to assign partitions".to_owned();
+        self.status.set_waiting(Wait::Start, Some(waiting));
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         while self.end.is_none() {
@@ -203,10 +204,6 @@ impl Role {
         self.stop().await
     }
 
-    fn wait(&self, what: &str) {
-        self.status.set_waiting(Wait::Start, Some(what.to_owned()));
-    }
-
     /// Logs the failure of an action that the role repeats, unless a failure of the same action was logged less than ten
     /// seconds ago.
     fn warn(&mut self, action: &'static str, error: &str) {
@@ -219,24 +216,13 @@ impl Role {
         self.end = Some(Err(anyhow::anyhow!("{what}")));
     }
 
-    /// Waits until Kafka reports the topic's id.
-    async fn wait_for_topic(&self) -> String {
-        loop {
-            if let Some(id) = topic_id(self.starter.inquiry.clone()).await {
-                return id;
-            }
-            self.wait("waiting for Kafka to describe the topic");
-            tokio::time::sleep(Duration::from_secs(1)).await;
-        }
-    }
-
     fn take_event(&mut self, event: ConsumerEvent) {
         match event {
             ConsumerEvent::Assigned(partitions) => {
-                self.status.set_waiting(Wait::Start, None);
                 for partition in partitions {
                     self.begin(partition);
                 }
+                self.show_starts();
             }
             ConsumerEvent::Revoked {
                 partitions, answer, ..
@@ -245,6 +231,7 @@ impl Role {
                     self.partitions.remove(partition);
                     self.deliveries.forget(partition);
                 }
+                self.show_starts();
                 // The loop answers immediately, because the next owner of the partition continues from the checkpoint
                 // and the rows in the table.
                 drop(answer.send(Vec::new()));
@@ -275,11 +262,23 @@ impl Role {
         self.status.set_waiting(Wait::Topic, Some(what));
     }
 
-    /// Starts a task that finds the offset from which a partition continues.
+    /// Shows in `/readyz` which partitions have not started yet.
+    fn show_starts(&self) {
+        let waiting = self.partitions.waiting_for();
+        self.status.set_waiting(Wait::Start, waiting);
+    }
+
+    /// Finds the offset from which a partition continues.
     fn begin(&mut self, partition: i32) {
         let assignment = self.partitions.assign(partition);
+        self.find_start(partition, assignment, Duration::ZERO);
+    }
+
+    /// Starts a task that waits for `pause` and then finds the offset from which a partition continues.
+    fn find_start(&self, partition: i32, assignment: u64, pause: Duration) {
         let (starter, done) = (self.starter.clone(), self.done_in.clone());
         tokio::spawn(async move {
+            tokio::time::sleep(pause).await;
             let started = starter.start(partition).await;
             drop(done.send(Done::Started {
                 partition,
@@ -287,6 +286,35 @@ impl Role {
                 started,
             }));
         });
+    }
+
+    /// Begins to read a partition. If its start offset could not be found, the role tries again later.
+    fn start_found(&mut self, partition: i32, assignment: u64, started: Result<Started, String>) {
+        match started {
+            Ok(Started {
+                fold,
+                next,
+                rows,
+                bases,
+            }) => {
+                if !self.partitions.start(partition, assignment, fold, bases) {
+                    return;
+                }
+                self.consumer.begin(partition, assignment, next);
+                for row in rows {
+                    self.deliveries.take_row(partition, row);
+                }
+            }
+            Err(why) => {
+                let partitions = &mut self.partitions;
+                if !partitions.start_failed(partition, assignment, why.clone()) {
+                    return;
+                }
+                self.warn("start a partition", &why);
+                self.find_start(partition, assignment, START_PAUSE);
+            }
+        }
+        self.show_starts();
     }
 
     /// Restarts every partition from its checkpoint. The restart detects records that retention has deleted.
@@ -304,16 +332,7 @@ impl Role {
                 partition,
                 assignment,
                 started,
-            } => {
-                let (fold, bases) = (started.fold, started.bases);
-                if !self.partitions.start(partition, assignment, fold, bases) {
-                    return;
-                }
-                self.consumer.begin(partition, assignment, started.next);
-                for row in started.rows {
-                    self.deliveries.take_row(partition, row);
-                }
-            }
+            } => self.start_found(partition, assignment, started),
             Done::Written {
                 partition,
                 assignment,
@@ -357,7 +376,9 @@ impl Role {
         match result {
             Ok(row) if is_current => self.deliveries.take_row(partition, row),
             Ok(_) => {}
-            Err(error) => self.warn("write an incident", &incidents_error(&error)),
+            Err(error) => {
+                self.warn("write an incident", &incidents_error(&error));
+            }
         }
     }
 
@@ -424,8 +445,11 @@ impl Role {
             tokio::spawn(async move { drop(done.send(Done::Silences(table.silences().await))) });
         }
         if self.ticks.is_multiple_of(TOPIC_TICKS) {
-            let (inquiry, done) = (self.starter.inquiry.clone(), self.done_in.clone());
-            tokio::spawn(async move { drop(done.send(Done::TopicId(topic_id(inquiry).await))) });
+            let (starter, done) = (self.starter.clone(), self.done_in.clone());
+            tokio::spawn(async move {
+                let id = topic_id(starter.inquiry, &starter.topic).await;
+                drop(done.send(Done::TopicId(id.ok())));
+            });
         }
         let (incidents, events) = self.deliveries.report(&self.partitions);
         if incidents + events > self.left_out && self.ticks.is_multiple_of(WARN_TICKS) {
@@ -444,50 +468,6 @@ impl Role {
         self.partitions
             .publish(topic_id, |partition| deliveries.owed(partition));
     }
-
-    /// Completes the writes in progress, publishes the checkpoints, and leaves the group.
-    async fn stop(mut self) -> anyhow::Result<Exit> {
-        let deadline = tokio::time::Instant::now() + STOP_MAX;
-        self.partitions.hurry();
-        self.publish();
-        while self.partitions.is_busy() && tokio::time::Instant::now() < deadline {
-            // After a failed write, the loop waits until the pause is over.
-            if let Ok(Some(done)) = tokio::time::timeout(TICK, self.done.recv()).await {
-                self.finish(done);
-            }
-            self.partitions.write_rows(steady_ms());
-            self.publish();
-        }
-        let Role {
-            consumer,
-            mut events,
-            starter,
-            end,
-            ..
-        } = self;
-        drop(starter);
-        consumer.close();
-        let left = async {
-            while let Some(event) = events.recv().await {
-                if let ConsumerEvent::Revoked { answer, .. } = event {
-                    drop(answer.send(Vec::new()));
-                }
-            }
-        };
-        if tokio::time::timeout(STOP_MAX, left).await.is_err() {
-            tracing::warn!("left the group without an answer");
-        }
-        end.unwrap_or(Ok(())).map(|()| Exit::Done)
-    }
-}
-
-/// Requests the topic's id from Kafka. Returns `None` if Kafka does not answer or the topic does not exist.
-async fn topic_id(inquiry: crate::kafka::consumer::Inquiry) -> Option<String> {
-    let facts = run_blocking(move || inquiry.topic(ANSWER_TIMEOUT)).await;
-    facts
-        .ok()
-        .flatten()
-        .map(|facts| facts.id.as_str().to_owned())
 }
 
 /// Reads a gap in the offsets again, to find out whether the log really contains no records in the gap.

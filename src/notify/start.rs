@@ -1,7 +1,6 @@
 //! Finds the offset and the state from which a partition continues.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::blocking::run_blocking;
 use crate::core::event::Offset;
@@ -12,15 +11,12 @@ use crate::core::incident::owner::name_of;
 use crate::core::incident::rule::Rule;
 use crate::core::window::Rules;
 use crate::exit::SettingsError;
+use crate::kafka::REACH_REMEDY;
 use crate::kafka::consumer::Inquiry;
+use crate::notify::waiting::{ANSWER_TIMEOUT, incidents_error};
 use crate::settings::From;
 use crate::store::incidents::{IncidentTable, StoredBase, StoredCheckpoint, StoredIncident};
 use crate::telemetry::unix_ms;
-
-/// Maximum wait for an answer from Kafka.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
-/// Pause after a failed attempt to start a partition.
-const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 /// The end of the log at which a partition without a checkpoint starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,28 +70,15 @@ pub(super) struct Started {
 }
 
 impl Starter {
-    /// Returns the state from which the partition continues. Repeats the requests until Kafka and DynamoDB have
-    /// answered.
-    pub(super) async fn start(self, partition: i32) -> Started {
-        loop {
-            match self.try_start(partition).await {
-                Ok(started) => return started,
-                Err(error) => {
-                    tracing::warn!(
-                        partition,
-                        error,
-                        "failed to start a partition, trying again"
-                    );
-                    tokio::time::sleep(RETRY_PAUSE).await;
-                }
-            }
-        }
-    }
-
-    async fn try_start(&self, partition: i32) -> Result<Started, String> {
+    /// Returns the state from which the partition continues.
+    ///
+    /// # Errors
+    /// Returns the reason and the remedy if Kafka or DynamoDB does not answer. The caller may repeat the call.
+    pub(super) async fn start(&self, partition: i32) -> Result<Started, String> {
         let inquiry = self.inquiry.clone();
         let range = run_blocking(move || inquiry.log_range(partition, ANSWER_TIMEOUT)).await;
-        let (begin, end) = range.map_err(|error| error.to_string())?;
+        let describe = |error| format!("Kafka: {error}; {REACH_REMEDY}");
+        let (begin, end) = range.map_err(describe)?;
         let mut stored = self.find_checkpoint(partition, begin, end).await?;
         let mut is_new_base = *stored.rules != *self.rules_print || stored.bases.is_empty();
         let at = &mut stored.checkpoint;
@@ -125,7 +108,11 @@ impl Starter {
             }];
         }
         let names: Vec<_> = at.open.iter().chain(&stored.owed).cloned().collect();
-        let rows = self.table.read(&names).await.map_err(|e| e.to_string())?;
+        let rows = self
+            .table
+            .read(&names)
+            .await
+            .map_err(|e| incidents_error(&e))?;
         let open: Vec<Incident> = rows
             .iter()
             .filter(|row| stored.checkpoint.open.contains(&name_of(&row.incident)))
@@ -154,11 +141,17 @@ impl Starter {
         end: Offset,
     ) -> Result<StoredCheckpoint, String> {
         let (table, topic_id) = (&self.table, &self.topic_id);
-        let error = |error: crate::store::error::StoreError| error.to_string();
-        if let Some(stored) = table.checkpoint(topic_id, partition).await.map_err(error)? {
+        if let Some(stored) = table
+            .checkpoint(topic_id, partition)
+            .await
+            .map_err(|e| incidents_error(&e))?
+        {
             return Ok(stored);
         }
-        let is_new_log = table.knows_another_topic(topic_id).await.map_err(error)?;
+        let is_new_log = table
+            .knows_another_topic(topic_id)
+            .await
+            .map_err(|e| incidents_error(&e))?;
         let next = match self.from {
             _ if is_new_log => begin,
             FirstStart::Beginning => begin,
@@ -173,8 +166,11 @@ impl Starter {
         table
             .create_checkpoint(topic_id, partition, &first)
             .await
-            .map_err(error)?;
-        let stored = table.checkpoint(topic_id, partition).await.map_err(error)?;
+            .map_err(|e| incidents_error(&e))?;
+        let stored = table
+            .checkpoint(topic_id, partition)
+            .await
+            .map_err(|e| incidents_error(&e))?;
         stored.ok_or_else(|| "the checkpoint that was just stored is gone".to_owned())
     }
 }

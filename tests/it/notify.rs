@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::types::AttributeValue;
 use citystream::api::ops::Probe as _;
 use citystream::core::clock::UnixMs;
 use citystream::core::event::{Event, Offset, Severity};
@@ -436,4 +437,33 @@ async fn brokers_that_refuse_the_membership_end_it_with_the_remedy() {
         assert!(is_settings(&error), "{error:#}");
         assert!(error.to_string().ends_with(remedy), "{error:#}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_waits_for_the_config_item_the_topic_and_the_table_of_incidents() {
+    let world = World::new(1).await;
+    let key = [("shard", "config"), ("series", "tables")];
+    let key = key.map(|(name, value)| (name.to_owned(), AttributeValue::S(value.to_owned())));
+    let totals = &world.names.totals;
+    let get = world.client.get_item().table_name(totals);
+    let config_item = get.set_key(Some(key.clone().into())).send().await.unwrap();
+    let delete = world.client.delete_item().table_name(totals);
+    delete.set_key(Some(key.into())).send().await.unwrap();
+    let hook = config("http://127.0.0.1:1/hook");
+    let client = world.client.clone();
+    let role = start_with(&world, &hook, client, &["--topic", "later"]);
+    let waits_for = async |what: &str| {
+        let says = |role: &Running| role.status.ready().is_err_and(|why| why.contains(what));
+        role.until(what, says).await;
+    };
+    waits_for("the config item of citystream-totals").await;
+    let put = world.client.put_item().table_name(totals);
+    put.set_item(config_item.item).send().await.unwrap();
+    waits_for("topic later to exist").await;
+    world.broker.create_topic("later", 2, 1).unwrap();
+    waits_for("run citystream init-tables --incidents").await;
+    make_table(&world).await;
+    role.until("it is ready", |role| role.status.ready().is_ok())
+        .await;
+    assert_eq!(role.stop().await.unwrap(), Exit::Done);
 }
