@@ -43,12 +43,9 @@ pub(crate) fn run(args: &Notify, rules: &[Rule], shutdown: &Shutdown) -> anyhow:
     let done = reader.run(&range, shutdown, &mut |step| {
         let result = match step {
             ReadStep::Record(record) => run.take(&record, args.output, &mut out),
-            ReadStep::Waiting(why) => {
-                tracing::warn!(why, "waiting for Kafka");
-                Ok(())
-            }
             ReadStep::Idle => out.flush(),
-            ReadStep::Letter(_) | ReadStep::Behind(_) => Ok(()),
+            // A dry run does not report that the reader is waiting, because the reader itself logs the reason.
+            ReadStep::Waiting(_) | ReadStep::Letter(_) | ReadStep::Behind(_) => Ok(()),
         };
         match result {
             Ok(()) => ControlFlow::Continue(()),

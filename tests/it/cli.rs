@@ -5,6 +5,7 @@
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpListener;
 use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
 use rdkafka::mocking::MockCluster;
 
@@ -265,6 +266,29 @@ fn a_waiting_role_logs_what_it_waits_for_and_the_remedy() {
             );
         }
     }
+}
+
+#[test]
+fn a_dry_run_that_waits_for_the_topic_logs_it_once() {
+    let broker = MockCluster::new(1).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let rules = folder.path().join("notify.toml");
+    std::fs::write(&rules, "[[rule]]\nname = \"any\"\nquiet = \"15m\"\n").unwrap();
+    let rules = rules.to_str().unwrap();
+    let dry = ["notify", "--config", rules, "--dry-run", "--exit-at-end"];
+    let servers = broker.bootstrap_servers();
+    let mut child = citystream(&[&dry[..], &["--brokers", &servers]].concat())
+        .start()
+        .unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let first = lines.next().unwrap().unwrap();
+    assert!(first.contains("waiting for Kafka and the topic"), "{first}");
+    // The role asks again several times a second. It ends once the topic exists.
+    std::thread::sleep(Duration::from_secs(1));
+    broker.create_topic("city-events", 1, 1).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    let more: Vec<String> = lines.map(Result::unwrap).collect();
+    assert!(more.is_empty(), "{more:?}");
 }
 
 #[test]
