@@ -147,6 +147,10 @@ fn of_system(error: &(dyn Error + 'static)) -> Option<&'static str> {
 pub(crate) fn of_store(error: &StoreError) -> Option<&'static str> {
     match error {
         StoreError::Request(request) => match (request.kind, request.code.as_str()) {
+            // Without `--incidents`, `init-tables` does not create the incident table.
+            (StoreErrorKind::NotFound, _) if request.table.ends_with("-incidents") => {
+                Some("run citystream init-tables --incidents first, with the same --table-prefix")
+            }
             (StoreErrorKind::NotFound, _) => {
                 Some("run citystream init-tables first, with the same --table-prefix")
             }
@@ -259,17 +263,23 @@ mod tests {
 
     #[test]
     fn a_missing_table_names_the_command_that_creates_it() {
-        let request = crate::store::error::RequestError {
-            kind: StoreErrorKind::NotFound,
-            operation: "GetItem",
-            table: "t".to_owned(),
-            key: None,
-            code: "ResourceNotFoundException".to_owned(),
-            message: String::new(),
-            request_id: None,
-            throttling: Vec::new(),
-        };
-        let error = anyhow::Error::from(StoreError::Request(Box::new(request)));
-        assert!(shown(&error).contains("\n  > run citystream init-tables"));
+        for (table, command) in [
+            ("t-totals", "citystream init-tables first"),
+            ("t-incidents", "citystream init-tables --incidents first"),
+        ] {
+            let request = crate::store::error::RequestError {
+                kind: StoreErrorKind::NotFound,
+                operation: "GetItem",
+                table: table.to_owned(),
+                key: None,
+                code: "ResourceNotFoundException".to_owned(),
+                message: String::new(),
+                request_id: None,
+                throttling: Vec::new(),
+            };
+            let error = anyhow::Error::from(StoreError::Request(Box::new(request)));
+            let shown = shown(&error);
+            assert!(shown.contains(&format!("\n  > run {command}")), "{shown}");
+        }
     }
 }

@@ -215,11 +215,18 @@ fn golden_errors_of_dynamodb() {
             "The security token included in the request is invalid.",
         ),
     ] {
-        for role in ["verify", "init-tables"] {
+        let servers = broker.bootstrap_servers();
+        let kafka = ["--brokers", servers.as_str()];
+        for (role, more) in [
+            ("verify", &kafka[..]),
+            ("init-tables", &kafka),
+            ("silence list", &[]),
+        ] {
             if role == "init-tables" && code == "ResourceNotFoundException" {
                 continue; // It would make them.
             }
-            let mut command = citystream(&[role, "--brokers", &broker.bootstrap_servers()]);
+            let args: Vec<&str> = role.split(' ').chain(more.iter().copied()).collect();
+            let mut command = citystream(&args);
             command
                 .env("AWS_REGION", "eu-west-1")
                 .env("AWS_ACCESS_KEY_ID", "wrong")
