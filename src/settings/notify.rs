@@ -53,13 +53,14 @@ pub struct Notify {
     #[arg(
         long,
         default_value = "end",
+        default_value_if("exit_at_end", "true", "beginning"),
         value_name = "START",
         allow_hyphen_values = true,
         value_parser = parse_from
     )]
     pub from: From,
 
-    /// With --dry-run: read everything that is in the topic now, then exit
+    /// With --dry-run: read everything that is in the topic now, from the beginning or from --from, then exit
     #[arg(long, requires = "dry_run")]
     pub exit_at_end: bool,
 
@@ -143,6 +144,19 @@ mod tests {
         ] {
             let error = parse(options).unwrap_err();
             assert!(error.contains(word), "{options}: {error}");
+        }
+    }
+
+    #[test]
+    fn exit_at_end_begins_at_the_beginning_unless_from_is_given() {
+        for (options, from) in [
+            ("", From::End),
+            ("--dry-run", From::End),
+            ("--dry-run --exit-at-end", From::Beginning),
+            ("--dry-run --exit-at-end --from end", From::End),
+            ("--from -1s --exit-at-end --dry-run", From::Ago(1_000)),
+        ] {
+            assert_eq!(parse(options).unwrap().from, from, "{options}");
         }
     }
 

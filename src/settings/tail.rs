@@ -56,6 +56,7 @@ pub struct Tail {
     #[arg(
         long,
         default_value = "end",
+        default_value_ifs = [("incidents", "true", "end"), ("exit_at_end", "true", "beginning")],
         value_name = "START",
         allow_hyphen_values = true,
         value_parser = parse_from
@@ -82,7 +83,7 @@ pub struct Tail {
     #[arg(long, value_enum, value_name = "FORMAT")]
     pub output: Option<TailOutput>,
 
-    /// Read everything that is in the topic now, then exit
+    /// Read everything that is in the topic now, from the beginning or from --from, then exit
     #[arg(long)]
     pub exit_at_end: bool,
 
@@ -117,4 +118,39 @@ pub(super) fn parse_from(text: &str) -> Result<From, String> {
     parse_instant(text).map(From::At).map_err(|_| {
         "expected end, beginning, a time before now such as -1h, a date such as 2013-01-01, or an instant such as 2013-01-01T06:00:00Z".to_owned()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::settings::{Cli, Command};
+
+    fn parse(options: &str) -> Tail {
+        let line = format!("citystream tail {options}");
+        match Cli::try_parse_from(line.split_whitespace()).map(|cli| cli.command) {
+            Ok(Command::Tail(args)) => args,
+            other => panic!("{line}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn exit_at_end_begins_at_the_beginning_unless_from_is_given() {
+        for (options, from) in [
+            ("", From::End),
+            ("--exit-at-end", From::Beginning),
+            ("--exit-at-end --dlq", From::Beginning),
+            ("--exit-at-end --from end", From::End),
+            ("--from -1h --exit-at-end", From::Ago(3_600_000)),
+            // Without `--from`, the incidents begin with the open ones.
+            ("--incidents --exit-at-end", From::End),
+            (
+                "--incidents --exit-at-end --from beginning",
+                From::Beginning,
+            ),
+        ] {
+            assert_eq!(parse(options).from, from, "{options}");
+        }
+    }
 }

@@ -83,6 +83,12 @@ fn a_start_by_time_scans_the_log_when_the_broker_has_no_time_index() {
         assert_eq!(output.status.code(), Some(0), "{output:?}");
         assert_eq!(text(&output.stdout).lines().count(), count, "{from}");
     }
+    // Without `--from`, `--exit-at-end` begins at the beginning.
+    let args = ["tail", "--exit-at-end", "--output", "json"];
+    for (from, count) in [(&[][..], 1), (&["--from", "end"], 0)] {
+        let output = broker.citystream(&[&args, from].concat()).run().unwrap();
+        assert_eq!(text(&output.stdout).lines().count(), count, "{from:?}");
+    }
     // `tail` ends by itself at an `--until` in the past, after it has shown everything before that instant.
     let args = ["tail", "--from", "beginning", "--output", "json"];
     for (until, count) in [("2013-01-01T00:00:00Z", 0), (&now_and_a_bit(), 1)] {
