@@ -3,7 +3,8 @@
 use clap::{Args, ValueEnum};
 
 use super::values::{parse_count, parse_duration_ms, parse_instant, parse_severity, parse_text};
-use super::{KafkaArgs, LogArgs, TableArgs};
+use super::verify::parse_moment;
+use super::{KafkaArgs, LogArgs, Moment, TableArgs};
 use crate::core::clock::UnixMs;
 use crate::core::event::Severity;
 
@@ -63,9 +64,9 @@ pub struct Tail {
     )]
     pub from: From,
 
-    /// Stop at this time (a date or RFC 3339, by record timestamp)
-    #[arg(long, value_name = "TIME", value_parser = parse_instant)]
-    pub until: Option<UnixMs>,
+    /// Stop at this record timestamp: a time before now such as -5m, a date (UTC) or RFC 3339
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true, value_parser = parse_moment)]
+    pub until: Option<Moment>,
 
     /// Stop after this many events or rejected records
     #[arg(short = 'n', long = "events", value_name = "N", value_parser = parse_count)]
@@ -151,6 +152,18 @@ mod tests {
             ),
         ] {
             assert_eq!(parse(options).from, from, "{options}");
+        }
+    }
+
+    #[test]
+    fn until_takes_a_time_before_now() {
+        for (until, moment) in [
+            ("-5m", Moment::Ago(300_000)),
+            ("1970-01-02", Moment::At(UnixMs(86_400_000))),
+            ("1970-01-01T00:00:01Z", Moment::At(UnixMs(1_000))),
+        ] {
+            let args = parse(&format!("--from -1h --until {until}"));
+            assert_eq!(args.until, Some(moment), "{until}");
         }
     }
 }

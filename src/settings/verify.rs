@@ -112,7 +112,8 @@ pub struct Verify {
     pub log: LogArgs,
 }
 
-fn parse_moment(text: &str) -> Result<Moment, String> {
+/// Parses an instant, a date, or a time before now such as `-1h`.
+pub(super) fn parse_moment(text: &str) -> Result<Moment, String> {
     let moment = match text.strip_prefix('-') {
         Some(ago) => parse_duration_ms(ago, 0, 3_650 * 86_400_000).map(Moment::Ago),
         None => parse_instant(text).map(Moment::At),

@@ -48,20 +48,22 @@ pub(crate) fn topic(args: &Tail) -> String {
 /// # Errors
 /// Returns an error if the end of the range is before its beginning.
 pub(crate) fn range(args: &Tail) -> anyhow::Result<ReadRange> {
+    let now_ms = unix_ms();
     let start = match args.from {
         From::End => ReadStart::End,
         From::Beginning => ReadStart::Beginning,
-        From::Ago(ms) => ReadStart::At(unix_ms() - ms),
+        From::Ago(ms) => ReadStart::At(now_ms - ms),
         From::At(ms) => ReadStart::At(ms),
     };
-    if let (ReadStart::At(from_ms), Some(until_ms)) = (start, args.until)
+    let until_ms = args.until.map(|moment| moment.at(now_ms));
+    if let (ReadStart::At(from_ms), Some(until_ms)) = (start, until_ms)
         && from_ms >= until_ms
     {
         return Err(SettingsError::new("--from must be before --until").into());
     }
     Ok(ReadRange {
         start,
-        until_ms: args.until,
+        until_ms,
         stop_at_end: args.exit_at_end,
     })
 }
