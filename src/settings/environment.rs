@@ -94,10 +94,12 @@ fn variables_of(is_chosen: impl Fn(&str) -> bool) -> BTreeSet<String> {
     names
 }
 
-/// Returns the name in `names` that is most similar to `wrong`, or `None` if no name is similar enough.
+/// Returns the name in `names` that is most similar to `wrong`, or `None` if no name is similar enough. The comparison is
+/// not case-sensitive.
 pub fn nearest<'a>(wrong: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let wrong = wrong.to_lowercase();
     names
-        .map(|name| (strsim::jaro_winkler(wrong, name), name))
+        .map(|name| (strsim::jaro_winkler(&wrong, &name.to_lowercase()), name))
         .filter(|(similarity, _)| *similarity >= SIMILARITY_MIN)
         .max_by(|a, b| a.0.total_cmp(&b.0))
         .map(|(_, name)| name)
@@ -132,6 +134,8 @@ mod tests {
             assert_eq!(unknown("citystream consume", name), []);
         }
         assert_eq!(nearest("zzz", ["fetch.min.bytes"].into_iter()), None);
+        let series = ["SF#traffic", "NYC#traffic"].into_iter();
+        assert_eq!(nearest("nyc#traffic", series), Some("NYC#traffic"));
     }
 
     #[test]

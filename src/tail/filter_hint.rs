@@ -53,10 +53,7 @@ impl FilterHint {
     pub(super) fn hint(&self) -> Option<String> {
         let missing = self.missing.first().filter(|_| !self.others.is_empty())?;
         let field = self.field;
-        let lower: Vec<String> = self.others.iter().map(|n| n.to_lowercase()).collect();
-        let meant = nearest(&missing.to_lowercase(), lower.iter().map(String::as_str));
-        let meant = meant.and_then(|meant| lower.iter().position(|n| n == meant));
-        if let Some(name) = meant.and_then(|at| self.others.iter().nth(at)) {
+        if let Some(name) = nearest(missing, self.others.iter().map(|name| &**name)) {
             return Some(format!(
                 "{field} {missing}: none so far; did you mean {name}?"
             ));

@@ -101,6 +101,10 @@ async fn a_window_that_does_not_exist_is_reported_with_a_hint() {
             "did you mean NYC#traffic?",
         ),
         (
+            window("nyc", "traffic", BASE_MS),
+            "did you mean NYC#traffic?",
+        ),
+        (
             window("NYC", "weather", 0),
             "NYC#weather has events, in other",
         ),
