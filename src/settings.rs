@@ -216,8 +216,8 @@ mod tests {
         for line in [
             "citystream silence --table-prefix city2 --log-format json list",
             "citystream silence list --table-prefix city2 --log-format json",
-            "citystream silence end 7QK2 --table-prefix city2 --log-format json",
-            "citystream silence add --for 8h --why marathon --table-prefix city2 --log-format json",
+            "citystream silence end 7QK2M9 --table-prefix city2 --log-format json",
+            "citystream silence add --all --for 8h --why marathon --table-prefix city2 --log-format json",
         ] {
             let cli = parse(line).unwrap_or_else(|e| panic!("{line}: {e}"));
             let Command::Silence(args) = cli.command else {

@@ -15,12 +15,13 @@ use self::steps::{StepSum, read_steps};
 use crate::api::budget::ReadCharge;
 use crate::api::error::ApiError;
 use crate::api::export::{Export, ExportRow, ListFormat};
-use crate::api::params::{Params, is_possible_city, is_possible_type};
+use crate::api::params::Params;
 use crate::api::schemas::{Level, StepUnit};
 use crate::api::state::{ApiState, Freshness};
 use crate::core::clock::UnixMs;
 use crate::core::event::Severity;
 use crate::core::keys::series;
+use crate::core::parse::{is_city, is_event_type};
 use crate::core::rollup::Grain;
 use crate::core::time::{format_millis, format_seconds};
 use crate::store::reads::{AggregationItem, Page, PageRequest};
@@ -245,7 +246,7 @@ impl List {
             grain,
             params,
         } = self;
-        let is_possible = is_possible_city(city) && is_possible_type(event_type);
+        let is_possible = is_city(city) && is_event_type(event_type);
         let series = series(city, event_type);
         if slice.range.is_empty() || !is_possible {
             return Ok(ReadPage {

@@ -12,11 +12,12 @@ use utoipa::ToSchema;
 use crate::api::budget::ReadCharge;
 use crate::api::error::ApiError;
 use crate::api::export::{Export, ExportRow, ListFormat};
-use crate::api::params::{HOUR_MS, HOURS_MAX, Params, is_possible_city};
+use crate::api::params::{HOUR_MS, HOURS_MAX, Params};
 use crate::api::schemas::{Level, Severities};
 use crate::api::state::ApiState;
 use crate::core::clock::UnixMs;
 use crate::core::event::Severity;
+use crate::core::parse::is_city;
 use crate::store::reads::{AlertItem, Page, PageRequest};
 
 pub(super) const PATH: &str = "/api/v1/alerts";
@@ -174,7 +175,7 @@ async fn read_page(
     severity: Option<Severity>,
     slice: PageRequest,
 ) -> Result<Page<Alert>, ApiError> {
-    let is_impossible = city.as_deref().is_some_and(|city| !is_possible_city(city))
+    let is_impossible = city.as_deref().is_some_and(|city| !is_city(city))
         || severity.is_some_and(|severity| !severity.is_alert());
     if slice.range.is_empty() || is_impossible {
         return Ok(Page::empty());

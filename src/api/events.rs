@@ -10,10 +10,11 @@ use utoipa::ToSchema;
 use crate::api::budget::ReadCharge;
 use crate::api::error::ApiError;
 use crate::api::export::{Export, ExportRow, ListFormat};
-use crate::api::params::{CityPath, Params, is_possible_city};
+use crate::api::params::{CityPath, Params};
 use crate::api::schemas::Level;
 use crate::api::state::ApiState;
 use crate::core::clock::UnixMs;
+use crate::core::parse::is_city;
 use crate::store::reads::{EventItem, Page, PageRequest};
 
 pub(super) const PATH: &str = "/api/v1/events/{city}";
@@ -163,7 +164,7 @@ async fn read_page(
     city: String,
     slice: PageRequest,
 ) -> Result<Page<ListedEvent>, ApiError> {
-    if slice.range.is_empty() || !is_possible_city(&city) {
+    if slice.range.is_empty() || !is_city(&city) {
         return Ok(Page::empty());
     }
     let page = state.reads().events(city, slice).await;

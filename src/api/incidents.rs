@@ -13,13 +13,14 @@ use utoipa::ToSchema;
 use crate::api::budget::ReadCharge;
 use crate::api::error::ApiError;
 use crate::api::export::{Export, ExportRow, ListFormat};
-use crate::api::params::{Params, is_possible_city};
+use crate::api::params::Params;
 use crate::api::schemas::{IncidentState, Level};
 use crate::api::state::ApiState;
 use crate::core::clock::UnixMs;
 use crate::core::event::Severity;
 use crate::core::incident::outbox::{Outcome, Sent};
 use crate::core::incident::{self, Sample};
+use crate::core::parse::is_city;
 use crate::core::time::format_millis;
 use crate::store::error::StoreErrorKind;
 use crate::store::incidents::StoredIncident;
@@ -269,7 +270,7 @@ async fn read_page(
     slice: PageRequest,
 ) -> Result<Page<ListedIncident>, ApiError> {
     let city = wanted.city.as_deref();
-    if slice.range.is_empty() || city.is_some_and(|city| !is_possible_city(city)) {
+    if slice.range.is_empty() || city.is_some_and(|city| !is_city(city)) {
         return Ok(Page::empty());
     }
     let page = state.reads().incidents(wanted, slice).await;

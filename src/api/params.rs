@@ -15,7 +15,6 @@ use crate::api::cursor;
 use crate::api::error::ApiError;
 use crate::core::clock::UnixMs;
 use crate::core::event::Severity;
-use crate::core::parse::CITY_CHARS_MAX;
 use crate::core::time::{TIME_MS_END, parse_timestamp};
 use crate::store::error::{StoreError, StoreErrorKind};
 use crate::store::reads::{PageRequest, Position, Range};
@@ -221,25 +220,6 @@ impl Params {
     pub fn next(&self, position: Option<&Position>, range: Range) -> Option<String> {
         position.map(|position| cursor::encode(&self.list_key(), position, range))
     }
-}
-
-/// Returns true if `city` is a valid city name. For an invalid name, a handler answers with an empty list without
-/// reading the tables.
-pub fn is_possible_city(city: &str) -> bool {
-    !city.is_empty()
-        && city.chars().count() <= CITY_CHARS_MAX
-        && !city.contains('#')
-        && !city.chars().any(char::is_control)
-}
-
-/// Returns true if `event_type` is a valid event type in lower case.
-pub fn is_possible_type(event_type: &str) -> bool {
-    let bytes = event_type.as_bytes();
-    bytes.first().is_some_and(u8::is_ascii_lowercase)
-        && bytes.len() <= crate::core::parse::EVENT_TYPE_BYTES_MAX
-        && bytes
-            .iter()
-            .all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-'))
 }
 
 /// The city in the path of a request, after percent-decoding.

@@ -10,9 +10,10 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::api::error::ApiError;
-use crate::api::params::{CityPath, Params, is_possible_city};
+use crate::api::params::{CityPath, Params};
 use crate::api::state::ApiState;
 use crate::core::keys::series;
+use crate::core::parse::is_city;
 use crate::core::rollup::{SeverityCounts, add_counts};
 use crate::core::time::format_millis;
 use crate::store::error::StoreError;
@@ -78,7 +79,7 @@ pub(super) async fn get(
 ) -> Result<Response, ApiError> {
     let params = Params::parse(PATH, Some(city.clone()), &uri, "")?;
     let make = async {
-        let totals = match is_possible_city(&city) {
+        let totals = match is_city(&city) {
             true => state.reads().totals(Some(city.clone())).await?,
             false => Vec::new(),
         };

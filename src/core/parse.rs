@@ -370,6 +370,12 @@ fn check_city(city: &str) -> Result<(), Reject> {
     Err(Reject::new(Reason::BadCity, detail))
 }
 
+/// Returns true if `text` can be the city of an event: 1 to 64 characters, without control characters and `#`. White
+/// space at its ends must already be removed by [`trim`].
+pub fn is_city(text: &str) -> bool {
+    check_city(text).is_ok()
+}
+
 fn check_event_id(id: &str) -> Result<(), Reject> {
     let chars = id.chars().count();
     let detail = if chars == 0 {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::core::clock::UnixMs;
 use crate::core::event::Severity;
+use crate::core::parse::{CITY_CHARS_MAX, EVENT_TYPE_BYTES_MAX, is_city, is_event_type, trim};
 
 /// The rate at which events are sent.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -44,6 +45,27 @@ pub(super) fn parse_text(text: &str) -> Result<String, String> {
         return Err("the value is empty; give one, or leave the option out".to_owned());
     }
     Ok(text.to_owned())
+}
+
+/// Parses the city of events. White space at its ends is removed, as from the city of an event.
+pub(super) fn parse_city(text: &str) -> Result<String, String> {
+    let city = trim(text);
+    is_city(city).then(|| city.to_owned()).ok_or_else(|| {
+        format!(
+            "no event has such a city; expected 1 to {CITY_CHARS_MAX} characters without # and control characters"
+        )
+    })
+}
+
+/// Parses an event type, which is not case-sensitive, and returns it in lower case.
+pub(super) fn parse_event_type(text: &str) -> Result<String, String> {
+    let event_type = text.to_ascii_lowercase();
+    if is_event_type(&event_type) {
+        return Ok(event_type);
+    }
+    Err(format!(
+        "no event has such a type; expected at most {EVENT_TYPE_BYTES_MAX} letters, digits, _ and -, a letter first"
+    ))
 }
 
 /// Parses a host name in the form of the request header `Host`, without the port.
