@@ -277,6 +277,18 @@ mod tests {
             ),
             ("citystream produce --rate fast", ["--rate", "fast", "max"]),
             (
+                "citystream consume --listen localhost:8081",
+                ["--listen", "localhost:8081", "such as 127.0.0.1:8081"],
+            ),
+            (
+                "citystream notify --listen 8085",
+                ["--listen", "8085", "an IP address and a port"],
+            ),
+            (
+                "citystream serve --bind localhost",
+                ["--bind", "localhost", "an IP address, such as 127.0.0.1"],
+            ),
+            (
                 "citystream verify --explain NYC#traffic",
                 [
                     "--explain",

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use clap::{Args, ValueEnum};
 
-use super::values::{parse_bytes, parse_duration_ms, parse_host, parse_text};
+use super::values::{parse_address, parse_bytes, parse_duration_ms, parse_host, parse_text};
 use super::{KafkaArgs, LogArgs, TableArgs};
 
 /// The options of `citystream consume`.
@@ -33,7 +33,7 @@ pub struct Consume {
     pub group_protocol: GroupProtocol,
 
     /// Address for health and metrics; port 0 picks a free one
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8081")]
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8081", value_parser = parse_address)]
     pub listen: SocketAddr,
 
     /// Host name that requests to --listen may use in addition to localhost and IP addresses; can be

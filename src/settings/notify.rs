@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 use url::Url;
 
 use super::tail::{From, parse_from};
-use super::values::{parse_host, parse_text};
+use super::values::{parse_address, parse_host, parse_text};
 use super::{KafkaArgs, LogArgs, TableArgs};
 
 /// The format in which `notify --dry-run` prints.
@@ -79,7 +79,7 @@ pub struct Notify {
     pub link: Option<String>,
 
     /// Address for health and metrics; port 0 picks a free one
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8085")]
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8085", value_parser = parse_address)]
     pub listen: SocketAddr,
 
     /// Host name that requests to --listen may use in addition to localhost and IP addresses; can be

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::values::{Rate, parse_count, parse_duration_ms, parse_rate, parse_share, parse_speed};
+use super::values::{
+    Rate, parse_address, parse_count, parse_duration_ms, parse_rate, parse_share, parse_speed,
+};
 use super::{AccessArgs, CsvArgs, InputFormat, KafkaArgs, LogArgs};
 
 /// Time between two heartbeats for synthetic events in milliseconds, if `--heartbeat` is not set.
@@ -121,7 +123,7 @@ pub struct Produce {
 
     /// Address for health, metrics and --accept; port 0 picks a free one. With --input or --count, the
     /// run goes on without a port if the default one is in use
-    #[arg(long, value_name = "ADDRESS", default_value_t = LISTEN)]
+    #[arg(long, value_name = "ADDRESS", default_value_t = LISTEN, value_parser = parse_address)]
     pub listen: SocketAddr,
 
     #[command(flatten)]

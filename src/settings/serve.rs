@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use clap::Args;
 
-use super::values::parse_port;
+use super::values::{parse_ip, parse_port};
 use super::{AccessArgs, LogArgs, TableArgs};
 
 /// The options of `citystream serve`.
@@ -21,7 +21,7 @@ pub struct Serve {
 
     /// Address to listen on; an address that other hosts can reach needs --auth-token-file or
     /// --allow-anonymous
-    #[arg(long, value_name = "IP", default_value = "127.0.0.1")]
+    #[arg(long, value_name = "IP", default_value = "127.0.0.1", value_parser = parse_ip)]
     pub bind: IpAddr,
 
     #[command(flatten)]

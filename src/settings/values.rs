@@ -1,5 +1,6 @@
 //! Parsers for option values: numbers, durations, sizes, rates and instants.
 
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use crate::core::clock::UnixMs;
@@ -32,6 +33,18 @@ pub(super) fn parse_whole<N: TryFrom<i64>>(text: &str, min: i64, max: i64) -> Re
     number
         .and_then(|n| N::try_from(n).ok())
         .ok_or_else(|| format!("expected a whole number from {min} to {max}"))
+}
+
+/// Parses an IP address with a port.
+pub(super) fn parse_address(text: &str) -> Result<SocketAddr, String> {
+    let wrong = |_| "expected an IP address and a port, such as 127.0.0.1:8081".to_owned();
+    text.parse().map_err(wrong)
+}
+
+/// Parses an IP address without a port.
+pub(super) fn parse_ip(text: &str) -> Result<IpAddr, String> {
+    let wrong = |_| "expected an IP address, such as 127.0.0.1".to_owned();
+    text.parse().map_err(wrong)
 }
 
 pub(super) fn parse_port(text: &str) -> Result<u16, String> {

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::values::{parse_bytes, parse_duration_ms, parse_host, parse_instant, parse_text};
+use super::values::{
+    parse_address, parse_bytes, parse_duration_ms, parse_host, parse_instant, parse_text,
+};
 use super::{KafkaArgs, LogArgs, TableArgs};
 use crate::core::clock::UnixMs;
 
@@ -76,7 +78,7 @@ pub struct Verify {
     pub incidents: Option<PathBuf>,
 
     /// Address for health and metrics of --watch; port 0 picks a free one
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8083")]
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8083", value_parser = parse_address)]
     pub listen: SocketAddr,
 
     /// Host name that requests to --listen may use in addition to localhost and IP addresses; can be
