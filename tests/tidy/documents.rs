@@ -77,21 +77,54 @@ fn without_foreign_commands(text: &str) -> String {
     out
 }
 
-pub(crate) fn links(file: &File, exists: &dyn Fn(&Path) -> bool) -> Vec<String> {
+/// Complains about links to files that do not exist, and to headings that a document does not have. `read` returns the
+/// text of a file, or `None` if it does not exist.
+pub(crate) fn links(file: &File, read: &dyn Fn(&Path) -> Option<String>) -> Vec<String> {
     let mut complaints = Vec::new();
     let folder = Path::new(&file.path).parent().unwrap_or(Path::new(""));
     for (at, _) in file.text.match_indices("](") {
         let rest = &file.text[at + 2..];
         let target = &rest[..rest.find(')').unwrap_or(rest.len())];
-        let target = target.split('#').next().unwrap_or_default();
-        if target.is_empty() || target.contains("://") {
+        if target.contains("://") {
             continue;
         }
-        if !exists(&folder.join(target)) {
-            complaints.push(format!("links to {target}, which does not exist"));
+        let (path, anchor) = target.split_once('#').unwrap_or((target, ""));
+        let text = match path {
+            "" => Some(file.text.clone()),
+            path => read(&folder.join(path)),
+        };
+        let Some(text) = text else {
+            complaints.push(format!("links to {path}, which does not exist"));
+            continue;
+        };
+        if !anchor.is_empty() && !anchors(&text).contains(anchor) {
+            complaints.push(format!("links to {target}, but there is no such heading"));
         }
     }
     complaints
+}
+
+/// Returns the anchors that GitHub gives the headings of a document.
+fn anchors(text: &str) -> BTreeSet<String> {
+    let (mut fenced, mut counts, mut out) = (false, BTreeMap::new(), BTreeSet::new());
+    for line in text.lines() {
+        fenced ^= line.starts_with("```");
+        let heading = line.trim_start_matches('#');
+        let heading = heading
+            .strip_prefix(' ')
+            .filter(|_| !fenced && line.starts_with('#'));
+        let Some(heading) = heading else { continue };
+        let kept = heading.to_lowercase().replace(' ', "-");
+        let anchor = kept.replace(|c: char| !c.is_alphanumeric() && c != '-' && c != '_', "");
+        // GitHub numbers the repetitions of a heading.
+        let count = counts.entry(anchor.clone()).or_insert(0);
+        out.insert(match count {
+            0 => anchor,
+            n => format!("{anchor}-{n}"),
+        });
+        *count += 1;
+    }
+    out
 }
 
 /// Complains about source files that do not exist. Documents name them relative to the project or to `src`.
@@ -214,9 +247,13 @@ fn the_rules_about_documents_can_fail() {
         let exists = |path: &Path| {
             path == Path::new("docs/TABLES.md") || path == Path::new("src/core/stall.rs")
         };
+        let read = |path: &Path| {
+            let text = "# Tables\n\n## Fences, `keys`\n\n```\n# no\n```\n## Fences, keys\n";
+            exists(path).then(|| text.to_owned())
+        };
         let found = [
             options(file, &known),
-            links(file, &exists),
+            links(file, &read),
             sources(file, &exists),
             tests_named(file, &functions),
         ];
@@ -227,12 +264,16 @@ fn the_rules_about_documents_can_fail() {
         &[
             (
                 "README.md",
-                "Use `--row-interval` or CITYSTREAM_ROW_INTERVAL, see [tables](docs/TABLES.md#fences).",
+                "Use `--row-interval` or CITYSTREAM_ROW_INTERVAL, see [tables](docs/TABLES.md#fences-keys-1).",
                 0,
             ),
             ("README.md", "Use `--row-intervall`.", 1),
             ("README.md", "Use CITYSTREAM_ROWS.", 1),
             ("README.md", "See [tables](docs/TABLE.md).", 1),
+            ("README.md", "See [tables](docs/TABLES.md#fences).", 1),
+            ("README.md", "See [tables](docs/TABLES.md#no).", 1),
+            ("README.md", "# Size, here\n[size](#size-here)", 0),
+            ("README.md", "# Size, here\n[size](#size)", 1),
             (
                 "README.md",
                 "`core/stall.rs`, `src/core/stall.rs`, `a.rs`",

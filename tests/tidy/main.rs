@@ -138,10 +138,14 @@ fn documents_name_options_that_exist() {
 }
 
 #[test]
-fn documents_link_to_files_that_exist() {
+fn documents_link_to_files_and_headings_that_exist() {
     let files = files(&["README.md", "CHANGELOG.md", "docs"]);
     check(&files, |file| {
-        documents::links(file, &|path: &Path| root().join(path).exists())
+        documents::links(file, &|path: &Path| {
+            let path = root().join(path);
+            let exists = path.exists();
+            exists.then(|| fs::read_to_string(path).unwrap_or_default())
+        })
     });
 }
 
