@@ -364,3 +364,23 @@ fn read_line(file: &SecretFile, _: bool) -> Result<(), String> {
 fn read_url(file: &SecretFile, allow_http: bool) -> Result<(), String> {
     file.url(allow_http).map(|_| ())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_manual_lists_the_keys_of_every_type() {
+        let manual = include_str!("../../../docs/NOTIFY.md");
+        for (kind, keys) in TYPES {
+            let begin = format!("| `{kind}` |");
+            let row = manual.lines().find(|line| line.starts_with(&begin));
+            let listed = row.expect(kind).split('`').skip(3).step_by(2);
+            let listed: BTreeSet<&str> = listed.collect();
+            // Other sentences describe the keys that almost every type accepts.
+            let own = keys.iter().copied();
+            let own = own.filter(|key| !["allow_private", "ca_file"].contains(key));
+            assert_eq!(listed, own.collect(), "{kind}");
+        }
+    }
+}
