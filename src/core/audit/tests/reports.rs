@@ -262,7 +262,7 @@ fn an_alert_gets_its_record_from_its_raw_event() {
         let mut slice = Slice::new(scope(1 << 20), None, &logs(3, 9, None));
         slice.add_put(alert.clone(), item.clone());
         slice.add_put(Key::raw("NYC", UnixMs(T0), "e1"), item.clone());
-        assert_eq!(slice.unknown_alerts(None, 9), [alert.clone()]);
+        assert_eq!(slice.unknown_alerts(None, 9), std::slice::from_ref(&alert));
         assert_eq!(slice.unknown_alerts(Some(&alert), 9), []);
         slice.trace(&alert, source);
         let outcome = slice.outcome();
