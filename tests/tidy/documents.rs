@@ -118,7 +118,7 @@ fn anchors(text: &str) -> BTreeSet<String> {
         let anchor = kept.replace(|c: char| !c.is_alphanumeric() && c != '-' && c != '_', "");
         // GitHub numbers the repetitions of a heading.
         let count = counts.entry(anchor.clone()).or_insert(0);
-        out.insert(match count {
+        out.insert(match *count {
             0 => anchor,
             n => format!("{anchor}-{n}"),
         });
