@@ -216,6 +216,14 @@ mod tests {
             "2013-01-01T00:00:00Z[UTC]",
             "２013-01-01T00:00:00Z",
             "2013-01-01_00:00:00Z",
+        ] {
+            check(bad, None);
+        }
+    }
+
+    #[test]
+    fn each_separator_is_in_its_place() {
+        for bad in [
             "2013/01-01T00:00:00Z",
             "2013-01/01T00:00:00Z",
             "2013-01-01T00.00:00Z",
@@ -224,7 +232,7 @@ mod tests {
             "2013-01-01T00:00:00+00:00Z",
             "2013-01-01T00:00:00+00.00",
         ] {
-            check(bad, None);
+            assert_eq!(parse_timestamp(bad), None, "{bad}");
         }
     }
 

@@ -26,127 +26,102 @@ fn incident(state: State, event_count: u64) -> Incident {
     }
 }
 
-#[test]
-fn a_receiver_gets_news_in_time_and_the_end_in_any_case() {
-    use Kind::{Opened, Resolved, Updated};
-    use Outcome::{Silenced, Taken, Unknown};
-    let refused = Outcome::Refused("full".into());
-    let sent = |n, kind, outcome: &Outcome| Sent {
+/// Returns a message whose outcome is unknown, `after_ms` milliseconds after [`NOW_MS`].
+fn message(n: u32, kind: Kind, event_count: u64, after_ms: i64) -> Sent {
+    Sent {
         n,
         kind,
-        event_count: 5,
-        begun_ms: NOW_MS,
-        outcome: outcome.clone(),
-    };
-    let first = sent(1, Opened, &Taken);
-    let fresh = |n, kind, event_count, after_ms| Sent {
         event_count,
         begun_ms: NOW_MS + after_ms,
-        ..sent(n, kind, &Unknown)
-    };
-    let unknown = sent(2, Updated, &Unknown);
-    let wait = |after_ms: i64| Step::Wait(Some(NOW_MS + after_ms));
-    // Each case lists the last message, the state of the incident, its number of events, whether a silence covers it,
-    // and the time since the last message. A reminder is sent after 1,000 ms, and news are sent after 100 ms.
-    for (last, state, events, silenced, after_ms, want) in [
-        (None, OPEN, 5, false, 0, Step::Send(fresh(1, Opened, 5, 0))),
-        (None, ENDED, 5, false, 0, Step::Send(fresh(1, Opened, 5, 0))),
-        (None, OPEN, 5, true, 0, Step::Wait(None)),
-        (None, ENDED, 5, true, 0, {
-            let outcome = Silenced;
-            Step::Skip(Sent {
-                outcome,
-                ..fresh(1, Opened, 5, 0)
-            })
-        }),
-        (Some(&first), OPEN, 5, false, 999, wait(1_000)),
-        (
-            Some(&first),
-            OPEN,
-            5,
-            false,
-            1_000,
-            Step::Send(fresh(2, Updated, 5, 1_000)),
-        ),
-        (Some(&first), OPEN, 6, false, 99, wait(100)),
-        (
-            Some(&first),
-            OPEN,
-            6,
-            false,
-            100,
-            Step::Send(fresh(2, Updated, 6, 100)),
-        ),
-        (Some(&first), OPEN, 6, true, 100, Step::Wait(None)),
-        // The end is told although a silence covers the incident.
-        (
-            Some(&first),
-            ENDED,
-            5,
-            true,
-            1,
-            Step::Send(fresh(2, Resolved, 5, 1)),
-        ),
-        (
-            Some(&sent(2, Updated, &refused)),
-            ENDED,
-            5,
-            false,
-            1,
-            Step::Send(fresh(3, Resolved, 5, 1)),
-        ),
-        // A message without a known outcome is sent again as it was.
-        (
-            Some(&unknown),
-            ENDED,
-            9,
-            true,
-            1,
-            Step::Send(unknown.clone()),
-        ),
-        (
-            Some(&sent(1, Opened, &Silenced)),
-            ENDED,
-            5,
-            false,
-            1,
-            Step::Done,
-        ),
-        (
-            Some(&sent(3, Resolved, &Taken)),
-            ENDED,
-            5,
-            false,
-            1,
-            Step::Done,
-        ),
-        (
-            Some(&sent(3, Resolved, &refused)),
-            ENDED,
-            5,
-            false,
-            1,
-            Step::Done,
-        ),
-    ] {
-        let timing = Timing {
-            repeat_ms: Some(1_000),
-            interval_min_ms: 100,
-        };
-        let incident = incident(state, events);
-        let step = outbox::next(&incident, last, timing, silenced, NOW_MS + after_ms);
-        assert_eq!(
-            step, want,
-            "{last:?}, {state:?}, {events} events, {after_ms} ms"
-        );
+        outcome: Outcome::Unknown,
     }
+}
+
+/// Returns a message about an incident with five events, which was created at [`NOW_MS`].
+fn sent(n: u32, kind: Kind, outcome: Outcome) -> Sent {
+    Sent {
+        outcome,
+        ..message(n, kind, 5, 0)
+    }
+}
+
+/// Returns the next step `after_ms` milliseconds after [`NOW_MS`]. News are sent after 100 ms.
+fn step(
+    last: Option<&Sent>,
+    incident: &Incident,
+    silenced: bool,
+    after_ms: i64,
+    repeat_ms: Option<i64>,
+) -> Step {
     let timing = Timing {
-        repeat_ms: None,
+        repeat_ms,
         interval_min_ms: 100,
     };
-    let late_ms = NOW_MS + 9_999;
-    let step = outbox::next(&incident(OPEN, 5), Some(&first), timing, false, late_ms);
-    assert_eq!(step, Step::Wait(None), "without news there is no reminder");
+    outbox::next(incident, last, timing, silenced, NOW_MS + after_ms)
+}
+
+#[test]
+fn the_first_message_waits_for_the_end_of_a_silence() {
+    let first = message(1, Kind::Opened, 5, 0);
+    let skipped = sent(1, Kind::Opened, Outcome::Silenced);
+    for (state, silenced, want) in [
+        (OPEN, false, Step::Send(first.clone())),
+        (ENDED, false, Step::Send(first)),
+        (OPEN, true, Step::Wait(None)),
+        (ENDED, true, Step::Skip(skipped)),
+    ] {
+        let found = step(None, &incident(state, 5), silenced, 0, None);
+        assert_eq!(found, want, "{state:?}, silenced {silenced}");
+    }
+}
+
+#[test]
+fn news_and_reminders_are_sent_in_time() {
+    let last = sent(1, Kind::Opened, Outcome::Taken);
+    let wait = |after_ms: i64| Step::Wait(Some(NOW_MS + after_ms));
+    let news = |events, after_ms| Step::Send(message(2, Kind::Updated, events, after_ms));
+    // Each case lists the number of events, whether a silence covers the incident, the time since the last message, and
+    // the time between reminders.
+    for (events, silenced, after_ms, repeat_ms, want) in [
+        (5, false, 999, Some(1_000), wait(1_000)),
+        (5, false, 1_000, Some(1_000), news(5, 1_000)),
+        (5, false, 9_999, None, Step::Wait(None)),
+        (6, false, 99, None, wait(100)),
+        (6, false, 100, None, news(6, 100)),
+        (6, true, 100, Some(1_000), Step::Wait(None)),
+    ] {
+        let found = step(
+            Some(&last),
+            &incident(OPEN, events),
+            silenced,
+            after_ms,
+            repeat_ms,
+        );
+        assert_eq!(found, want, "{events} events after {after_ms} ms");
+    }
+}
+
+#[test]
+fn the_end_is_told_once_although_a_silence_covers_the_incident() {
+    use Kind::{Opened, Resolved, Updated};
+    use Outcome::{Silenced, Taken, Unknown};
+    let refused = || Outcome::Refused("full".into());
+    let end = |n| Step::Send(message(n, Resolved, 9, 1));
+    let unknown = sent(2, Updated, Unknown);
+    for (last, want) in [
+        (sent(1, Opened, Taken), end(2)),
+        (sent(2, Updated, refused()), end(3)),
+        // A message without a known outcome is sent again as it was.
+        (unknown.clone(), Step::Send(unknown)),
+        (sent(1, Opened, Silenced), Step::Done),
+        (sent(3, Resolved, Taken), Step::Done),
+        (sent(3, Resolved, refused()), Step::Done),
+    ] {
+        for silenced in [false, true] {
+            let found = step(Some(&last), &incident(ENDED, 9), silenced, 1, None);
+            assert_eq!(found, want, "{last:?}");
+        }
+    }
 }
 
 #[test]
