@@ -17,7 +17,7 @@ use code::File;
 /// whenever the figure falls.
 const CODE_LINES_MAX: usize = 50_060;
 /// Most words of the manuals, counted as `wc -w` does. 2,600 of them are the proof.
-const WORDS_MAX: usize = 24_000;
+const WORDS_MAX: usize = 24_120;
 /// Most crates in Cargo.lock. This is today's figure, and the goal is 320.
 const CRATES_MAX: usize = 347;
 /// Largest binary: 33 MiB.
