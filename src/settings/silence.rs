@@ -40,7 +40,11 @@ pub enum SilenceAction {
 /// The options of `citystream silence add`.
 #[allow(missing_docs)]
 #[derive(Args, Clone, Debug)]
-#[command(group(ArgGroup::new("filters").args(["rule", "city", "event_type", "all"]).required(true).multiple(true)))]
+#[command(
+    // Without this line, the usage lists all filters and is too long for a terminal.
+    override_usage = "citystream silence add [OPTIONS] --for <DURATION> --why <TEXT> <FILTERS|--all>",
+    group(ArgGroup::new("filters").args(["rule", "city", "event_type", "all"]).required(true).multiple(true))
+)]
 pub struct SilenceAdd {
     /// Only incidents of this rule
     #[arg(long, value_name = "RULE", value_parser = parse_text)]
