@@ -65,11 +65,8 @@ pub async fn run(args: Produce, metrics: Metrics, shutdown: Shutdown) -> anyhow:
     let producer = Arc::new(EventProducer::new(config, &args.kafka.topic, &metrics)?);
     let deliveries = producer.deliveries();
     let address = listener.as_ref().and_then(|it| it.local_addr().ok());
-    tracing::info!(
-        address = address.map(tracing::field::display),
-        topic = args.kafka.topic,
-        "producing"
-    );
+    let address = address.map(tracing::field::display);
+    tracing::info!(address, topic = args.kafka.topic, "producing");
 
     let probe = http::probe(Arc::clone(&deliveries));
     let _service = service::start(probe, metrics.clone(), shutdown.clone());
@@ -104,8 +101,7 @@ pub async fn run(args: Produce, metrics: Metrics, shutdown: Shutdown) -> anyhow:
     let counts = deliveries.counts();
     let faults = pumped.as_ref().map(|pumped| pumped.faults);
     report.report_summary(&counts, counts.undelivered(), faults.unwrap_or_default());
-    let pumped = pumped.map_err(pump_error)?;
-    if args.has_end() && !pumped.is_complete {
+    if !pumped.map_err(pump_error)?.is_complete && args.has_end() {
         return Err(stopped_early(&args, counts.sent).into());
     }
     // Failed events do not change the exit code, because the responses to the HTTP requests have already reported the

@@ -128,8 +128,6 @@ pub struct Resent {
     pub sent: u64,
     /// Number of dead letters whose events were not sent again, by reason.
     pub stay: BTreeMap<&'static str, u64>,
-    /// False if a stop was requested before all dead letters were processed.
-    pub is_complete: bool,
 }
 
 impl Resent {
@@ -155,8 +153,7 @@ pub fn run(
     let consumer = consumer(config).map_err(ResendError::Create)?;
     let mut out = Resent::default();
     let assigned = wait_and_assign(&consumer, topic, dlq_topic, shutdown)?;
-    if assigned.as_ref().is_none_or(BTreeMap::is_empty) {
-        out.is_complete = assigned.is_some();
+    if assigned.is_none_or(|partitions| partitions.is_empty()) {
         return Ok(out);
     }
     let mut producer = next_producer(config, topic)?;
@@ -198,7 +195,6 @@ pub fn run(
             resend.expect_unchanged(&consumer)?;
         }
     }
-    out.is_complete = resend.scan.is_done() || !shutdown.is_triggered();
     Ok(out)
 }
 

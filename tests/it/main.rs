@@ -34,6 +34,7 @@ mod serve;
 mod snapshot;
 mod snippets;
 mod stall;
+mod stopped;
 mod store;
 #[path = "../store/mod.rs"]
 mod suite;
