@@ -318,7 +318,8 @@ fn produce_shows_its_progress_on_one_line_and_a_summary_at_the_end() {
                 .any(|line| moves(line) && line.contains(" eta "))
         });
         terminal.type_keys(leave);
-        let shown = terminal.left(0);
+        // A run that is stopped before its last event fails.
+        let shown = terminal.left(i32::from(!leave.is_empty()));
         assert!(shown.contains("sent "), "{shown}");
         // The echo of Ctrl-C moves the last picture up.
         if leave.is_empty() {
