@@ -107,7 +107,7 @@ impl From<AlertItem> for Alert {
     tag = "events",
     summary = "Events of high and critical severity, newest first",
     params(
-        ("city" = Option<String>, Query, description = "Only alerts of this city", min_length = 1, example = "NYC"),
+        ("city" = Option<String>, Query, description = "Only alerts of this city", example = "NYC"),
         ("severity" = Option<Severities>, Query, description = "Only alerts of this severity. `low` and `medium` events raise no alerts", example = "critical"),
         ("hours" = Option<u32>, Query, description = "Length of the range in hours, back from now in event time. Defaults to 24 if `from` and `to` are absent", minimum = 1, maximum = 720, example = 24),
         ("limit" = Option<u32>, Query, description = "Maximum number of items per page; of `csv` and `ndjson`, maximum number of all items, up to 100,000", minimum = 1, maximum = 100000, example = 50),

@@ -214,8 +214,8 @@ fn delivery(receiver: &str, sent: &Sent) -> Delivery {
     summary = "Incidents that the rules of `notify` have found, newest first, with what their receivers were told. 404 `no_incidents_table` without `notify`",
     params(
         ("state" = Option<IncidentState>, Query, description = "Only open or only resolved incidents", example = "open"),
-        ("city" = Option<String>, Query, description = "Only incidents of this city, of rules that group by city", min_length = 1, example = "NYC"),
-        ("rule" = Option<String>, Query, description = "Only incidents of this rule", min_length = 1, example = "critical"),
+        ("city" = Option<String>, Query, description = "Only incidents of this city, of rules that group by city", example = "NYC"),
+        ("rule" = Option<String>, Query, description = "Only incidents of this rule", example = "critical"),
         ("limit" = Option<u32>, Query, description = "Maximum number of items per page; of `csv` and `ndjson`, maximum number of all items, up to 100,000", minimum = 1, maximum = 100000, example = 50),
         ("from" = Option<String>, Query, description = "Start of the range of `opened_at` (inclusive), RFC 3339", format = DateTime, example = "2013-01-01T06:00:00Z"),
         ("to" = Option<String>, Query, description = "End of the range of `opened_at` (exclusive), RFC 3339", format = DateTime, example = "2013-01-02T06:00:00Z"),

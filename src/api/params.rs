@@ -24,8 +24,6 @@ pub const LIMIT_MAX: u32 = 1_000;
 pub(super) const HOUR_MS: i64 = 3_600_000;
 /// Maximum value of `hours` for a list, equal to the default retention of raw events.
 pub const HOURS_MAX: u32 = 720;
-/// The parameters for which any text except an empty one is valid. Other parameters reject an empty text themselves.
-const FREE_TEXTS: [&str; 6] = ["city", "eventType", "event_type", "rule", "severity", "tz"];
 /// Maximum number of characters of a parameter value that an error message repeats.
 const ECHO_CHARS_MAX: usize = 40;
 
@@ -50,8 +48,8 @@ impl Params {
     /// Returns the parameters of `uri`.
     ///
     /// # Errors
-    /// Returns `bad_parameter` if a parameter appears twice, is not in `allowed`, or has an empty text. The names in
-    /// `allowed` are separated by spaces.
+    /// Returns `bad_parameter` if a parameter appears twice or is not in `allowed`. The names in `allowed` are
+    /// separated by spaces.
     pub fn parse(
         route: &'static str,
         city: Option<String>,
@@ -75,11 +73,6 @@ impl Params {
             if pairs.contains_key(&name) {
                 return Err(ApiError::bad_parameter(format!(
                     "{name} appears twice; give it once"
-                )));
-            }
-            if value.is_empty() && FREE_TEXTS.contains(&name.as_str()) {
-                return Err(ApiError::bad_parameter(format!(
-                    "{name} is empty; give a value, or leave the parameter out"
                 )));
             }
             pairs.insert(name, value);

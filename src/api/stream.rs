@@ -115,7 +115,7 @@ fn reset(reason: &str, missed: &[&str], id: Option<FeedPosition>) -> Bytes {
     summary = "New alerts, changed windows and changed incidents, as server-sent events",
     description = "Sends the events `status`, `stats`, `alert`, `window`, `incident` and `reset`. The answer does not end.",
     params(
-        ("city" = Option<String>, Query, description = "Only alerts, windows and incidents of this city; incidents without a city are always sent", min_length = 1, example = "NYC"),
+        ("city" = Option<String>, Query, description = "Only alerts, windows and incidents of this city; incidents without a city are always sent", example = "NYC"),
         ("severity" = Option<Severities>, Query, description = "Only alerts of this severity", example = "critical"),
         ("Last-Event-ID" = Option<String>, Header, description = "The `id` of the last event received; the stream continues after it", pattern = "^[0-9]{1,15}\\.[0-9a-f]{8}\\.[0-9]{1,15}$"),
     ),

@@ -399,6 +399,7 @@ async fn alerts_are_listed_for_one_city_and_for_all() {
     let router = tables.router();
     for (query, want) in [
         ("", vec!["a", "a", "b", "late#c", "d"]),
+        ("?city=", vec!["a", "a", "b", "late#c", "d"]),
         ("?hours=25", vec!["a", "a", "b", "late#c", "d", "e"]),
         ("?city=NYC", vec!["a", "late#c", "d"]),
         ("?city=NYC&severity=critical", vec!["late#c"]),

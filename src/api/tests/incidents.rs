@@ -121,6 +121,7 @@ async fn incidents_are_filtered_by_state_city_rule_and_time() {
     let router = tables.router();
     for (query, want) in [
         ("", vec![0, 1, 2, 3]),
+        ("?city=&rule=", vec![0, 1, 2, 3]),
         ("?state=open", vec![0, 2]),
         ("?state=resolved", vec![1, 3]),
         ("?city=NYC", vec![0, 2, 3]),
