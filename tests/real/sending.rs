@@ -178,7 +178,9 @@ fn a_producer_waits_for_its_deleted_topic_and_loses_no_event() {
     let (code, _) = produce.terminate();
     let told = produce.err();
     assert_eq!(code, Some(i32::from(failed > 0.0)), "{told}");
-    assert!(told.contains(&format!("undelivered {failed}")), "{told}");
+    // If librdkafka has closed the connection to a broker meanwhile, it gives the events up at once.
+    let reports = ["undelivered", "failed"].map(|what| told.contains(&format!("{what} {failed}")));
+    assert!(reports.contains(&true), "{told}");
     // Events from the moment before the deletion may be in either log. All later ones are in the new log.
     let log = log::read(world.services, world.name);
     assert!(log.len() >= 10_000, "{}", log.len());
