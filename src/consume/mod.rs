@@ -10,7 +10,6 @@ mod client;
 mod explain;
 mod leave;
 mod locate;
-mod log_limit;
 pub(crate) mod progress;
 mod report;
 mod requests;

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::consume::log_limit::LogLimits;
 use crate::consume::status::{Status, Wait};
+use crate::kafka::log_limit::LogLimits;
 use crate::store::error::StoreError;
 
 /// The tables whose last write failed, each with the error of that write.

@@ -1,5 +1,6 @@
 //! Limits how often a repeated log line is written.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 /// Minimum time between two copies of a repeated log line.
@@ -24,5 +25,19 @@ impl LogLimit {
     /// Returns true if a log line has been allowed at least once.
     pub(crate) fn was_used(&self) -> bool {
         self.last.is_some()
+    }
+}
+
+/// Allows the log lines about each problem at most once every ten seconds.
+#[derive(Debug, Default)]
+pub(crate) struct LogLimits {
+    limits: BTreeMap<&'static str, LogLimit>,
+}
+
+impl LogLimits {
+    /// Returns true if a line about `trouble` may be logged now. If the function returns true, the caller must write
+    /// the log line.
+    pub(crate) fn allows(&mut self, trouble: &'static str) -> bool {
+        self.limits.entry(trouble).or_default().allow()
     }
 }
