@@ -14,9 +14,8 @@ use crate::core::incident::outbox::Kind;
 use crate::core::incident::rule::Rule;
 use crate::core::time::format_seconds;
 use crate::core::window::Rules;
-use crate::exit::SettingsError;
 use crate::kafka::client::client_config;
-use crate::kafka::reader::{LogReader, LogRecord, ReadRange, ReadStart, ReadStep, ReaderError};
+use crate::kafka::reader::{LogReader, LogRecord, ReadRange, ReadStart, ReadStep};
 use crate::settings::{From, Notify, NotifyOutput};
 use crate::shutdown::Shutdown;
 use crate::telemetry::unix_ms;
@@ -55,10 +54,7 @@ pub(crate) fn run(args: &Notify, rules: &[Rule], shutdown: &Shutdown) -> anyhow:
             }
         }
     });
-    done.map_err(|error| match error {
-        ReaderError::Refused(refusal) => anyhow::Error::from(SettingsError((&refusal).into())),
-        other => other.into(),
-    })?;
+    done?;
     match written.and_then(|()| run.finish(args.output, &mut out)) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         other => other.context("failed to write the output"),

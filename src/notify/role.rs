@@ -7,7 +7,7 @@
 
 mod stop;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ use crate::exit::{Exit, SettingsError};
 use crate::kafka::MISSING_REMEDY;
 use crate::kafka::budget::Budget;
 use crate::kafka::consumer::{Consumer, ConsumerEvent, ConsumerOptions, PartitionRecords};
-use crate::kafka::log_limit::LogLimit;
+use crate::kafka::log_limit::LogLimits;
 use crate::kafka::membership;
 use crate::kafka::second_read::{SecondReader, warn_if_skipped};
 use crate::notify::deliveries::Deliveries;
@@ -33,7 +33,7 @@ use crate::notify::partitions::Partitions;
 use crate::notify::send::Receiver;
 use crate::notify::start::{FirstStart, Started, Starter};
 use crate::notify::status::{Status, Wait};
-use crate::notify::waiting::{incidents_error, topic_id, wait_for_topic};
+use crate::notify::waiting::{dynamodb_error, topic_id, wait_for_topic};
 use crate::shutdown::Shutdown;
 use crate::store::error::StoreError;
 use crate::store::incidents::{IncidentTable, StoredIncident};
@@ -105,8 +105,8 @@ pub(super) struct Role {
     ticks: u32,
     /// The number of incidents and events that rules ignored because of their limits, at the time of the last warning.
     left_out: u64,
-    /// For each action that failed: the limit on how often its failures are logged.
-    log_limits: BTreeMap<&'static str, LogLimit>,
+    /// The limits on how often the failures of each action are logged.
+    log_limits: LogLimits,
     status: Arc<Status>,
     end: Option<anyhow::Result<()>>,
 }
@@ -164,7 +164,7 @@ impl Role {
             done,
             ticks: 0,
             left_out: 0,
-            log_limits: BTreeMap::new(),
+            log_limits: LogLimits::default(),
             status: options.status,
             end: None,
         })
@@ -207,7 +207,7 @@ impl Role {
     /// Logs the failure of an action that the role repeats, unless a failure of the same action was logged less than ten
     /// seconds ago.
     fn warn(&mut self, action: &'static str, error: &str) {
-        if self.log_limits.entry(action).or_default().allow() {
+        if self.log_limits.allows(action) {
             tracing::warn!(error, "failed to {action}, trying again");
         }
     }
@@ -345,14 +345,14 @@ impl Role {
                 result,
             } => {
                 if let Err(error) = result {
-                    self.warn("publish a checkpoint", &incidents_error(&error));
+                    self.warn("publish a checkpoint", &dynamodb_error(&error));
                 }
                 self.partitions.published(partition, assignment);
             }
             Done::Attempt(attempt) => self.deliveries.take_attempt(attempt),
             Done::Silences(Ok(silences)) => self.deliveries.set_silences(silences),
             Done::Silences(Err(error)) => {
-                self.warn("read the silences", &incidents_error(&error));
+                self.warn("read the silences", &dynamodb_error(&error));
             }
             Done::TopicId(Some(id)) if *id != *self.starter.topic_id => {
                 self.fail("the topic was made again; the next start reads it from its beginning");
@@ -377,7 +377,7 @@ impl Role {
             Ok(row) if is_current => self.deliveries.take_row(partition, row),
             Ok(_) => {}
             Err(error) => {
-                self.warn("write an incident", &incidents_error(&error));
+                self.warn("write an incident", &dynamodb_error(&error));
             }
         }
     }

@@ -13,7 +13,7 @@ use crate::core::window::Rules;
 use crate::exit::SettingsError;
 use crate::kafka::REACH_REMEDY;
 use crate::kafka::consumer::Inquiry;
-use crate::notify::waiting::{ANSWER_TIMEOUT, incidents_error};
+use crate::notify::waiting::{ANSWER_TIMEOUT, dynamodb_error};
 use crate::settings::From;
 use crate::store::incidents::{IncidentTable, StoredBase, StoredCheckpoint, StoredIncident};
 use crate::telemetry::unix_ms;
@@ -112,7 +112,7 @@ impl Starter {
             .table
             .read(&names)
             .await
-            .map_err(|e| incidents_error(&e))?;
+            .map_err(|e| dynamodb_error(&e))?;
         let open: Vec<Incident> = rows
             .iter()
             .filter(|row| stored.checkpoint.open.contains(&name_of(&row.incident)))
@@ -144,14 +144,14 @@ impl Starter {
         if let Some(stored) = table
             .checkpoint(topic_id, partition)
             .await
-            .map_err(|e| incidents_error(&e))?
+            .map_err(|e| dynamodb_error(&e))?
         {
             return Ok(stored);
         }
         let is_new_log = table
             .knows_another_topic(topic_id)
             .await
-            .map_err(|e| incidents_error(&e))?;
+            .map_err(|e| dynamodb_error(&e))?;
         let next = match self.from {
             _ if is_new_log => begin,
             FirstStart::Beginning => begin,
@@ -166,11 +166,11 @@ impl Starter {
         table
             .create_checkpoint(topic_id, partition, &first)
             .await
-            .map_err(|e| incidents_error(&e))?;
+            .map_err(|e| dynamodb_error(&e))?;
         let stored = table
             .checkpoint(topic_id, partition)
             .await
-            .map_err(|e| incidents_error(&e))?;
+            .map_err(|e| dynamodb_error(&e))?;
         stored.ok_or_else(|| "the checkpoint that was just stored is gone".to_owned())
     }
 }

@@ -13,7 +13,7 @@ use crate::kafka::{MISSING_REMEDY, REACH_REMEDY};
 use crate::notify::status::{Status, Wait};
 use crate::remedy;
 use crate::store::config::{ConfigItem, read_config};
-use crate::store::error::{StoreError, StoreErrorKind};
+use crate::store::error::StoreError;
 
 /// Pause between two attempts to use a service.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
@@ -41,9 +41,7 @@ pub(super) async fn wait_for_tables(
             Ok(None) => {
                 format!("the config item of {totals} (citystream init-tables creates it)")
             }
-            Err(error) if error.kind().is_retryable() => {
-                dynamodb_error(&error, "run citystream init-tables")
-            }
+            Err(error) if error.kind().is_retryable() => dynamodb_error(&error),
             Err(error) => {
                 let what = format!("table {totals} is not as citystream init-tables creates it");
                 return Err(SettingsError::new(what)
@@ -89,18 +87,9 @@ async fn pause(what: &str, status: &Status, log_limit: &mut LogLimit) {
     tokio::time::sleep(RETRY_PAUSE).await;
 }
 
-/// Returns a text about an error of the table of incidents, with the remedy.
-pub(super) fn incidents_error(error: &StoreError) -> String {
-    dynamodb_error(error, "run citystream init-tables --incidents")
-}
-
-/// Returns a text about an error of DynamoDB, with the remedy. `missing` is the remedy for a missing table.
-fn dynamodb_error(error: &StoreError, missing: &'static str) -> String {
-    let remedy = match error.kind() {
-        StoreErrorKind::NotFound => Some(missing),
-        _ => remedy::of_store(error),
-    };
-    match remedy {
+/// Returns a text about an error of DynamoDB, with the remedy.
+pub(super) fn dynamodb_error(error: &StoreError) -> String {
+    match remedy::of_store(error) {
         Some(remedy) => format!("DynamoDB: {error}; {remedy}"),
         None => format!("DynamoDB: {error}"),
     }
