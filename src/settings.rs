@@ -35,7 +35,7 @@ pub use dev::Dev;
 pub use effective::{Effective, Parsed, hide_login, other_variables, parse_role};
 pub use environment::{check_environment, known_variables, nearest};
 pub use help::command;
-pub use init_tables::{InitTables, Mix, RawRows};
+pub use init_tables::{InitTables, Mix};
 pub use kafka::{KAFKA_PROPERTIES_FIXED, KAFKA_SECRET_VARIABLES, KafkaArgs, KafkaAuth};
 pub use notify::{Notify, NotifyOutput};
 pub use ops::{Carried, Check, CompletionShell, Config, Print, Role};

@@ -18,12 +18,10 @@ use crate::consume::trouble::{Trouble, dynamodb, kafka};
 use crate::core::event::Offset;
 use crate::core::keys;
 use crate::core::pipeline::Tables;
-use crate::core::plan::Keep;
 use crate::core::restart::{Commit, StartFacts};
 use crate::exit::SettingsError;
 use crate::kafka::consumer::Inquiry;
 use crate::kafka::replaced::Committed;
-use crate::settings::RawRows;
 use crate::store::config::{ConfigItem, set_topic};
 use crate::store::write::Writer;
 use crate::sys;
@@ -135,7 +133,7 @@ impl Locator {
         let replaced = self.replaced(&topic_id, &config, &commits, &ranges).await?;
         let tables = Tables {
             rules: config.rules,
-            keep: keep(config.raw),
+            keep: config.raw,
         };
         // The function reads the topic's id again after the requests for the other facts. A different id means that the
         // topic was recreated in the meantime, or that one broker did not know the new topic yet. If the id is
@@ -317,12 +315,4 @@ fn log_of(
     };
     let replaced = replaced.get(&partition).cloned().unwrap_or(Ok(None))?;
     Ok((log, replaced))
-}
-
-fn keep(raw: RawRows) -> Keep {
-    match raw {
-        RawRows::All => Keep::All,
-        RawRows::Alerts => Keep::Alerts,
-        RawRows::None => Keep::None,
-    }
 }

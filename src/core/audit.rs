@@ -32,6 +32,7 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use crate::clock::UnixMs;
 use crate::event::{Event, Offset, Severity};
 use crate::parse::{Body, Reject};
+use crate::plan::RawRows;
 use crate::window::Rules;
 
 use items::{AuditPut, Want};
@@ -124,17 +125,6 @@ pub fn content(
     hasher.finish()
 }
 
-/// The setting in the config item that decides which events have raw rows and alerts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stored {
-    /// Every event has a raw row, and events of high and critical severity also have an alert.
-    All,
-    /// Only events of high and critical severity have a raw row and an alert.
-    Alerts,
-    /// No event has a raw row or an alert.
-    Nothing,
-}
-
 /// The known facts about the log of one partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Log {
@@ -156,7 +146,7 @@ pub struct Scope {
     /// The rules for windows, lateness and future events.
     pub rules: Rules,
     /// The setting that decides which events have raw rows and alerts.
-    pub stored: Stored,
+    pub raw_rows: RawRows,
     /// The range `[from, until)` of event times and window starts to compare.
     pub range: (UnixMs, UnixMs),
     /// True if the tables also count events of an earlier topic with the same name.
@@ -352,12 +342,7 @@ impl Slice {
         }
         self.roll_up(event, at);
         let alert = event.severity.is_alert();
-        let stored = match self.scope.stored {
-            Stored::All => true,
-            Stored::Alerts => alert,
-            Stored::Nothing => false,
-        };
-        if stored && self.in_range(event.time_ms) {
+        if self.scope.raw_rows.raw(event.severity) && self.in_range(event.time_ms) {
             self.store(event, at, alert);
         }
     }

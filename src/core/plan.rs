@@ -13,7 +13,7 @@ use crate::stretch::Sum;
 
 /// The setting in the config item that decides which events get a raw row and an alert.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Keep {
+pub enum RawRows {
     /// Every event gets a raw row, and events of high and critical severity also get an alert.
     #[default]
     All,
@@ -23,21 +23,38 @@ pub enum Keep {
     None,
 }
 
-impl Keep {
+impl RawRows {
+    /// Every value of the setting.
+    pub const VALUES: [RawRows; 3] = [RawRows::All, RawRows::Alerts, RawRows::None];
+
+    /// Returns the value with the name `name`.
+    pub fn from_name(name: &str) -> Option<RawRows> {
+        RawRows::VALUES.into_iter().find(|rows| rows.name() == name)
+    }
+
+    /// Returns the text of this value in the config item and on the command line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            RawRows::All => "all",
+            RawRows::Alerts => "alerts",
+            RawRows::None => "none",
+        }
+    }
+
     /// Returns true if an event of this severity gets a raw row.
     pub const fn raw(self, severity: Severity) -> bool {
         match self {
-            Keep::All => true,
-            Keep::Alerts => severity.is_alert(),
-            Keep::None => false,
+            RawRows::All => true,
+            RawRows::Alerts => severity.is_alert(),
+            RawRows::None => false,
         }
     }
 
     /// Returns true if an event of this severity gets an alert.
     pub const fn alert(self, severity: Severity) -> bool {
         match self {
-            Keep::All | Keep::Alerts => severity.is_alert(),
-            Keep::None => false,
+            RawRows::All | RawRows::Alerts => severity.is_alert(),
+            RawRows::None => false,
         }
     }
 }

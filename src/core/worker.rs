@@ -22,7 +22,7 @@ use crate::event::{Event, Offset, Severity};
 use crate::keys;
 use crate::ledger::Ledger;
 use crate::parse::{Body, Reason};
-use crate::plan::{Keep, Put, PutTable, StoredEvent, Ticket};
+use crate::plan::{Put, PutTable, RawRows, StoredEvent, Ticket};
 use crate::restart::Boundary;
 use crate::stretch::{Entry, Sum};
 use crate::watermark::MaxTime;
@@ -43,7 +43,7 @@ pub struct Place {
     /// The tables' fixed rules for windows, lateness and future events.
     pub rules: Rules,
     /// The setting that decides which events get a raw row and an alert.
-    pub keep: Keep,
+    pub keep: RawRows,
     /// Minimum time between two updates of one row, in milliseconds.
     pub row_interval_ms: i64,
 }

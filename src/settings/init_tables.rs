@@ -1,10 +1,12 @@
 //! Options of `citystream init-tables`.
 
-use clap::{Args, ValueEnum};
+use clap::Args;
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 
 use super::values::{Rate, parse_duration_ms, parse_rate, parse_text, parse_whole};
 use super::{KafkaArgs, LogArgs, TableArgs};
 use crate::core::keys::SHARDS_MAX;
+use crate::core::plan::RawRows;
 
 /// The options of `citystream init-tables`.
 #[allow(missing_docs)]
@@ -69,7 +71,7 @@ pub struct InitTables {
     #[arg(
         long,
         value_name = "WHICH",
-        value_enum,
+        value_parser = raw_rows_parser(),
         help_heading = "Rules of counting"
     )]
     pub raw: Option<RawRows>,
@@ -188,27 +190,17 @@ fn parse_mix(text: &str) -> Result<Mix, String> {
     Ok(mix)
 }
 
-/// Selects the events that are stored as raw rows in the tables.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum RawRows {
-    /// Every event gets a raw row.
-    #[default]
-    All,
-    /// Only events of high and critical severity get a raw row.
-    Alerts,
-    /// No event gets a raw row, and no alert rows are written either.
-    None,
-}
-
-impl RawRows {
-    /// Returns the text that represents this choice of events in the config item.
-    pub const fn name(self) -> &'static str {
-        match self {
-            RawRows::All => "all",
-            RawRows::Alerts => "alerts",
-            RawRows::None => "none",
-        }
-    }
+/// Returns a parser of the names of [`RawRows`].
+fn raw_rows_parser() -> impl TypedValueParser<Value = RawRows> {
+    let values = RawRows::VALUES.map(|rows| {
+        PossibleValue::new(rows.name()).help(match rows {
+            RawRows::All => "Every event gets a raw row",
+            RawRows::Alerts => "Only events of high and critical severity get a raw row",
+            RawRows::None => "No event gets a raw row, and no alert rows are written either",
+        })
+    });
+    PossibleValuesParser::new(values)
+        .map(|name| RawRows::from_name(&name).expect("one of the possible values"))
 }
 
 /// Parses a tag, such as `name=value`. AWS allows 128 characters for the name of a tag and 256 characters for its

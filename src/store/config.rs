@@ -25,9 +25,9 @@ use base64::Engine as _;
 
 use crate::core::RULES as RULES_NUMBER;
 use crate::core::keys::{CONFIG_PK, CONFIG_SK, TableNames};
+use crate::core::plan::RawRows;
 use crate::core::window::Rules;
 use crate::failure::Failure;
-use crate::settings::RawRows;
 use crate::store::answers::{Flaw, count_flaw};
 use crate::store::attributes::{
     Item, LATENESS_MS, RAW, RULES, SERIES, SHARD, SHARDS, SKEW_MS, TABLES, TOPIC, TOPIC_ID,
@@ -322,10 +322,7 @@ pub fn decode(names: &TableNames, item: &Item) -> Result<ConfigItem, StoreError>
     };
     let required = |name: &str| text(name)?.ok_or_else(|| corrupt(format!("{name} is missing")));
     let raw = required(RAW)?;
-    let raw = [RawRows::All, RawRows::Alerts, RawRows::None]
-        .into_iter()
-        .find(|rows| rows.name() == raw)
-        .ok_or_else(|| corrupt(format!("raw is {raw:?}")))?;
+    let raw = RawRows::from_name(&raw).ok_or_else(|| corrupt(format!("raw is {raw:?}")))?;
     Ok(ConfigItem {
         rules: Rules {
             window_ms: number(WINDOW_MS, 1, i64::MAX)?,

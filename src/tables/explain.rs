@@ -12,8 +12,9 @@
 use crate::core::keys::{
     CITY_INDEX, SERIES_INDEX, SEVERITY_INDEX, SHARDS_MAX, TOTALS_SHARDS, TableNames,
 };
+use crate::core::plan::RawRows;
 use crate::core::rollup::windows_per_hour;
-use crate::settings::{Mix, RawRows, show_ms};
+use crate::settings::{Mix, show_ms};
 
 /// Price in dollars of a million on-demand write units in us-east-1, from AWS's price list of November 2024.
 pub(super) const DOLLARS_PER_MILLION: f64 = 0.625;

@@ -21,7 +21,7 @@ use rdkafka::ClientConfig;
 use crate::blocking::run_blocking;
 use crate::core::RULES;
 use crate::core::audit::{
-    AuditOutcome, Counts, Key, Log, Name, Published, RowPlace, Scope, Slice, Stamp, Stored,
+    AuditOutcome, Counts, Key, Log, Name, Published, RowPlace, Scope, Slice, Stamp,
 };
 use crate::core::clock::UnixMs;
 use crate::core::event::Offset;
@@ -32,7 +32,6 @@ use crate::exit::SettingsError;
 use crate::failure::Failure;
 use crate::kafka::reader::{LogReader, LogRecord, ReadRange, ReadStart, ReadStep};
 use crate::kafka::survey::Survey;
-use crate::settings::RawRows;
 use crate::shutdown::Shutdown;
 use crate::store::config::ConfigItem;
 use crate::store::error::StoreErrorKind;
@@ -226,18 +225,10 @@ impl Facts {
             topic_id: self.topic_id.clone(),
             shards: self.config.shards,
             window_ms: self.config.rules.window_ms,
-            stored: self.stored(),
+            raw_rows: self.config.raw,
             range,
             now_ms: unix_ms(),
             rollups,
-        }
-    }
-
-    fn stored(&self) -> Stored {
-        match self.config.raw {
-            RawRows::All => Stored::All,
-            RawRows::Alerts => Stored::Alerts,
-            RawRows::None => Stored::Nothing,
         }
     }
 
@@ -315,7 +306,7 @@ impl Facts {
             let scope = Scope {
                 topic: self.source.topic.clone(),
                 rules: self.config.rules,
-                stored: self.stored(),
+                raw_rows: self.config.raw,
                 range,
                 remade: claims.remade,
                 rolled_until_ms: view.rollups.until_ms,

@@ -4,8 +4,8 @@
 
 use citystream::api::ops::Probe as _;
 use citystream::core::clock::UnixMs;
+use citystream::core::plan::RawRows;
 use citystream::exit::Exit;
-use citystream::settings::RawRows;
 use dynoxide::Database;
 
 use crate::faults::Faults;

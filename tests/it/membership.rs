@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use citystream::api::ops::Probe as _;
+use citystream::core::plan::RawRows;
 use citystream::exit::Exit;
-use citystream::settings::RawRows;
 use dynoxide::Database;
 use rdkafka::mocking::MockCoordinator;
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};

@@ -14,6 +14,7 @@ use citystream::core::clock::UnixMs;
 use citystream::core::event::{Event, Offset, Severity};
 use citystream::core::keys::{self, CITY_INDEX, TableNames};
 use citystream::core::pipeline::Publish;
+use citystream::core::plan::RawRows;
 use citystream::core::plan::{
     Put, PutTable, RowKey, RowUpdate, StoredEvent, Ticket, UpdateOutcome,
 };
@@ -21,7 +22,6 @@ use citystream::core::restart::Boundary;
 use citystream::core::stretch::Sum;
 use citystream::core::watermark::MaxTime;
 use citystream::core::window::Rules;
-use citystream::settings::RawRows;
 use citystream::store::config::{
     ConfigItem, create_config, grow_shards, new_tables_id, read_config, set_topic,
 };

@@ -20,7 +20,7 @@ fn scope(bytes_max: usize) -> Scope {
     Scope {
         topic: "t".to_owned(),
         rules: Rules::default(),
-        stored: Stored::Alerts,
+        raw_rows: RawRows::Alerts,
         range: (UnixMs(0), UnixMs(i64::MAX)),
         remade: false,
         rolled_until_ms: UnixMs(0),

@@ -7,7 +7,7 @@ use crate::clock::{SteadyMs, UnixMs};
 use crate::event::Offset;
 use crate::gap::Gap;
 use crate::ledger::Ledger;
-use crate::plan::{Keep, Put, PutTable, RowUpdate, Ticket};
+use crate::plan::{Put, PutTable, RawRows, RowUpdate, Ticket};
 use crate::restart::Boundary;
 use crate::window::Rules;
 use crate::worker::{Rejected, Tally};
@@ -34,7 +34,7 @@ pub struct Tables {
     /// The tables' fixed rules for windows, lateness and future events.
     pub rules: Rules,
     /// The setting that decides which events get a raw row and an alert.
-    pub keep: Keep,
+    pub keep: RawRows,
 }
 
 /// A restart point of one partition that the caller must commit.

@@ -4,7 +4,7 @@ use super::*;
 use crate::clock::UnixMs;
 use crate::event::{Event, Offset, Severity};
 use crate::parse::Body;
-use crate::plan::Keep;
+use crate::plan::RawRows;
 use crate::restart::{Commit, StartFacts};
 use crate::watermark::MaxTime;
 use crate::window::Rules;
@@ -36,7 +36,7 @@ fn options() -> Options {
 fn tables() -> Tables {
     Tables {
         rules: Rules::default(),
-        keep: Keep::None,
+        keep: RawRows::None,
     }
 }
 

@@ -8,7 +8,7 @@ use crate::plan::{RowUpdate, UpdateOutcome};
 const WINDOW_MS: i64 = 300_000;
 const INTERVAL_MS: i64 = 250;
 
-fn place(keep: Keep) -> Place {
+fn place(keep: RawRows) -> Place {
     Place {
         topic: "city-events".into(),
         partition: 2,
@@ -52,7 +52,7 @@ struct Bench {
 }
 
 impl Bench {
-    fn new(keep: Keep) -> Bench {
+    fn new(keep: RawRows) -> Bench {
         let start = Boundary {
             next: Offset(0),
             max: MaxTime::default(),
@@ -161,7 +161,7 @@ fn at(next: i64, max_ms: i64) -> Boundary {
 
 #[test]
 fn an_idle_row_is_updated_at_once_and_the_next_stretch_gathers() {
-    let mut b = Bench::new(Keep::None);
+    let mut b = Bench::new(RawRows::None);
     b.low(1_000, 0, 5);
     let first = b.updates(1_000);
     assert_eq!(first.iter().map(span).collect::<Vec<_>>(), [(0, 1, 1); 2]);
@@ -183,7 +183,7 @@ fn an_idle_row_is_updated_at_once_and_the_next_stretch_gathers() {
 
 #[test]
 fn a_slow_outcome_lets_the_next_stretch_go_at_once() {
-    let mut b = Bench::new(Keep::None);
+    let mut b = Bench::new(RawRows::None);
     b.low(1_000, 0, 5);
     let first = b.updates(1_000);
     b.low(1_010, 1, 6);
@@ -195,7 +195,7 @@ fn a_slow_outcome_lets_the_next_stretch_go_at_once() {
 
 #[test]
 fn a_row_that_rests_is_forgotten() {
-    let mut b = Bench::new(Keep::None);
+    let mut b = Bench::new(RawRows::None);
     for n in 0..50 {
         b.low(n * 1_000, n, n * WINDOW_MS);
         for update in b.updates(n * 1_000) {
@@ -210,7 +210,7 @@ fn a_row_that_rests_is_forgotten() {
 #[test]
 fn an_update_without_a_clear_outcome_is_sent_again_as_it_was() {
     for outcome in [UpdateOutcome::Unknown, UpdateOutcome::Refused] {
-        let mut b = Bench::new(Keep::None);
+        let mut b = Bench::new(RawRows::None);
         b.low(1_000, 0, 5);
         let first = b.updates(1_000);
         b.low(1_010, 1, 6);
@@ -238,7 +238,7 @@ fn ones_own_lost_reply_is_counted_and_anothers_work_is_not() {
         (None, 3, 0, 3),
         (None, 9, 0, 3),
     ] {
-        let mut b = Bench::new(Keep::None);
+        let mut b = Bench::new(RawRows::None);
         for n in 0..3 {
             b.low(1_000, n, n);
         }
@@ -261,7 +261,7 @@ fn ones_own_lost_reply_is_counted_and_anothers_work_is_not() {
 
 #[test]
 fn a_conflict_drops_what_is_counted_and_sums_the_rest_again() {
-    let mut b = Bench::new(Keep::None);
+    let mut b = Bench::new(RawRows::None);
     for n in 0..5 {
         b.low(1_000, n, n);
     }
@@ -289,7 +289,7 @@ fn a_conflict_drops_what_is_counted_and_sums_the_rest_again() {
 #[test]
 fn a_fence_below_the_stretch_is_a_plain_repetition() {
     // If a row's fence is below a stretch, the row counts none of the records in the stretch yet.
-    let mut b = Bench::new(Keep::None);
+    let mut b = Bench::new(RawRows::None);
     b.low(1_000, 4, 5);
     let updates = b.updates(1_000);
     b.done(1_010, &updates[0], UpdateOutcome::Fenced(Offset(2)));
@@ -299,7 +299,7 @@ fn a_fence_below_the_stretch_is_a_plain_repetition() {
 
 #[test]
 fn only_the_contiguous_prefix_is_durable() {
-    let mut b = Bench::new(Keep::All);
+    let mut b = Bench::new(RawRows::All);
     for (n, time_ms) in [(0, 100), (1, 50), (2, 200), (3, 150)] {
         b.low(1_000, n, time_ms);
     }
@@ -319,8 +319,8 @@ fn only_the_contiguous_prefix_is_durable() {
 
 #[test]
 fn a_boundary_carries_the_sums_below_it_whoever_counted_them() {
-    let mut b = Bench::new(Keep::None);
-    b.worker = Worker::new(place(Keep::None), Boundary::begin(Offset(0)));
+    let mut b = Bench::new(RawRows::None);
+    b.worker = Worker::new(place(RawRows::None), Boundary::begin(Offset(0)));
     let hour = 3_600_000;
     let events = [
         (0, Severity::Low),
@@ -352,7 +352,7 @@ fn a_boundary_carries_the_sums_below_it_whoever_counted_them() {
     b.worker.skip_gap(Offset(9));
     assert_eq!(sums(&b), Some([3, 1, 2, 0, 1, 1]));
     // Unknown sums stay unknown.
-    let mut unknown = Bench::new(Keep::None);
+    let mut unknown = Bench::new(RawRows::None);
     unknown.low(1_000, 0, 5);
     unknown.finish(1_000);
     assert_eq!(unknown.worker.durable(), at(1, 5));
@@ -360,7 +360,7 @@ fn a_boundary_carries_the_sums_below_it_whoever_counted_them() {
 
 #[test]
 fn a_boundary_carries_the_largest_time_below_it() {
-    let mut b = Bench::new(Keep::All);
+    let mut b = Bench::new(RawRows::All);
     let times = [100, 50, 200, 150];
     for (n, time_ms) in (0..).zip(times) {
         b.low(1_000, n, time_ms);
@@ -386,7 +386,7 @@ fn a_restart_at_a_boundary_judges_as_no_restart_would() {
         }
         b.raw()
     };
-    let whole = take(&mut Bench::new(Keep::All), 0);
+    let whole = take(&mut Bench::new(RawRows::All), 0);
     assert_eq!(
         whole.iter().filter(|(_, late, _)| *late).count(),
         2,
@@ -399,15 +399,15 @@ fn a_restart_at_a_boundary_judges_as_no_restart_would() {
             max: MaxTime::new(max_ms.map(UnixMs)),
             sums: None,
         };
-        let mut b = Bench::new(Keep::All);
-        b.worker = Worker::new(place(Keep::All), start);
+        let mut b = Bench::new(RawRows::All);
+        b.worker = Worker::new(place(RawRows::All), start);
         assert_eq!(take(&mut b, from), whole[from..]);
     }
 }
 
 #[test]
 fn late_is_judged_record_by_record_and_counted_apart() {
-    let mut b = Bench::new(Keep::All);
+    let mut b = Bench::new(RawRows::All);
     // Although all events arrive at the same time, the watermark before each event decides whether that event is late.
     let times = [0, 899_999, 1, 900_000, 2, 299_999, 300_000];
     for (n, time_ms) in (0..).zip(times) {
@@ -437,7 +437,7 @@ fn late_is_judged_record_by_record_and_counted_apart() {
 
 #[test]
 fn the_ledger_knows_late_records() {
-    let mut b = Bench::new(Keep::All);
+    let mut b = Bench::new(RawRows::All);
     for (n, time_ms) in (0..).zip([900_000, 0, 900_001]) {
         b.low(1_000, n, time_ms);
     }
@@ -454,7 +454,7 @@ fn the_ledger_knows_late_records() {
 
 #[test]
 fn one_event_far_ahead_does_not_move_the_watermark() {
-    let mut b = Bench::new(Keep::All);
+    let mut b = Bench::new(RawRows::All);
     let now = 1_357_020_000_000;
     b.low(1_000, 0, now);
     // The event comes from a producer whose clock is a day ahead.
@@ -484,10 +484,10 @@ fn one_event_far_ahead_does_not_move_the_watermark() {
 #[test]
 fn the_skew_is_exact_for_events_and_heartbeats() {
     for (ahead_ms, moves) in [(300_000, true), (300_001, false)] {
-        let mut b = Bench::new(Keep::None);
+        let mut b = Bench::new(RawRows::None);
         b.record(0, 0, Some(0), event("NYC", Severity::Low, ahead_ms));
         assert_eq!(b.worker.watermark_ms().is_some(), moves);
-        let mut b = Bench::new(Keep::None);
+        let mut b = Bench::new(RawRows::None);
         b.record(
             0,
             0,
@@ -500,7 +500,7 @@ fn the_skew_is_exact_for_events_and_heartbeats() {
 
 #[test]
 fn a_record_without_a_timestamp_counts_and_moves_nothing() {
-    let mut b = Bench::new(Keep::All);
+    let mut b = Bench::new(RawRows::All);
     b.record(1_000, 0, None, event("NYC", Severity::Low, 5));
     assert_eq!(b.raw(), [(0, false, true)]);
     assert_eq!(b.worker.watermark_ms(), None);
@@ -520,7 +520,7 @@ fn a_record_without_a_timestamp_counts_and_moves_nothing() {
 
 #[test]
 fn a_heartbeat_moves_the_watermark_and_writes_nothing() {
-    let mut b = Bench::new(Keep::All);
+    let mut b = Bench::new(RawRows::All);
     b.record(
         0,
         0,
@@ -548,7 +548,7 @@ fn a_heartbeat_moves_the_watermark_and_writes_nothing() {
 
 #[test]
 fn a_drain_waits_for_no_interval() {
-    let mut b = Bench::new(Keep::None);
+    let mut b = Bench::new(RawRows::None);
     b.low(1_000, 0, 5);
     let first = b.updates(1_000);
     b.low(1_010, 1, 6);
@@ -569,7 +569,7 @@ fn a_drain_waits_for_no_interval() {
 
 #[test]
 fn a_drain_still_waits_before_repeating() {
-    let mut b = Bench::new(Keep::None);
+    let mut b = Bench::new(RawRows::None);
     b.low(1_000, 0, 5);
     for update in b.updates(1_000) {
         b.done(1_010, &update, UpdateOutcome::Refused);
@@ -585,7 +585,7 @@ fn a_drain_still_waits_before_repeating() {
 
 #[test]
 fn a_gap_at_the_end_moves_the_boundary_behind_the_records_before_it() {
-    let mut b = Bench::new(Keep::None);
+    let mut b = Bench::new(RawRows::None);
     b.worker.skip_gap(Offset(3));
     assert_eq!(b.worker.durable().next, Offset(3), "nothing is in flight");
     assert_eq!(b.worker.position(), Offset(3));
@@ -607,7 +607,7 @@ fn a_gap_at_the_end_moves_the_boundary_behind_the_records_before_it() {
 
 #[test]
 fn every_byte_comes_back() {
-    let mut b = Bench::new(Keep::All);
+    let mut b = Bench::new(RawRows::All);
     b.low(0, 0, 1);
     b.record(0, 1, Some(5), Content::Valid(Body::Heartbeat(UnixMs(5))));
     b.record(0, 2, Some(5), rejected(2));
@@ -629,9 +629,9 @@ fn every_byte_comes_back() {
 #[test]
 fn a_record_that_waits_for_its_rows_alone_gives_most_of_its_bytes_back() {
     for (keep, severity, puts) in [
-        (Keep::All, Severity::High, 2),
-        (Keep::All, Severity::Low, 1),
-        (Keep::None, Severity::High, 0),
+        (RawRows::All, Severity::High, 2),
+        (RawRows::All, Severity::Low, 1),
+        (RawRows::None, Severity::High, 0),
     ] {
         let mut b = Bench::new(keep);
         let record = Record {
@@ -660,7 +660,7 @@ fn a_record_that_waits_for_its_rows_alone_gives_most_of_its_bytes_back() {
 
 #[test]
 fn a_rejected_record_holds_the_boundary_until_its_letter_is_acknowledged() {
-    let mut b = Bench::new(Keep::All);
+    let mut b = Bench::new(RawRows::All);
     b.record(0, 0, Some(1), rejected(0));
     b.record(0, 1, Some(5), Content::Valid(Body::Heartbeat(UnixMs(5))));
     assert_eq!(b.worker.durable().next, Offset(0));
@@ -675,7 +675,11 @@ fn a_rejected_record_holds_the_boundary_until_its_letter_is_acknowledged() {
 
 #[test]
 fn what_is_kept_decides_the_items_and_nothing_else() {
-    for (keep, raw, alerts) in [(Keep::All, 4, 2), (Keep::Alerts, 2, 2), (Keep::None, 0, 0)] {
+    for (keep, raw, alerts) in [
+        (RawRows::All, 4, 2),
+        (RawRows::Alerts, 2, 2),
+        (RawRows::None, 0, 0),
+    ] {
         let mut b = Bench::new(keep);
         for (n, severity) in (0..).zip(Severity::ALL) {
             b.record(0, n, Some(n), event("NYC", severity, n));
@@ -702,7 +706,7 @@ fn what_is_kept_decides_the_items_and_nothing_else() {
 
 #[test]
 fn the_room_of_a_large_backlog_is_given_back() {
-    let mut b = Bench::new(Keep::None);
+    let mut b = Bench::new(RawRows::None);
     for n in 0..40_000 {
         let city = format!("city-{}", n % 5_000);
         b.record(0, n, Some(1), event(&city, Severity::Low, 1));
@@ -723,7 +727,7 @@ fn the_room_of_a_large_backlog_is_given_back() {
 
 #[test]
 fn records_of_different_rows_of_one_hand_over_go_apart() {
-    let mut b = Bench::new(Keep::None);
+    let mut b = Bench::new(RawRows::None);
     for (n, (city, time_ms)) in (0..).zip([("NYC", 0), ("LA", 0), ("NYC", 300_000), ("NYC", 1)]) {
         b.record(0, n, Some(time_ms), event(city, Severity::Low, time_ms));
     }

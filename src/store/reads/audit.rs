@@ -16,7 +16,7 @@ use aws_sdk_dynamodb::Client;
 
 use super::db::Db;
 use super::rollups::{self, RollupSource};
-use crate::core::audit::{FoundPut, FoundRow, Key, Name, RowPlace, Slice, Stored, TOTALS_TIME_MS};
+use crate::core::audit::{FoundPut, FoundRow, Key, Name, RowPlace, Slice, TOTALS_TIME_MS};
 use crate::core::clock::UnixMs;
 use crate::core::event::Offset;
 use crate::core::keys::{SUMS, SUMS_NEXT, TOTALS_SHARDS, TableNames};
@@ -50,7 +50,7 @@ pub struct AuditView {
     /// Length of a window in milliseconds.
     pub window_ms: i64,
     /// The setting that determines which events have raw items and alerts.
-    pub stored: Stored,
+    pub raw_rows: RawRows,
     /// The range `[from, until)` of event times and window starts.
     pub range: (UnixMs, UnixMs),
     /// The current time, which decides whether items have expired.

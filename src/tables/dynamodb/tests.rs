@@ -5,8 +5,8 @@ use crate::exit::Exit;
 use std::time::Duration;
 
 use crate::core::keys::INCIDENTS;
+use crate::core::plan::RawRows;
 use crate::core::window::Rules;
-use crate::settings::RawRows;
 use crate::store::embedded;
 use aws_sdk_dynamodb::types::AttributeValue;
 

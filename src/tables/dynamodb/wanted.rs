@@ -1,8 +1,9 @@
 //! The table settings that the command line requests, and their conflicts with the config item.
 
 use crate::core::RULES;
+use crate::core::plan::RawRows;
 use crate::core::window::Rules;
-use crate::settings::{InitTables, RawRows, show_ms};
+use crate::settings::{InitTables, show_ms};
 use crate::store::config::{self, ConfigItem};
 use crate::store::protect::Protection;
 

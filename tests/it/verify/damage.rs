@@ -3,7 +3,7 @@
 use aws_sdk_dynamodb::types::AttributeValue;
 use citystream::core::audit::{Kind, Sums};
 use citystream::core::clock::UnixMs;
-use citystream::settings::RawRows;
+use citystream::core::plan::RawRows;
 use citystream::verify::compare::CompareOptions;
 
 use super::{ALL, Item, agrees, counted, delete, n, put, s, verify};

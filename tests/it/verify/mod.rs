@@ -13,9 +13,9 @@ use std::time::Instant;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use citystream::core::audit::{Incomparable, Kind, Sums};
+use citystream::core::plan::RawRows;
 use citystream::exit::Exit;
 use citystream::remedy::describe_error;
-use citystream::settings::RawRows;
 use citystream::shutdown::Shutdown;
 use citystream::telemetry::Metrics;
 use citystream::verify::VerifyReport;

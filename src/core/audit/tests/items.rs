@@ -95,7 +95,7 @@ fn an_item_has_the_content_of_its_record() {
         (0, [Some(&other), Some(&other)], [None, None]),
     ] {
         let scope = Scope {
-            stored: Stored::All,
+            raw_rows: RawRows::All,
             ..scope(1 << 20)
         };
         let differs = compare(
@@ -110,20 +110,20 @@ fn an_item_has_the_content_of_its_record() {
 #[test]
 fn only_the_items_that_the_tables_store_are_required() {
     const MISSING: Option<Kind> = Some(Kind::Missing);
-    for (stored, range_end_ms, want) in [
-        (Stored::All, i64::MAX, [MISSING, MISSING]),
-        (Stored::Alerts, i64::MAX, [MISSING, MISSING]),
-        (Stored::Nothing, i64::MAX, [None, None]),
-        (Stored::All, T0 + 1, [MISSING, MISSING]),
-        (Stored::All, T0, [None, None]),
+    for (raw_rows, range_end_ms, want) in [
+        (RawRows::All, i64::MAX, [MISSING, MISSING]),
+        (RawRows::Alerts, i64::MAX, [MISSING, MISSING]),
+        (RawRows::None, i64::MAX, [None, None]),
+        (RawRows::All, T0 + 1, [MISSING, MISSING]),
+        (RawRows::All, T0, [None, None]),
     ] {
         let scope = Scope {
-            stored,
+            raw_rows,
             range: (UnixMs(0), UnixMs(range_end_ms)),
             ..scope(1 << 20)
         };
         let differs = compare(scope, &logs(0, 1, None), [None, None]);
-        assert_eq!(differs, want, "{stored:?} until {range_end_ms}");
+        assert_eq!(differs, want, "{raw_rows:?} until {range_end_ms}");
     }
 }
 
@@ -178,7 +178,7 @@ fn an_item_that_is_read_again_replaces_the_earlier_one() {
         (None, true),
     ] {
         let scope = Scope {
-            stored: Stored::All,
+            raw_rows: RawRows::All,
             ..scope(1 << 20)
         };
         let mut slice = Slice::new(scope, None, &logs(0, 1, None));

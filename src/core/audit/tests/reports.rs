@@ -194,7 +194,7 @@ fn an_outcome_lists_only_the_first_differences() {
 #[test]
 fn missing_rows_and_suspect_items_are_read_again_a_few_at_a_time() {
     let scope = Scope {
-        stored: Stored::All,
+        raw_rows: RawRows::All,
         ..scope(1 << 20)
     };
     let mut slice = Slice::new(scope, None, &logs(0, 3, None));
@@ -240,7 +240,7 @@ fn only_rows_of_counts_that_the_table_lacks_are_missing() {
 #[test]
 fn refused_items_are_not_missing() {
     let scope = Scope {
-        stored: Stored::All,
+        raw_rows: RawRows::All,
         ..scope(1 << 20)
     };
     let mut slice = Slice::new(scope, None, &logs(0, 2, None));
@@ -293,7 +293,7 @@ fn a_missing_item_may_have_expired() {
         (T0 + 5, T0 + 1_000_005, false),
     ] {
         let scope = Scope {
-            stored: Stored::All,
+            raw_rows: RawRows::All,
             made_ms: UnixMs(made_ms),
             now_ms: UnixMs(now_ms),
             ..scope(1 << 20)

@@ -12,7 +12,7 @@ pub(super) fn start(b: &mut Bench, partition: i32) -> u64 {
         panic!("{out:?}");
     };
     let tables = Tables {
-        keep: Keep::All,
+        keep: RawRows::All,
         ..tables()
     };
     let facts = facts("T", None, Some(0));

@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use citystream_core::clock::{BootMs, SteadyMs};
 use citystream_core::event::Offset;
 use citystream_core::pipeline::Tables as Rules;
-use citystream_core::plan::{Keep, PutTable, Ticket};
+use citystream_core::plan::{PutTable, RawRows, Ticket};
 use citystream_core::restart::StartFacts;
 use citystream_core::window;
 use citystream_core::worker::Record;
@@ -289,7 +289,7 @@ impl World {
         };
         let tables = Rules {
             rules: window::Rules::default(),
-            keep: Keep::All,
+            keep: RawRows::All,
         };
         let (now, topic) = (self.now_ms, d.topic);
         self.durable.trace.claim(&facts.tables_id, topic);

@@ -4,9 +4,10 @@
 use super::super::db::{Db, KeyNames};
 use super::super::lane::{Lane, fill_all};
 use super::AuditView;
-use crate::core::audit::{Key, Stored};
+use crate::core::audit::Key;
 use crate::core::clock::UnixMs;
 use crate::core::keys::{CITY_INDEX, SERIES_INDEX, TOTALS_SHARDS};
+use crate::core::plan::RawRows;
 use crate::core::rollup::Grain;
 use crate::core::time::{format_millis, format_seconds, parse_timestamp};
 use crate::store::attributes::{
@@ -133,7 +134,7 @@ impl CityLists {
                 open(list_of, &rows, shard.to_owned(), &first, &last);
             }
         }
-        if view.stored != Stored::Nothing && !city.is_empty() {
+        if view.raw_rows != RawRows::None && !city.is_empty() {
             let raw = keys(&db.names.raw, Some(CITY_INDEX), CITY_SHARD, TIMESTAMP);
             let last = format_millis(until_ms - 1);
             for shard in 0..view.shards {

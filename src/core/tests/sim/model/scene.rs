@@ -4,7 +4,7 @@ use citystream_core::batch::BatchOutcome;
 use citystream_core::clock::{BootMs, SteadyMs};
 use citystream_core::event::Offset;
 use citystream_core::pipeline::Tables as Rules;
-use citystream_core::plan::{Keep, UpdateOutcome};
+use citystream_core::plan::{RawRows, UpdateOutcome};
 use citystream_core::restart::StartFacts;
 use citystream_core::window;
 
@@ -18,7 +18,7 @@ const ASKS_MAX: usize = 100;
 
 /// Mutable access to the parts of a state that an action may change.
 pub(super) struct Scene<'a> {
-    pub(super) keep: Keep,
+    pub(super) keep: RawRows,
     pub(super) now_ms: SteadyMs,
     pub(super) durable: &'a mut Durable,
 }

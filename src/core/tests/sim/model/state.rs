@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use citystream_core::clock::SteadyMs;
-use citystream_core::plan::Keep;
+use citystream_core::plan::RawRows;
 
 use super::digest::{digest, normalized};
 use super::scene::Scene;
@@ -77,7 +77,7 @@ impl State {
     /// If `lines` contains a buffer, the state writes its trace to that buffer.
     pub(super) fn begin(small: &Small, lines: Option<Lines>) -> Result<State, String> {
         let mut durable = Durable::new(Logs::new(vec![vec![(small.log)()]]));
-        durable.items = small.keep != Keep::None;
+        durable.items = small.keep != RawRows::None;
         if let Some(lines) = lines {
             durable.trace_into(lines);
         }

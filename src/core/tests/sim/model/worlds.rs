@@ -1,6 +1,6 @@
 //! Defines the small worlds that the model explores.
 
-use citystream_core::plan::Keep;
+use citystream_core::plan::RawRows;
 
 use crate::reference::{Logged, Said};
 
@@ -21,7 +21,7 @@ pub(super) struct Budget {
 pub(super) struct Small {
     pub(super) name: &'static str,
     pub(super) log: fn() -> Vec<Logged>,
-    pub(super) keep: Keep,
+    pub(super) keep: RawRows,
     pub(super) budget: Budget,
 }
 
@@ -75,7 +75,7 @@ pub(super) const QUICK: [Small; 4] = [
     Small {
         name: "late records; a takeover, a crash",
         log: late_log,
-        keep: Keep::None,
+        keep: RawRows::None,
         budget: Budget {
             crashes: 1,
             takeovers: 1,
@@ -85,7 +85,7 @@ pub(super) const QUICK: [Small; 4] = [
     Small {
         name: "late records; a delayed write, a lost group",
         log: late_log,
-        keep: Keep::None,
+        keep: RawRows::None,
         budget: Budget {
             delayed: 1,
             lost_groups: 1,
@@ -95,7 +95,7 @@ pub(super) const QUICK: [Small; 4] = [
     Small {
         name: "a bad and a future record; a repeated request, a lost reply",
         log: bad_log,
-        keep: Keep::None,
+        keep: RawRows::None,
         budget: Budget {
             lost_replies: 1,
             repeated: 1,
@@ -105,7 +105,7 @@ pub(super) const QUICK: [Small; 4] = [
     Small {
         name: "items; a crash",
         log: item_log,
-        keep: Keep::All,
+        keep: RawRows::All,
         budget: Budget { crashes: 1, ..NONE },
     },
 ];
@@ -115,7 +115,7 @@ pub(super) const WHOLE: [Small; 5] = [
     Small {
         name: "late records; a crash, a delayed write, a lost group",
         log: late_log,
-        keep: Keep::None,
+        keep: RawRows::None,
         budget: Budget {
             crashes: 1,
             delayed: 1,
@@ -126,7 +126,7 @@ pub(super) const WHOLE: [Small; 5] = [
     Small {
         name: "late records; a takeover, a crash, a lost reply",
         log: late_log,
-        keep: Keep::None,
+        keep: RawRows::None,
         budget: Budget {
             crashes: 1,
             takeovers: 1,
@@ -137,7 +137,7 @@ pub(super) const WHOLE: [Small; 5] = [
     Small {
         name: "a bad and a future record; a takeover, a repeated and a lost request",
         log: bad_log,
-        keep: Keep::None,
+        keep: RawRows::None,
         budget: Budget {
             takeovers: 1,
             lost_requests: 1,
@@ -148,7 +148,7 @@ pub(super) const WHOLE: [Small; 5] = [
     Small {
         name: "a bad and a future record; two takeovers",
         log: bad_log,
-        keep: Keep::None,
+        keep: RawRows::None,
         budget: Budget {
             takeovers: 2,
             ..NONE
@@ -157,7 +157,7 @@ pub(super) const WHOLE: [Small; 5] = [
     Small {
         name: "items; a crash, a lost reply",
         log: item_log,
-        keep: Keep::All,
+        keep: RawRows::All,
         budget: Budget {
             crashes: 1,
             lost_replies: 1,
