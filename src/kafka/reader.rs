@@ -23,12 +23,13 @@ use crate::core::event::Offset;
 use crate::core::parse::{Body, Reject};
 use crate::kafka::client::configure_scan;
 use crate::kafka::context::Context;
-use crate::kafka::log_limit::LogLimit;
 use crate::kafka::refusal::Refusal;
 use crate::kafka::scan::Scan;
 use crate::kafka::second_read::SecondReader;
 use crate::kafka::{MISSING_REMEDY, REACH_REMEDY};
+use crate::settings::StartFrom;
 use crate::shutdown::Shutdown;
+use crate::telemetry::LogLimit;
 use reading::Reading;
 use start::OpenPartition;
 
@@ -65,6 +66,18 @@ pub enum ReadStart {
     Beginning,
     /// Reading begins with the first record whose Kafka timestamp is at or after the given time.
     At(UnixMs),
+}
+
+impl ReadStart {
+    /// Returns the position that `--from` names.
+    pub fn from_setting(from: StartFrom, now_ms: UnixMs) -> ReadStart {
+        match from {
+            StartFrom::End => ReadStart::End,
+            StartFrom::Beginning => ReadStart::Beginning,
+            StartFrom::Ago(ms) => ReadStart::At(now_ms - ms),
+            StartFrom::At(ms) => ReadStart::At(ms),
+        }
+    }
 }
 
 /// The range of records to read.
@@ -195,8 +208,8 @@ impl LogReader {
         shutdown: &Shutdown,
         step: Callback<'_>,
     ) -> Result<(), ReaderError> {
-        let mut log_limit = LogLimit::default();
-        let Some(open) = self.wait_for_topic(range, shutdown, &mut log_limit, &mut *step)? else {
+        let log_limit = LogLimit::default();
+        let Some(open) = self.wait_for_topic(range, shutdown, &log_limit, &mut *step)? else {
             return Ok(());
         };
         let second = SecondReader::new(&self.config, &self.topic);
@@ -211,7 +224,7 @@ impl LogReader {
         &self,
         range: &ReadRange,
         shutdown: &Shutdown,
-        log_limit: &mut LogLimit,
+        log_limit: &LogLimit,
         step: Callback<'_>,
     ) -> Result<Option<BTreeMap<i32, OpenPartition>>, ReaderError> {
         let mut timeout = FIRST_TIMEOUT;
@@ -245,8 +258,8 @@ impl LogReader {
     }
 
     /// Logs why the reader is waiting, and returns the text for [`ReadStep::Waiting`].
-    fn explain(&self, log_limit: &mut LogLimit, why: &str, todo: &str) -> String {
-        if log_limit.allow() {
+    fn explain(&self, log_limit: &LogLimit, why: &str, todo: &str) -> String {
+        if log_limit.allows() {
             tracing::warn!(
                 topic = self.topic,
                 why,

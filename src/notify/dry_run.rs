@@ -16,7 +16,7 @@ use crate::core::time::format_seconds;
 use crate::core::window::Rules;
 use crate::kafka::client::client_config;
 use crate::kafka::reader::{LogReader, LogRecord, ReadRange, ReadStart, ReadStep};
-use crate::settings::{From, Notify, NotifyOutput};
+use crate::settings::{Notify, NotifyOutput};
 use crate::shutdown::Shutdown;
 use crate::telemetry::unix_ms;
 
@@ -32,7 +32,7 @@ pub(crate) fn run(args: &Notify, rules: &[Rule], shutdown: &Shutdown) -> anyhow:
     let config = client_config(&args.kafka, "notify")?;
     let reader = LogReader::new(config, &args.kafka.topic)?;
     let range = ReadRange {
-        start: start_of(args.from),
+        start: ReadStart::from_setting(args.from, unix_ms()),
         until_ms: None,
         stop_at_end: args.exit_at_end,
     };
@@ -58,15 +58,6 @@ pub(crate) fn run(args: &Notify, rules: &[Rule], shutdown: &Shutdown) -> anyhow:
     match written.and_then(|()| run.finish(args.output, &mut out)) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         other => other.context("failed to write the output"),
-    }
-}
-
-fn start_of(from: From) -> ReadStart {
-    match from {
-        From::End => ReadStart::End,
-        From::Beginning => ReadStart::Beginning,
-        From::Ago(ms) => ReadStart::At(unix_ms() - ms),
-        From::At(ms) => ReadStart::At(ms),
     }
 }
 

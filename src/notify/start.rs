@@ -14,7 +14,7 @@ use crate::exit::SettingsError;
 use crate::kafka::REACH_REMEDY;
 use crate::kafka::consumer::Inquiry;
 use crate::notify::waiting::{ANSWER_TIMEOUT, dynamodb_error};
-use crate::settings::From;
+use crate::settings::StartFrom;
 use crate::store::incidents::{IncidentTable, StoredBase, StoredCheckpoint, StoredIncident};
 use crate::telemetry::unix_ms;
 
@@ -32,11 +32,11 @@ impl FirstStart {
     ///
     /// # Errors
     /// Returns an error if `--from` is a time. Only a dry run can start at a time.
-    pub(super) fn parse(from: From) -> Result<FirstStart, SettingsError> {
+    pub(super) fn parse(from: StartFrom) -> Result<FirstStart, SettingsError> {
         match from {
-            From::Beginning => Ok(FirstStart::Beginning),
-            From::End => Ok(FirstStart::End),
-            From::Ago(_) | From::At(_) => {
+            StartFrom::Beginning => Ok(FirstStart::Beginning),
+            StartFrom::End => Ok(FirstStart::End),
+            StartFrom::Ago(_) | StartFrom::At(_) => {
                 let error = SettingsError::new("--from takes end or beginning without --dry-run");
                 Err(error.with_remedy("choose --from end or --from beginning, or add --dry-run"))
             }

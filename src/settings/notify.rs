@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use url::Url;
 
-use super::tail::{From, parse_from};
+use super::tail::{StartFrom, parse_from};
 use super::values::{parse_address, parse_host, parse_text};
 use super::{KafkaArgs, LogArgs, TableArgs};
 
@@ -58,7 +58,7 @@ pub struct Notify {
         allow_hyphen_values = true,
         value_parser = parse_from
     )]
-    pub from: From,
+    pub from: StartFrom,
 
     /// With --dry-run: read everything that is in the topic now, from the beginning or from --from, then exit
     #[arg(long, requires = "dry_run")]
@@ -150,11 +150,11 @@ mod tests {
     #[test]
     fn exit_at_end_begins_at_the_beginning_unless_from_is_given() {
         for (options, from) in [
-            ("", From::End),
-            ("--dry-run", From::End),
-            ("--dry-run --exit-at-end", From::Beginning),
-            ("--dry-run --exit-at-end --from end", From::End),
-            ("--from -1s --exit-at-end --dry-run", From::Ago(1_000)),
+            ("", StartFrom::End),
+            ("--dry-run", StartFrom::End),
+            ("--dry-run --exit-at-end", StartFrom::Beginning),
+            ("--dry-run --exit-at-end --from end", StartFrom::End),
+            ("--from -1s --exit-at-end --dry-run", StartFrom::Ago(1_000)),
         ] {
             assert_eq!(parse(options).unwrap().from, from, "{options}");
         }

@@ -10,7 +10,7 @@ use crate::core::event::Severity;
 
 /// The position at which `tail` starts to read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum From {
+pub enum StartFrom {
     /// `tail` starts with the next record that is written.
     End,
     /// `tail` starts with the oldest record.
@@ -62,7 +62,7 @@ pub struct Tail {
         allow_hyphen_values = true,
         value_parser = parse_from
     )]
-    pub from: From,
+    pub from: StartFrom,
 
     /// Stop at this record timestamp: a time before now such as -5m, a date (UTC) or RFC 3339
     #[arg(long, value_name = "TIME", allow_hyphen_values = true, value_parser = parse_moment)]
@@ -107,16 +107,16 @@ impl Tail {
     }
 }
 
-pub(super) fn parse_from(text: &str) -> Result<From, String> {
+pub(super) fn parse_from(text: &str) -> Result<StartFrom, String> {
     match text {
-        "end" => return Ok(From::End),
-        "beginning" => return Ok(From::Beginning),
+        "end" => return Ok(StartFrom::End),
+        "beginning" => return Ok(StartFrom::Beginning),
         _ => {}
     }
     if let Some(ago) = text.strip_prefix('-') {
-        return parse_duration_ms(ago, 0, 3_650 * 86_400_000).map(From::Ago);
+        return parse_duration_ms(ago, 0, 3_650 * 86_400_000).map(StartFrom::Ago);
     }
-    parse_instant(text).map(From::At).map_err(|_| {
+    parse_instant(text).map(StartFrom::At).map_err(|_| {
         "expected end, beginning, a time before now such as -1h, a date such as 2013-01-01, or an instant such as 2013-01-01T06:00:00Z".to_owned()
     })
 }
@@ -139,16 +139,16 @@ mod tests {
     #[test]
     fn exit_at_end_begins_at_the_beginning_unless_from_is_given() {
         for (options, from) in [
-            ("", From::End),
-            ("--exit-at-end", From::Beginning),
-            ("--exit-at-end --dlq", From::Beginning),
-            ("--exit-at-end --from end", From::End),
-            ("--from -1h --exit-at-end", From::Ago(3_600_000)),
+            ("", StartFrom::End),
+            ("--exit-at-end", StartFrom::Beginning),
+            ("--exit-at-end --dlq", StartFrom::Beginning),
+            ("--exit-at-end --from end", StartFrom::End),
+            ("--from -1h --exit-at-end", StartFrom::Ago(3_600_000)),
             // Without `--from`, the incidents begin with the open ones.
-            ("--incidents --exit-at-end", From::End),
+            ("--incidents --exit-at-end", StartFrom::End),
             (
                 "--incidents --exit-at-end --from beginning",
-                From::Beginning,
+                StartFrom::Beginning,
             ),
         ] {
             assert_eq!(parse(options).from, from, "{options}");

@@ -9,7 +9,7 @@ use crate::core::parse::{Body, Reason};
 use crate::core::watermark::MaxTime;
 use crate::core::window::Rules;
 use crate::kafka::reader::{Letter, LogRecord};
-use crate::settings::{From, Tail};
+use crate::settings::{StartFrom, Tail};
 
 /// The filter from the command line.
 #[derive(Clone, Debug)]
@@ -113,7 +113,7 @@ impl Classifier {
             ],
             hint: None,
             filter,
-            max_times: (args.from == From::Beginning).then(Vec::new),
+            max_times: (args.from == StartFrom::Beginning).then(Vec::new),
             rules: Rules::default(),
         }
     }

@@ -20,7 +20,7 @@ use crate::core::keys::TableNames;
 use crate::core::parse;
 use crate::core::time::{TIME_MS_END, format_seconds};
 use crate::exit::SettingsError;
-use crate::settings::{From, Tail, TailOutput};
+use crate::settings::{StartFrom, Tail, TailOutput};
 use crate::shutdown::Shutdown;
 use crate::store::error::{StoreError, StoreErrorKind};
 use crate::store::incidents::{StoredIncident, describe_missing_table};
@@ -60,10 +60,10 @@ pub(crate) async fn run(args: &Tail, client: Client, shutdown: &Shutdown) -> any
     // The function reads past incidents only after the first poll, so it does not miss an incident that opens in
     // between.
     let known = match args.from {
-        From::End => open,
-        From::Beginning => history(&reads, UnixMs(0)).await?,
-        From::Ago(ms) => history(&reads, unix_ms() - ms).await?,
-        From::At(ms) => history(&reads, ms).await?,
+        StartFrom::End => open,
+        StartFrom::Beginning => history(&reads, UnixMs(0)).await?,
+        StartFrom::Ago(ms) => history(&reads, unix_ms() - ms).await?,
+        StartFrom::At(ms) => history(&reads, ms).await?,
     };
     let mut changed = known;
     loop {

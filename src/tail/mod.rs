@@ -26,7 +26,7 @@ use anyhow::Context as _;
 use crate::exit::SettingsError;
 use crate::kafka::reader::{LogReader, ReadRange, ReadStart};
 use crate::output;
-use crate::settings::{From, Tail};
+use crate::settings::Tail;
 use crate::shutdown::Shutdown;
 use crate::telemetry::unix_ms;
 use printer::Printer;
@@ -49,12 +49,7 @@ pub(crate) fn topic(args: &Tail) -> String {
 /// Returns an error if the end of the range is before its beginning.
 pub(crate) fn range(args: &Tail) -> anyhow::Result<ReadRange> {
     let now_ms = unix_ms();
-    let start = match args.from {
-        From::End => ReadStart::End,
-        From::Beginning => ReadStart::Beginning,
-        From::Ago(ms) => ReadStart::At(now_ms - ms),
-        From::At(ms) => ReadStart::At(ms),
-    };
+    let start = ReadStart::from_setting(args.from, now_ms);
     let until_ms = args.until.map(|moment| moment.at(now_ms));
     if let (ReadStart::At(from_ms), Some(until_ms)) = (start, until_ms)
         && from_ms >= until_ms

@@ -17,7 +17,7 @@ use super::event_line::{self, RecordOrigin};
 use super::printable::printable;
 use super::{QUIET_HINT, count_down, dead_letters};
 use crate::kafka::reader::ReadStep;
-use crate::settings::{From, Tail, TailOutput};
+use crate::settings::{StartFrom, Tail, TailOutput};
 
 /// Maximum time that a line stays in the buffer.
 const FLUSH_EVERY: Duration = Duration::from_millis(100);
@@ -73,7 +73,7 @@ impl Printer<'_> {
             flushed_at: Instant::now(),
             counts_at: (Instant::now(), 0),
             hint_logged: false,
-            may_be_quiet: args.from == From::End,
+            may_be_quiet: args.from == StartFrom::End,
         }
     }
 
