@@ -3,7 +3,13 @@
 //! The consumer thread takes bytes from the budget for each record. The pipeline returns the bytes of a record to the
 //! budget when the record is durable. While more bytes are used than the budget allows, the consumer thread does not
 //! read (INV-5).
+//!
+//! The crate `proof/handoff` compiles this file for loom, which tries every order in which the threads can take their
+//! steps.
 
+#[cfg(loom)]
+use loom::sync::atomic::{AtomicU64, Ordering};
+#[cfg(not(loom))]
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A memory budget: the maximum number of bytes, and the number of bytes in use.

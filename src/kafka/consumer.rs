@@ -19,6 +19,7 @@
 //! poll for each partition. A blocking commit would stop the polls of the consumer thread while the coordinator
 //! does not answer.
 
+mod handle;
 mod inquiry;
 mod poller;
 mod rebalance;
@@ -42,6 +43,7 @@ use crate::kafka::budget::Budget;
 use crate::kafka::client_errors::ClientErrors;
 use crate::kafka::membership;
 use crate::telemetry::steady_ms;
+use handle::Handle;
 pub(crate) use inquiry::{Inquiry, committed};
 use poller::Poller;
 pub(super) use rebalance::GroupContext;
@@ -128,8 +130,7 @@ pub struct ConsumerOptions {
 
 /// A handle with which other threads send commands to the consumer thread.
 pub struct Consumer {
-    client: Arc<BaseConsumer<GroupContext>>,
-    commands: mpsc::Sender<PollerCommand>,
+    handle: Handle<BaseConsumer<GroupContext>, PollerCommand>,
     config: ClientConfig,
     topic: String,
     beat_ms: Arc<AtomicI64>,
@@ -166,8 +167,7 @@ impl Consumer {
             .spawn(move || poller.run())
             .map_err(|e| KafkaError::ClientCreation(e.to_string()))?;
         Ok(Consumer {
-            client,
-            commands,
+            handle: Handle::new(client, commands),
             config: config.clone(),
             topic,
             beat_ms,
@@ -176,7 +176,7 @@ impl Consumer {
 
     /// Makes the consumer thread start reading a partition at the offset `next`.
     pub fn begin(&self, partition: i32, assignment: u64, next: Offset) {
-        self.send(PollerCommand::Begin {
+        self.handle.send(PollerCommand::Begin {
             partition,
             assignment,
             next,
@@ -185,13 +185,7 @@ impl Consumer {
 
     /// Makes the consumer thread stop reading a partition until the next call of [`Consumer::begin`].
     pub fn hold(&self, partition: i32) {
-        self.send(PollerCommand::Hold { partition });
-    }
-
-    fn send(&self, command: PollerCommand) {
-        if self.commands.send(command).is_err() {
-            tracing::debug!("the consumer thread has ended");
-        }
+        self.handle.send(PollerCommand::Hold { partition });
     }
 
     /// Returns the time at which the consumer thread last began an iteration of its loop.
@@ -201,13 +195,13 @@ impl Consumer {
 
     /// Returns the error handler of the Kafka client. The error handler knows why the client cannot reach the brokers.
     pub fn client_errors(&self) -> ClientErrors {
-        self.client.context().errors().clone()
+        self.handle.client().context().errors().clone()
     }
 
     /// Returns a handle that sends blocking requests about the group and the log.
     pub fn inquiry(&self) -> Inquiry {
         Inquiry::new(
-            Arc::clone(&self.client),
+            Arc::clone(self.handle.client()),
             self.config.clone(),
             self.topic.clone(),
         )
@@ -215,16 +209,6 @@ impl Consumer {
 
     /// Ends the consumer thread. The member leaves the group when the last [`Inquiry`] has also been dropped.
     pub fn close(self) {
-        let Consumer {
-            client, commands, ..
-        } = self;
-        // Dropping the last handle closes the Kafka client, and closing the client waits for the answer to the last
-        // revoke. The caller of `close` sends the answer to the last revoke, so `close` must not wait for this answer.
-        // To avoid dropping the last handle, `close` drops its own handle before it sends the command that ends the
-        // consumer thread. The consumer thread or an [`Inquiry`] drops the last handle later.
-        drop(client);
-        if commands.send(PollerCommand::Close).is_err() {
-            tracing::debug!("the consumer thread has ended");
-        }
+        self.handle.close(PollerCommand::Close);
     }
 }
