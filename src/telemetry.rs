@@ -1,5 +1,6 @@
 //! Logs, metrics and clocks.
 
+mod log_limit;
 mod logs;
 mod metrics;
 
@@ -9,6 +10,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use crate::core::clock::{SteadyMs, UnixMs};
 
+pub use log_limit::{LogLimit, LogLimits};
 pub use logs::{
     hold_log_lines, print_stderr, print_stdout, release_log_lines, start_logging, write_stderr,
 };

@@ -32,14 +32,13 @@ use crate::core::worker::Worker;
 use crate::exit::{Exit, SettingsError};
 use crate::kafka::client_errors::ClientErrors;
 use crate::kafka::consumer::ConsumerEvent;
-use crate::kafka::log_limit::LogLimits;
 use crate::kafka::membership;
 use crate::kafka::refusal::Refusal;
 use crate::kafka::second_read;
 use crate::shutdown::Shutdown;
 use crate::store::error::{StoreError, StoreErrorKind};
 use crate::sys;
-use crate::telemetry::{join_list, steady_ms};
+use crate::telemetry::{LogLimits, join_list, steady_ms};
 
 /// Maximum number of request results, and maximum number of consumer events, that one iteration of the loop handles.
 const ROUND_MAX: usize = 64;

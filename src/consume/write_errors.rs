@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use crate::consume::status::{Status, Wait};
-use crate::kafka::log_limit::LogLimits;
 use crate::store::error::StoreError;
+use crate::telemetry::LogLimits;
 
 /// The tables whose last write failed, each with the error of that write.
 #[derive(Default)]

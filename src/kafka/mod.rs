@@ -23,7 +23,6 @@ pub(crate) mod context;
 pub mod dlq;
 mod epochs;
 pub mod iam;
-pub(crate) mod log_limit;
 pub mod membership;
 pub mod reader;
 mod record;

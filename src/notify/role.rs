@@ -24,7 +24,6 @@ use crate::exit::{Exit, SettingsError};
 use crate::kafka::MISSING_REMEDY;
 use crate::kafka::budget::Budget;
 use crate::kafka::consumer::{Consumer, ConsumerEvent, ConsumerOptions, PartitionRecords};
-use crate::kafka::log_limit::LogLimits;
 use crate::kafka::membership;
 use crate::kafka::second_read::{SecondReader, warn_if_skipped};
 use crate::notify::deliveries::Deliveries;
@@ -37,7 +36,7 @@ use crate::notify::waiting::{dynamodb_error, topic_id, wait_for_topic};
 use crate::shutdown::Shutdown;
 use crate::store::error::StoreError;
 use crate::store::incidents::{IncidentTable, StoredIncident};
-use crate::telemetry::{Metrics, steady_ms};
+use crate::telemetry::{LogLimits, Metrics, steady_ms};
 
 /// Maximum memory for records that were read but not yet evaluated, in bytes.
 const BUDGET_BYTES: u64 = 32 << 20;

@@ -8,12 +8,12 @@ use crate::blocking::run_blocking;
 use crate::core::keys::TableNames;
 use crate::exit::SettingsError;
 use crate::kafka::consumer::Inquiry;
-use crate::kafka::log_limit::LogLimit;
 use crate::kafka::{MISSING_REMEDY, REACH_REMEDY};
 use crate::notify::status::{Status, Wait};
 use crate::remedy;
 use crate::store::config::{ConfigItem, read_config};
 use crate::store::error::StoreError;
+use crate::telemetry::LogLimit;
 
 /// Pause between two attempts to use a service.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
@@ -31,7 +31,7 @@ pub(super) async fn wait_for_tables(
     status: &Status,
 ) -> Result<ConfigItem, SettingsError> {
     let totals = &names.totals;
-    let mut log_limit = LogLimit::default();
+    let log_limit = LogLimit::default();
     loop {
         let what = match read_config(client, names).await {
             Ok(Some(config)) => match config.mismatch(names, topic) {
@@ -49,17 +49,17 @@ pub(super) async fn wait_for_tables(
                     .with_remedy("use another --table-prefix, or create the tables again"));
             }
         };
-        pause(&what, status, &mut log_limit).await;
+        pause(&what, status, &log_limit).await;
     }
 }
 
 /// Waits until the topic exists, and returns the topic's id.
 pub(super) async fn wait_for_topic(inquiry: &Inquiry, topic: &str, status: &Status) -> String {
-    let mut log_limit = LogLimit::default();
+    let log_limit = LogLimit::default();
     loop {
         match topic_id(inquiry.clone(), topic).await {
             Ok(id) => return id,
-            Err(what) => pause(&what, status, &mut log_limit).await,
+            Err(what) => pause(&what, status, &log_limit).await,
         }
     }
 }
@@ -77,9 +77,9 @@ pub(super) async fn topic_id(inquiry: Inquiry, topic: &str) -> Result<String, St
 }
 
 /// Shows in `/readyz` and in the log what the role waits for, and waits until the next attempt.
-async fn pause(what: &str, status: &Status, log_limit: &mut LogLimit) {
+async fn pause(what: &str, status: &Status, log_limit: &LogLimit) {
     let waiting = format!("waiting for {what}");
-    if log_limit.allow() {
+    if log_limit.allows() {
         tracing::warn!("{waiting}");
     }
     status.set_waiting(Wait::Start, Some(waiting));

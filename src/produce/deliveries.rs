@@ -10,9 +10,8 @@ use std::time::{Duration, Instant};
 use prometheus::{Histogram, IntCounter};
 use rdkafka::error::KafkaError;
 
-use crate::kafka::log_limit::LogLimit;
 use crate::produce::latency::{LatencyHistogram, LatencySummary};
-use crate::telemetry::Metrics;
+use crate::telemetry::{LogLimit, Metrics};
 
 /// Time without an acknowledgement after which a role with unacknowledged events no longer counts as ready.
 const STALL: Duration = Duration::from_secs(10);
@@ -254,7 +253,7 @@ impl Deliveries {
         self.failed_metric.inc();
         let mut trouble = self.lock_last_error();
         trouble.last = Some(error.to_string());
-        if trouble.log_limit.allow() {
+        if trouble.log_limit.allows() {
             drop(trouble);
             tracing::error!(%error, "failed to deliver an event");
         }

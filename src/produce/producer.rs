@@ -22,14 +22,13 @@ use rdkafka::producer::{BaseRecord, Producer as _, ThreadedProducer};
 
 use crate::core::clock::UnixMs;
 use crate::core::parse::HEARTBEAT_HEADER;
-use crate::kafka::log_limit::LogLimit;
 use crate::kafka::refusal::Refusal;
 use crate::kafka::{MISSING_REMEDY, REACH_REMEDY, is_topic_missing, partitions_of};
 use crate::produce::deliveries::Deliveries;
 use crate::produce::delivery_context::{DeliveryContext, HEARTBEAT_MARK, ReturnedEvent};
 use crate::produce::receipts::{Batch, Receipts};
 use crate::shutdown::Shutdown;
-use crate::telemetry::Metrics;
+use crate::telemetry::{LogLimit, Metrics};
 
 /// Pause before the producer tries again to add a record to a full queue. At 500,000 records per second, librdkafka
 /// takes 1,000 records from the queue within two milliseconds.
@@ -147,7 +146,7 @@ impl EventProducer {
         patient: bool,
     ) -> Result<Option<i32>, ProducerError> {
         let errors = &self.context().errors;
-        let mut log_limit = LogLimit::default();
+        let log_limit = LogLimit::default();
         let mut timeout = METADATA_TIMEOUT_FIRST;
         while !shutdown.is_triggered() {
             let todo = match self.partition_count(timeout) {
@@ -178,7 +177,7 @@ impl EventProducer {
                 return Err(ProducerError::Refused(refusal));
             }
             // If the brokers refuse the client, the client's error callback has already logged the refusal.
-            if errors.refusal().is_none() && log_limit.allow() {
+            if errors.refusal().is_none() && log_limit.allows() {
                 let why = self.deliveries.last_error().unwrap_or_default();
                 let topic = &self.topic;
                 tracing::warn!(topic, why, todo, "waiting for Kafka and the topic");
@@ -325,7 +324,7 @@ impl EventProducer {
         K: rdkafka::message::ToBytes + ?Sized,
         P: rdkafka::message::ToBytes + ?Sized,
     {
-        let mut log_limit = LogLimit::default();
+        let log_limit = LogLimit::default();
         loop {
             let error = match self.client.send(record) {
                 Ok(()) => return Ok(true),
@@ -344,7 +343,7 @@ impl EventProducer {
                     }
                     if missing {
                         self.deliveries.set_topic_missing(&self.topic);
-                        if log_limit.allow() {
+                        if log_limit.allows() {
                             let (topic, todo) = (&self.topic, MISSING_REMEDY);
                             tracing::warn!(topic, todo, "waiting for the topic");
                         }

@@ -15,13 +15,12 @@ use crate::core::clock::SteadyMs;
 use crate::core::parse::Reject;
 use crate::core::progress::{TaskProgress, show_eta};
 use crate::core::replay::Replay;
-use crate::kafka::log_limit::LogLimit;
 use crate::produce::deliveries::{Deliveries, DeliveryCounts};
 use crate::produce::input::{Input, InputFormatRules};
 use crate::produce::input_rules;
 use crate::produce::pump::FaultCounts;
 use crate::settings::{LogFormat, Produce};
-use crate::telemetry::{self, can_draw, steady_ms};
+use crate::telemetry::{self, LogLimit, can_draw, steady_ms};
 
 /// Time between two lines of text that show the progress, if no progress bar is drawn.
 const LINE_EVERY: Duration = Duration::from_secs(10);
@@ -100,7 +99,7 @@ impl ProgressReport {
             .lock()
             .expect("no panic is possible while the lock is held");
         if let Err(why) = self.deliveries.check_flow_once_connected()
-            && last.stall_limit.allow()
+            && last.stall_limit.allows()
         {
             tracing::warn!(waiting = counts.undelivered(), why, "waiting for Kafka");
         }

@@ -37,13 +37,13 @@ use crate::failure::Failure;
 use crate::kafka::client::configure_scan;
 use crate::kafka::consumer::committed;
 use crate::kafka::context::Context;
-use crate::kafka::log_limit::LogLimit;
 use crate::kafka::refusal::Refusal;
 use crate::kafka::rights::{RESEND_GROUP, resend_transactional_id};
 use crate::kafka::scan::{Scan, Scanned};
 use crate::kafka::second_read::SecondReader;
 use crate::kafka::{MISSING_REMEDY, REACH_REMEDY, partitions_of};
 use crate::shutdown::Shutdown;
+use crate::telemetry::LogLimit;
 
 /// Maximum number of dead letters in a transaction. Large transactions make a run fast, but each transaction must end
 /// well within the transaction timeout of one minute.
@@ -261,7 +261,7 @@ fn wait_and_assign(
 ) -> Result<Option<BTreeMap<i32, LetterPartition>>, ResendError> {
     // The call of `poll` runs the callback that provides the first OAuth token for the login.
     consumer.poll(Duration::ZERO);
-    let mut log_limit = LogLimit::default();
+    let log_limit = LogLimit::default();
     while !shutdown.is_triggered() {
         let error = match assign(consumer, topic, dlq_topic) {
             Ok(Ok(partitions)) => return Ok(Some(partitions)),
@@ -273,7 +273,7 @@ fn wait_and_assign(
             return Err(ResendError::Refused(refusal));
         }
         // If the brokers refuse the client, the client's error callback has already logged the refusal.
-        if errors.refusal().is_none() && log_limit.allow() {
+        if errors.refusal().is_none() && log_limit.allows() {
             tracing::warn!(%error, todo = REACH_REMEDY, "waiting for Kafka");
         }
         consumer.poll(RETRY_PAUSE);

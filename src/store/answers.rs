@@ -34,11 +34,9 @@ use serde::de::IgnoredAny;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use crate::store::warn_limit::WarnLimit;
-
 /// Limits how often warnings about invalid responses are logged. A metric counts all invalid responses, whether or not
 /// a warning is logged.
-static FLAWS: WarnLimit = WarnLimit::new(Duration::from_secs(1));
+static FLAWS: LogLimit = LogLimit::every(Duration::from_secs(1));
 
 /// A flaw that proves that a response is damaged, or is not DynamoDB's response to the request. A response with a flaw
 /// is invalid.
@@ -104,7 +102,7 @@ pub(super) fn count_flaw(counter: Option<&IntCounterVec>, operation: &str, flaw:
     if let Some(counter) = counter {
         counter.with_label_values(&[operation, flaw.name()]).inc();
     }
-    if FLAWS.is_due() {
+    if FLAWS.allows() {
         tracing::warn!(
             operation,
             why = flaw.name(),
@@ -412,3 +410,4 @@ mod tests {
         assert_eq!(names.len(), flaws.len());
     }
 }
+use crate::telemetry::LogLimit;

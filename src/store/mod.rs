@@ -23,5 +23,4 @@ mod rollup_items;
 pub mod rollups;
 mod skew;
 pub mod tables;
-mod warn_limit;
 pub mod write;

@@ -18,8 +18,7 @@ use aws_smithy_types::date_time::Format;
 use prometheus::Gauge;
 
 use crate::core::clock::UnixMs;
-use crate::store::warn_limit::WarnLimit;
-use crate::telemetry::unix_ms;
+use crate::telemetry::{LogLimit, unix_ms};
 
 /// The program logs a warning if the clock skew reaches this number of seconds. AWS refuses signatures if the clock
 /// skew reaches five minutes.
@@ -31,7 +30,7 @@ const WARN_EVERY: Duration = Duration::from_mins(10);
 #[derive(Clone, Debug)]
 pub(super) struct ClockWatch {
     gauge: Gauge,
-    warnings: Arc<WarnLimit>,
+    warnings: Arc<LogLimit>,
 }
 
 impl ClockWatch {
@@ -40,7 +39,7 @@ impl ClockWatch {
     pub(super) fn new(gauge: Gauge) -> ClockWatch {
         ClockWatch {
             gauge,
-            warnings: Arc::new(WarnLimit::new(WARN_EVERY)),
+            warnings: Arc::new(LogLimit::every(WARN_EVERY)),
         }
     }
 
@@ -54,7 +53,7 @@ impl ClockWatch {
         let skew_ms = i32::try_from(server_ms + 500 - now_ms).unwrap_or(i32::MAX);
         let seconds = f64::from(skew_ms) / 1_000.0;
         self.gauge.set(seconds);
-        (seconds.abs() >= WARN_SECONDS && self.warnings.is_due()).then_some(seconds)
+        (seconds.abs() >= WARN_SECONDS && self.warnings.allows()).then_some(seconds)
     }
 }
 

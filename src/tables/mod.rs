@@ -206,7 +206,7 @@ async fn reach_dynamodb(
 /// first permanent error, because another request would fail too.
 async fn try_dynamodb(client: &Client, names: &TableNames, target: &str) -> anyhow::Result<()> {
     let begin = Instant::now();
-    let mut logged: Option<Instant> = None;
+    let log_limit = LogLimit::every(REACH_LINE_EVERY);
     loop {
         match store_tables::describe_table(client, &names.totals).await {
             Ok(_) => return Ok(()),
@@ -217,9 +217,8 @@ async fn try_dynamodb(client: &Client, names: &TableNames, target: &str) -> anyh
                     return Err(mark_settings(error))
                         .with_context(|| format!("failed to use {target}"));
                 }
-                if logged.is_none_or(|at| at.elapsed() >= REACH_LINE_EVERY) {
+                if log_limit.allows() {
                     tracing::warn!(%error, target, "waiting for DynamoDB");
-                    logged = Some(Instant::now());
                 }
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }

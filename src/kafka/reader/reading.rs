@@ -18,12 +18,11 @@ use crate::core::clock::UnixMs;
 use crate::core::event::Offset;
 use crate::core::parse::parse_record;
 use crate::kafka::REACH_REMEDY;
-use crate::kafka::log_limit::LogLimit;
 use crate::kafka::record::heartbeat_values;
 use crate::kafka::scan::{Scan, Scanned};
 use crate::shutdown::Shutdown;
 use crate::sys;
-use crate::telemetry::unix_ms;
+use crate::telemetry::{LogLimit, unix_ms};
 
 /// Time between two reports of the number of records that are left to read.
 const LAG_EVERY: Duration = Duration::from_millis(250);

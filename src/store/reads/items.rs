@@ -13,11 +13,11 @@ use crate::store::attributes::{
     checked_number, number, text,
 };
 use crate::store::incidents::{StoredIncident, stored_incident};
-use crate::store::warn_limit::WarnLimit;
+use crate::telemetry::LogLimit;
 
 /// Limits how often warnings about damaged rows are logged. Without the limit, a client that repeatedly reads a damaged
 /// row would fill the log.
-static DAMAGE: WarnLimit = WarnLimit::new(Duration::from_secs(60));
+static DAMAGE: LogLimit = LogLimit::every(Duration::from_secs(60));
 
 /// A raw event as the API shows it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -209,7 +209,7 @@ impl AggregationItem {
 /// rows are still shown. A rate limit may suppress the warning.
 pub(super) fn incident_from_table(table: &str, item: &Item) -> Option<StoredIncident> {
     let found = stored_incident(item);
-    if found.is_none() && DAMAGE.is_due() {
+    if found.is_none() && DAMAGE.allows() {
         let key = [RULE, INCIDENT].map(|name| text(item, name)).join("/");
         tracing::warn!(table, key, "omitting a damaged incident from a list");
     }
@@ -224,7 +224,7 @@ pub(super) fn fences(item: &Item) -> impl Iterator<Item = &str> {
 /// Logs a warning if a number attribute is damaged. The API shows a damaged number as zero. The rate limit `limit` may
 /// suppress the warning.
 fn warn_of_damage(
-    limit: &WarnLimit,
+    limit: &LogLimit,
     table: &str,
     key: &[&str],
     item: &Item,
@@ -233,7 +233,7 @@ fn warn_of_damage(
     let Some(attribute) = damaged_number(item, numbers) else {
         return;
     };
-    if limit.is_due() {
+    if limit.allows() {
         let key: Vec<&str> = key.iter().map(|name| text(item, name)).collect();
         tracing::warn!(
             table,
@@ -312,7 +312,10 @@ mod tests {
             assert_eq!(damaged_number(&item, &SUMS), Some("event_count"));
             assert_eq!(TotalItem::from_item(&item).event_count, 0);
         }
-        let (lines, limit) = (LogLines::default(), WarnLimit::new(Duration::from_secs(60)));
+        let (lines, limit) = (
+            LogLines::default(),
+            LogLimit::every(Duration::from_secs(60)),
+        );
         let out = lines.clone();
         let log = tracing_subscriber::fmt().with_writer(move || out.clone());
         tracing::subscriber::with_default(log.with_ansi(false).finish(), || {

@@ -25,8 +25,7 @@ use crate::store::config::ConfigItem;
 use crate::store::error::StoreError;
 use crate::store::proof;
 use crate::store::rollup_items::{HOURS, decode_hours, decode_mark, decode_row, mark_key};
-use crate::store::warn_limit::WarnLimit;
-use crate::telemetry::Metrics;
+use crate::telemetry::{LogLimit, Metrics};
 
 /// After the rollup mark has moved, the API reads rollup rows consistently for this number of milliseconds. Later reads
 /// can be eventually consistent, at half the price, and still return all rollup rows. AWS states that eventually
@@ -39,7 +38,7 @@ const PAGE_SERIES: i32 = 250;
 const ATTEMPTS: u32 = 8;
 
 /// Limits how often warnings about damaged rows are logged.
-static DAMAGE: WarnLimit = WarnLimit::new(Duration::from_secs(60));
+static DAMAGE: LogLimit = LogLimit::every(Duration::from_secs(60));
 
 /// The progress of the rollups for the current topic, and the state of the rollup rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -185,7 +184,7 @@ pub(super) async fn days(
     let day = |item: Item| {
         let (_, series, start_ms, _) = decode_row(&item)?;
         let hours = decode_hours(&item);
-        if hours.is_none() && DAMAGE.is_due() {
+        if hours.is_none() && DAMAGE.allows() {
             let (shard, day) = (text(&item, SHARD), text(&item, SERIES));
             tracing::warn!(
                 shard,
