@@ -1,8 +1,8 @@
 //! Access rules: bearer tokens, a maximum request rate per client, and the foreign origins that may send requests.
 //!
 //! Without a token file, every client may send requests. `/livez` never needs a token and has its own rate limit, so
-//! that a load balancer can use this route. The dashboard at `/` and its files need no token, because these files
-//! contain no data.
+//! that a load balancer can request `/livez`. The dashboard at `/` and its files need no token, because the files of
+//! the dashboard contain no data.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroU32;
@@ -34,8 +34,8 @@ use crate::telemetry::Metrics;
 
 /// The path that a load balancer reads to check whether the role is alive.
 pub(super) const LIVEZ: &str = "/livez";
-/// Maximum number of requests for `/livez` per second that one client may send. A client may send at once as many
-/// requests as the limit allows in one second.
+/// Maximum number of requests for `/livez` that one client may send per second, either all at once or spread over the
+/// second.
 const LIVEZ_PER_SECOND: f64 = 50.0;
 /// Interval at which the server removes the counters of clients that have sent no request for a while.
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
@@ -53,8 +53,8 @@ type Limiter = RateLimiter<
     NoOpMiddleware<<MonotonicClock as governor::clock::Clock>::Instant>,
 >;
 
-/// Limits the request rate of each client. A client may send at once as many requests as the limit allows in one
-/// second.
+/// Limits how many requests each client may send per second. A client may send all requests of one second at once, or
+/// spread them over the second.
 pub struct ClientRate {
     limiter: Limiter,
     clock: MonotonicClock,

@@ -78,7 +78,7 @@ pub(super) struct Aggregation {
     severity_high: u64,
     /// The number of events of critical severity.
     severity_critical: u64,
-    /// When a consumer last updated the window. `last_updated` is absent for rolled-up hours and days.
+    /// The time at which a consumer last updated the window. `last_updated` is absent for rolled-up hours and days.
     #[serde(skip_serializing_if = "String::is_empty")]
     #[schema(format = DateTime, required = false)]
     last_updated: String,

@@ -51,7 +51,7 @@ struct Alerts {
 pub(super) struct Alert {
     /// The event's own id, or `<topic>-<partition>-<offset>`.
     event_id: String,
-    /// When the event happened, according to its producer.
+    /// The time at which the event happened, according to the producer of the event.
     #[schema(format = DateTime)]
     timestamp: String,
     /// The city, as the producer spells it.

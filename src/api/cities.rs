@@ -33,9 +33,9 @@ pub(super) const PATH: &str = "/api/v1/cities";
 struct CitiesPage {
     /// The number of cities on this page.
     count: usize,
-    /// The order of the cities. The value `events` means from most to fewest events, and by name if two numbers are
-    /// equal. The value `name` means alphabetical order, which is used if there are too many series to read all of them
-    /// for one page.
+    /// The order of the cities. The value `events` sorts the cities from most to fewest events, and by name if two
+    /// cities have equally many events. The value `name` sorts the cities alphabetically. The server uses `name` if
+    /// there are too many series to read all of them for one page.
     order: Order,
     /// The number of all cities. `city_count` is null if the cities are in alphabetical order, because the server has
     /// not read all cities.

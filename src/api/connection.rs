@@ -51,7 +51,8 @@ const SEND_BUFFER_BYTES: usize = 16 * 1_024;
 const RECEIVE_BYTES_MAX: u32 = 65_535;
 /// Interval at which the server checks whether an old connection has become idle.
 const CHECK_EVERY: Duration = Duration::from_secs(1);
-/// Maximum time for which a spare connection waits for its only request.
+/// Maximum time for which the server waits for the only request of a spare connection. A spare connection is accepted
+/// above the connection limit, and serves only `/livez`.
 const SPARE_HEAD_MAX: Duration = Duration::from_secs(2);
 /// Maximum number of header lines of a request. If a request has too many header lines, hyper answers with status 431.
 const HEADERS_MAX: usize = 128;
@@ -74,8 +75,8 @@ pub struct ConnectionTimeouts {
     /// Maximum time for responses in flight on an HTTP/2 connection to finish after the server has begun to close the
     /// connection.
     pub drain: Duration,
-    /// Age at which the server closes a connection as soon as no response is in flight. Without a maximum age, a
-    /// connection that is always busy would never close.
+    /// Maximum age of a connection. The server closes an older connection as soon as no response is in flight. Without
+    /// a maximum age, a connection that is always busy would never close.
     pub age: Duration,
 }
 
@@ -283,7 +284,7 @@ async fn drive<C: Future<Output = hyper::Result<()>>>(
         let is_to_end = tokio::select! {
             ended = connection.as_mut() => {
                 if let Err(error) = ended {
-                    // It is not an error of the server if a client disconnects or never finishes a request.
+                    // A client that disconnects or never finishes a request is not an error of the server.
                     tracing::debug!(%error, "connection ended");
                 }
                 return;
@@ -306,8 +307,8 @@ async fn drive<C: Future<Output = hyper::Result<()>>>(
         };
         if is_to_end {
             if usage.begun() == 0 {
-                // No request has begun on the connection. For example, a browser may have opened the connection in
-                // advance, or the client may have sent only half a request.
+                // No request has begun on the connection, for example because a browser has opened the connection in
+                // advance, or because the client has sent only half a request.
                 return;
             }
             end(connection.as_mut());

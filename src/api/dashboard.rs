@@ -8,8 +8,8 @@
 //! the hash of another version, the server sends the current file and tells the browser to revalidate the file before
 //! each use.
 //!
-//! The page uses the public API. In `dev`, the page also gets a token ([`Dashboard::with_token`]) that allows it to
-//! inject faults.
+//! The page uses the public API. In `dev`, the page also gets a token ([`Dashboard::with_token`]), with which the page
+//! may inject faults.
 
 use std::sync::Arc;
 

@@ -117,7 +117,7 @@ fixed_errors! {
     bad_event_id = 400, "Last-Event-ID is not an id of this stream; reconnect without it";
     /// 400: the path is not percent-encoded UTF-8.
     bad_path = 400, "the path is not percent-encoded UTF-8";
-    /// 503: this client has reached a limit of the server, or all clients together have reached one.
+    /// 503: this client alone, or all clients together, have reached a limit of the server.
     busy = 503, "too many connections or unread answers; read or close some, then retry";
     /// 401: the request has no valid token.
     unauthorized = 401, "missing or unknown token; send the header Authorization: Bearer <token>";

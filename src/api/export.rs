@@ -27,8 +27,8 @@ use crate::store::reads::{Meter, Page, PageRequest};
 
 /// Maximum number of rows of an export.
 pub(super) const ROWS_MAX: u32 = 100_000;
-/// Number of bytes that an export counts against the memory limit of its client. The number is large enough for one
-/// page of a list and for the CSV or NDJSON text of the page.
+/// Number of bytes that the server counts against the memory limit of the client for each export in flight. The bytes
+/// suffice for one page of a list and for the CSV or NDJSON text of the page.
 const HELD_BYTES: usize = 8 << 20;
 
 /// The format of a list: JSON, CSV or NDJSON.

@@ -1,7 +1,7 @@
 //! The recent events of the stream, kept in one bounded buffer for all listeners.
 //!
-//! Each listener reads the buffer at its own pace. A slow listener therefore delays no other listener, and the
-//! server needs no queue per listener.
+//! Each listener reads the buffer at its own pace, so a slow listener delays no other listener, and the server needs no
+//! queue per listener.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -282,8 +282,8 @@ impl Feed {
 }
 
 impl Memory {
-    /// Drops all events from the buffer before a poller starts. Without a running poller, the feed has received no
-    /// events, so a client can no longer resume after an old position.
+    /// Drops all events from the buffer before a poller starts. While no poller was running, the feed received no
+    /// events, so a client cannot resume after an older position.
     fn clear(&mut self, now_ms: UnixMs) {
         self.last.number += 1;
         self.last.ms = now_ms;

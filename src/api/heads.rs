@@ -16,8 +16,8 @@ use hyper::body::Incoming;
 
 use crate::api::error::ApiError;
 
-/// Maximum number of bytes of the path and the query. Valid requests are much shorter, even with a cursor and all
-/// parameters.
+/// Maximum number of bytes of the path and the query. Valid requests stay far below this maximum, even with a cursor
+/// and all parameters.
 pub(super) const URI_BYTES_MAX: usize = 8 * 1_024;
 /// Maximum number of bytes of all header lines.
 pub(super) const HEADERS_BYTES_MAX: usize = 16 * 1_024;

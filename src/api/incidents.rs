@@ -105,7 +105,7 @@ struct IncidentSample {
     /// How serious the event is.
     #[schema(value_type = Level)]
     severity: &'static str,
-    /// When the event happened, according to its producer.
+    /// The time at which the event happened, according to the producer of the event.
     #[schema(format = DateTime)]
     timestamp: String,
     /// A description of the event for people, with at most 200 characters.

@@ -22,8 +22,8 @@ pub const UNMATCHED: &str = "unmatched";
 /// Updates `citystream_http_requests_total{route,status}` and `citystream_http_request_seconds{route}` for each
 /// request of `router`.
 ///
-/// The layer counts only requests to routes that `router` already has. If the router is merged with another router,
-/// each request is therefore counted only once.
+/// The layer counts only requests to routes that `router` already has. Even if the router is merged with another
+/// router, each request is counted only once.
 pub fn observed(router: Router, metrics: Metrics) -> Router {
     router.layer(from_fn(move |request: Request, next: Next| {
         let metrics = metrics.clone();

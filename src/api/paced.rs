@@ -6,9 +6,9 @@
 //! that the client is still reading.
 //!
 //! Over HTTP/2, the client's flow-control window limits how many bytes hyper may send. While the window is full, hyper
-//! takes no piece of the body. [`WriteProgress`] detects that no piece is taken. The last byte of a response is a
-//! separate piece, because hyper takes a piece as soon as one byte of the piece fits into the window. When hyper takes
-//! the last byte, the window therefore has had room for all earlier bytes.
+//! takes no piece of the body. [`WriteProgress`] then detects that hyper no longer takes pieces. The last byte of a
+//! response is a separate piece, because hyper takes a piece as soon as one byte of the piece fits into the window.
+//! Hyper therefore takes the last byte only after the window has had room for all earlier bytes.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -52,7 +52,7 @@ impl WriteProgress {
         self.offered.store(0, Ordering::Relaxed);
     }
 
-    /// Returns when hyper has not taken an offered piece for `stall_max`.
+    /// Waits until hyper has ignored an offered piece for the duration `stall_max`.
     pub(super) async fn wait_for_stall(&self, stall_max: Duration) {
         loop {
             tokio::time::sleep(stall_max / 8).await;
@@ -127,8 +127,8 @@ impl HttpBody for PacedBody {
                 Ok(empty) => return Poll::Ready(Some(Ok(Frame::data(empty)))),
                 Err(other) => return Poll::Ready(Some(Ok(other))),
             };
-            // The handler has already counted the bytes of a body with a known length. A stream has no known length, so
-            // the bytes of each frame are counted when the frame arrives.
+            // The handler has already counted the bytes of a body with a known length. The length of a stream is
+            // unknown, so this function counts the bytes of each frame when the frame arrives.
             let is_stream = self.inner.size_hint().upper().is_none();
             if let Some(share) = &self.share
                 && is_stream

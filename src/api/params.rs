@@ -200,8 +200,8 @@ impl Params {
 
     /// Returns the error that the client gets for a failed read of the tables.
     ///
-    /// DynamoDB rejects a position that cannot exist. Only a forged cursor contains an impossible position, so the
-    /// client gets the error `bad_cursor`.
+    /// DynamoDB rejects a start position that no item can have. Only a forged cursor contains an impossible position,
+    /// so the client gets the error `bad_cursor`.
     pub fn read_error(&self, error: StoreError) -> ApiError {
         if error.kind() == StoreErrorKind::Invalid && self.pairs.contains_key("cursor") {
             return ApiError::bad_cursor();

@@ -22,8 +22,8 @@ const SERIES_PER_READ: usize = 25;
 /// For one series and one [`Piece`], the start and the counts of each hour that has events.
 type Hours = Arc<Vec<(UnixMs, SeverityCounts)>>;
 
-/// A cache of hours. The key of an entry consists of a series, the generation of the rollups, and the start and end of
-/// a `Piece`.
+/// A cache of hours. The key of an entry consists of a series, the generation of the rollups (the field `generation` of
+/// `RolledUp`), and the start and end of a `Piece`.
 #[derive(Clone)]
 pub(crate) struct RollupCache(Cache<(RollupSeries, u32, UnixMs, UnixMs), Hours>);
 
@@ -80,8 +80,8 @@ impl RollupCache {
             )
         };
         let mut found = Vec::new();
-        // A Query reads only consecutive pieces, so each series is read from the first piece that the cache lacks to
-        // the last piece.
+        // A Query can read only consecutive pieces. For each series, the server therefore reads all pieces from the
+        // first piece that the cache lacks to the last piece.
         let mut missing = BTreeMap::<usize, Vec<RollupSeries>>::new();
         for one in series {
             let cached: Vec<Option<Hours>> = pieces
@@ -235,7 +235,7 @@ mod tests {
                 (third, third + 5, false)
             ]
         );
-        // If a range lies within one old piece, the server reads only that piece.
+        // If a range lies within one complete piece, the server reads only that piece.
         assert_eq!(spans(30, 40, third), [(0, month, true)]);
         // If a range lies within the last, incomplete day, the server reads no rows of whole days.
         assert_eq!(

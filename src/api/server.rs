@@ -1,12 +1,12 @@
 //! The accept loop: serves a router on an open listener until the role shuts down.
 //!
-//! This loop replaces `axum::serve`, which sets no timeouts and no limits. With `axum::serve`, a client that sends half
-//! a request line keeps its connection forever. This server limits every resource that clients can use, both in total
-//! and for each client. The limited resources are connections ([`CONNECTIONS_MAX`]) and the bytes of requests and
-//! responses in flight (`shares::BYTES_MAX`). [`ConnectionTimeouts`] contains the time limits of a single connection.
-//! [`heads`](super::heads) and [`handler`](super::handler) define the limits of a single request. The server never
-//! guesses the protocol from the first bytes of a connection. A plain connection uses HTTP/1.1, and a TLS connection
-//! uses the protocol that its handshake negotiated.
+//! This accept loop replaces `axum::serve`, which sets no timeouts and no limits. With `axum::serve`, a client that
+//! sends half a request line keeps its connection forever. This server limits every resource that clients can use, both
+//! in total and for each client. The limited resources are connections ([`CONNECTIONS_MAX`]) and the bytes of requests
+//! and responses in flight (`shares::BYTES_MAX`). [`ConnectionTimeouts`] contains the time limits of a single
+//! connection. [`heads`](super::heads) and [`handler`](super::handler) define the limits of a single request. The
+//! server never guesses the protocol from the first bytes of a connection. A plain connection uses HTTP/1.1, and a TLS
+//! connection uses the protocol that its handshake negotiated.
 //!
 //! On shutdown, the server first closes the listener, so that the next process can bind the port. Responses in flight
 //! may finish within [`DRAIN_MAX`], and then the server closes all remaining connections.
@@ -34,8 +34,8 @@ use crate::shutdown::Shutdown;
 ///
 /// The server accepts `shares::SPARE_MAX` additional connections, which serve only `/livez`, and closes all further
 /// connections. Hostile clients can make the server use about 80 KiB of memory per connection, in addition to
-/// `shares::BYTES_MAX` for all clients. All connections and all bytes in flight together therefore fit into 512 MiB of
-/// memory.
+/// `shares::BYTES_MAX` for all clients. With these limits, all connections and all bytes in flight together fit into
+/// 512 MiB of memory.
 pub const CONNECTIONS_MAX: usize = 4_096;
 /// Maximum number of bytes of responses that the kernel buffers for a connection. Linux doubles the buffer size that a
 /// program sets.
@@ -58,7 +58,8 @@ pub struct BindError {
     pub source: std::io::Error,
 }
 
-/// Opens a listener on `address`. An error names `option`, the command-line option that set the address.
+/// Opens a listener on `address`. If the call fails, the error names `option`, the command-line option that set the
+/// address.
 ///
 /// # Errors
 /// Returns an error if the address is in use or does not belong to this host.

@@ -74,7 +74,7 @@ pub struct ApiState {
 }
 
 impl ApiState {
-    /// Returns a state that reads from `reads` and uses the system clock.
+    /// Returns a state whose handlers read the tables through `reads` and use the system clock.
     pub fn new(reads: Arc<dyn Reads>, metrics: Metrics) -> ApiState {
         ApiState {
             reads,
@@ -176,7 +176,7 @@ impl ApiState {
         (self.clock)()
     }
 
-    /// Returns the response for `key`, either from the cache, from a computation in flight, or from `make`.
+    /// Returns the response for `key`: from the cache, from a computation in flight, or by calling `make`.
     pub(crate) async fn answer<T: Serialize, E: Into<ApiError>>(
         &self,
         key: String,
@@ -238,8 +238,8 @@ impl ApiState {
         slot.expect("the semaphore is never closed")
     }
 
-    /// Returns the sums over all series. If the progress items contain the sums, the cost of the read is bounded for
-    /// any number of series.
+    /// Returns the sums over all series. If the progress items contain the sums, the cost of the read does not grow
+    /// with the number of series.
     pub(crate) async fn grand_total(&self) -> Result<GrandTotal, ApiError> {
         let grand = self.totals.grand(&self.reads, self.now_ms());
         let grand = self.within_deadline(grand).await?;
@@ -422,7 +422,7 @@ fn public_error(error: &StoreError) -> ApiError {
         StoreErrorKind::Unknown if error.code() == Some("Timeout") => {
             ApiError::store_timeout(error.to_string())
         }
-        // DynamoDB would reject the same request again, so a bug in this program causes the failure.
+        // DynamoDB would reject the same request again, so the failure comes from a bug in this program.
         StoreErrorKind::Invalid | StoreErrorKind::Conflict => ApiError::internal(error.to_string()),
         _ => ApiError::store_unavailable(public_reason(error), error.to_string()),
     }

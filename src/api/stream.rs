@@ -47,12 +47,12 @@ pub(super) const PATH: &str = "/api/v1/stream";
 /// Time between two heartbeats. Proxies and browsers close a connection after about a minute without data.
 const HEARTBEAT: Duration = Duration::from_secs(10);
 const HEARTBEAT_LINE: Bytes = Bytes::from_static(b": heartbeat\n\n");
-/// A resuming listener gets only alerts whose event time is at most this many milliseconds before its resume position.
-/// `RESUME_ALERTS_MAX` is the maximum number of alerts that are read for a resuming listener.
+/// A resuming listener gets only alerts whose event time is at most `RESUME_BACK_MS` milliseconds before its resume
+/// position. `RESUME_ALERTS_MAX` is the maximum number of alerts that are read for a resuming listener.
 const RESUME_BACK_MS: i64 = 24 * 3_600_000;
 const RESUME_ALERTS_MAX: usize = 1_000;
-/// When a listener resumes, the stream also repeats alerts that were stored up to this many milliseconds before the
-/// resume position.
+/// When a listener resumes, the stream also repeats alerts that were stored up to `RESUME_SLACK_MS` milliseconds before
+/// the resume position.
 const RESUME_SLACK_MS: i64 = 5_000;
 
 struct Listener {
@@ -76,8 +76,8 @@ impl Listener {
             if self.shutdown.is_triggered() {
                 return None;
             }
-            // The receiver is marked as unchanged before the read, so that an event published after the read still
-            // wakes the listener.
+            // The receiver must be marked as unchanged before the read, because an event that is published after the
+            // read must still wake the listener.
             self.wakes.mark_unchanged();
             match self.guard.feed().read(self.after, &self.filter) {
                 FeedRead::Events(bytes, reached) => {

@@ -1,6 +1,6 @@
-//! Tests the router without a socket. The tests in this file use a fake of the tables. The tests check the fields of
-//! responses and the errors, and that several requests share one response. The tests in [`dynamo`] use the embedded
-//! database, with handwritten items as docs/TABLES.md describes them.
+//! Tests the router without a socket. The tests in this file use a fake implementation of the tables. The tests check
+//! the fields of responses and the errors, and that several requests share one response. The tests in [`dynamo`] use
+//! the embedded database, with handwritten items as docs/TABLES.md describes them.
 
 #[cfg(feature = "dev")]
 mod aggregations;

@@ -6,12 +6,12 @@
 //!
 //! The handler never scans a table, because the totals rows identify all series. For hours that are already rolled up,
 //! the handler reads rollups. For later hours, and for steps that are shorter than an hour, the handler reads windows
-//! ([`collect`]). The server caches rollups and final windows, because they do not change
+//! ([`collect`]). The server caches rollups and final windows, because rollups and final windows do not change
 //! ([`rollup_cache`](super::rollup_cache), [`window_cache`](super::window_cache)). Because of these caches, a web page
 //! that polls the timeline reads only the last hour or two from DynamoDB. If a request reaches its limit of read units,
-//! the response contains only the series that were already read, and its field `partial` is true. The next request
-//! finds the series that were already read in the cache, and reads further series. The field `series_total` is the
-//! number of matching series. The field `series_read` is the number of matching series that `totals` counts.
+//! the response contains only the series that were already read, and its field `partial` is true. The next request gets
+//! the counts of the series that were already read from the cache, and reads further series. The field `series_total`
+//! is the number of matching series. The field `series_read` is the number of matching series that `totals` counts.
 
 mod answer;
 mod collect;
@@ -44,7 +44,7 @@ use crate::store::reads::RolledUp;
 
 pub(super) const PATH: &str = "/api/v1/timeline";
 
-/// The server assumes that events still arrive if the last rolled-up hour ended less than this many milliseconds ago.
+/// The server assumes that events still arrive if the last rolled-up hour ended less than `LIVE_MS` milliseconds ago.
 const LIVE_MS: i64 = 3 * HOUR_MS;
 
 /// Returns the counts of every city and event type over the last hours

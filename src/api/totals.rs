@@ -1,8 +1,8 @@
 //! Caches the totals of all series for all responses that need the totals.
 //!
 //! The more a read of all series costs, the longer the cache keeps its result. On average, reading the totals costs
-//! less than [`UNITS_PER_SECOND_MAX`] read units per second, even if producers create very many series. If the request
-//! that started a read gives up, the read continues, so that a later request finds the result. If reading the totals
+//! less than [`UNITS_PER_SECOND_MAX`] read units per second, even if producers create very many series. If a request
+//! starts a read and then gives up, the read continues, so that a later request finds the result. If reading the totals
 //! takes a long time, responses show the previous totals.
 //!
 //! The cost is bounded for a response that needs only the sums over all series, and for a page of the list of cities.
@@ -208,8 +208,8 @@ impl TotalsCache {
         (now_ms - known.read_ms < OLD_MS_MAX).then(|| Arc::clone(known))
     }
 
-    /// Returns a lower bound for the number of series, or `None` if the cache does not assume that there are too many
-    /// series.
+    /// Returns a lower bound for the number of series if the cache assumes that there are too many series, and `None`
+    /// otherwise.
     fn too_many(&self) -> Option<usize> {
         let (series, until) = self.lock().too_many?;
         (Instant::now() < until).then_some(series)
@@ -225,8 +225,8 @@ impl TotalsCache {
         let read = async move {
             let every = limit_time(READ_TIME_MAX, reads.every_total(SERIES_KEPT_MAX));
             let (read, cost) = metered_by(&Meter::bounded(SERIES_UNITS_MAX), every).await;
-            // The task holds the lock while it clears the field `bounded` and stores the result. Any other request
-            // therefore finds either the read in flight or the result of the read.
+            // The task holds the lock while it clears the field `bounded` and stores the result, so any other request
+            // finds either the read in flight or the result of the read.
             let mut inner = cache.lock();
             inner.bounded = None;
             match read {

@@ -1,8 +1,8 @@
 //! Reads pages of cities in alphabetical order. The cost of a page is bounded for any number of series.
 //!
 //! A shard of the totals table returns its series (`city#event_type`) in alphabetical order, so the series of one city
-//! are adjacent. The series of all shards are merged in the order of their names. A city is complete if every shard has
-//! been read beyond the name of the city. A cursor contains the name of the last series on a page.
+//! are adjacent. The series of all shards are merged in the order of their names. All series of a city have been read
+//! when every shard has been read beyond the name of the city. A cursor contains the name of the last series on a page.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +17,7 @@ use crate::store::reads::{TotalItem, units_so_far};
 /// Number of read units after which the server sends no further DynamoDB requests for a page. Requests in flight still
 /// finish. If a totals row has 210 bytes, one round of requests to all shards costs at most 112 read units.
 const PAGE_UNITS_MAX: f64 = 400.0;
-/// Maximum number of series that are read for one page. The maximum limits the memory that a page uses.
+/// Maximum number of series that are read for one page, to limit the memory that a page uses.
 const PAGE_SERIES_MAX: usize = 20_000;
 /// Maximum number of series that one DynamoDB Query reads.
 const QUERY_SERIES_MAX: usize = 250;
@@ -154,8 +154,8 @@ impl Merge {
     }
 
     /// Returns a page of the cities whose series have all been read. If a city has too many series for one page, the
-    /// page contains only that city. The count of the city then includes only the series that were read. After an
-    /// incomplete city, the next page continues with the unread series of the same city.
+    /// page contains only that city, and counts only the series that were read. After an incomplete city, the next page
+    /// continues with the unread series of the same city.
     fn into_page(self, limit: usize) -> CitiesByName {
         let mut cities = self.cities();
         let is_incomplete = cities

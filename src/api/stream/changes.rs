@@ -3,10 +3,10 @@
 //!
 //! The totals rows show which series have changed since the last poll. If the total of a series grew, the poller reads
 //! the windows of that series. If the high and critical counts of a city grew by n, the poller expects n new alerts of
-//! that city. The cost of a poll therefore depends on the number of changes and not on the size of the tables.
-//! Consumers write counts and alerts separately, so an alert may appear in the tables some polls after it was counted.
-//! If an expected alert has not appeared after [`ALERT_POLLS_MAX`] polls, the poller stops waiting for it and asks the
-//! listeners to reload the list of alerts.
+//! that city. The cost of a poll depends on the number of changes, and not on the size of the tables. Consumers write
+//! counts and alerts separately, so an alert may appear in the tables some polls after it was counted. If an expected
+//! alert has not appeared after [`ALERT_POLLS_MAX`] polls, the poller stops waiting for it and asks the listeners to
+//! reload the list of alerts.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 
@@ -34,7 +34,7 @@ const ALERT_POLLS_MAX: u32 = 5;
 /// become final.
 const OPEN_EVERY: u64 = 10;
 /// Minimum number of polls between two events that ask the listeners to reload the list of alerts. The poller also
-/// waits for the missing alerts of a busy city for at most this number of polls.
+/// waits for the missing alerts of a busy city for at most `MISSED_EVERY` polls.
 const MISSED_EVERY: u64 = 30;
 /// Maximum number of published alerts whose keys the poller remembers.
 const PUBLISHED_MAX: usize = 20_000;
@@ -66,7 +66,7 @@ pub(super) struct Changes {
     grand: Option<TotalItem>,
     /// Series whose windows must be read.
     dirty: BTreeSet<String>,
-    /// Series with windows that are not final.
+    /// The series that have windows that are not final.
     open: BTreeSet<String>,
     /// For each series, the number of the poll that last read its windows.
     read_at: BTreeMap<String, u64>,
@@ -76,7 +76,7 @@ pub(super) struct Changes {
     expected: BTreeMap<String, ExpectedAlerts>,
     published: HashSet<String>,
     published_in_order: VecDeque<String>,
-    /// True if some counted alerts were not found and the listeners have not been notified yet.
+    /// True if the poller did not find some counted alerts and has not notified the listeners yet.
     has_missed: bool,
     /// The number of the poll that last notified the listeners about missed alerts.
     missed_at: Option<u64>,
@@ -94,8 +94,8 @@ impl Changes {
     /// Compares the totals that a poll has read with the totals of the previous poll. The first call only stores the
     /// totals, so that later calls can compare them.
     ///
-    /// If `totals` lists only some series (`lists_all` is false), the first counts of a series are only stored for
-    /// later comparisons, because the events of the series may be old.
+    /// If `totals` lists only some series (`lists_all` is false), the function only stores the first counts of a newly
+    /// listed series, because the events of that series may be old.
     pub(super) fn apply_totals(&mut self, totals: &[TotalItem], lists_all: bool) {
         self.polls += 1;
         if self.polls.is_multiple_of(OPEN_EVERY) {
@@ -438,8 +438,8 @@ mod tests {
         let read: Vec<_> = stored(&[("c", 13), ("b", 12), ("old", 3)]);
         assert_eq!(ids(&changes.apply_alerts("NYC", read, SINCE_MS)), ["c"]);
         assert!(changes.alerts_to_read().is_empty());
-        // The totals count one more alert, but the poll finds two new alerts. The poll therefore publishes only the
-        // alert that was stored last.
+        // The totals count one more alert, but the poll finds two new alerts, so the poll publishes only the alert that
+        // was stored last.
         changes.apply_totals(&[total("NYC", 8, 0, 5)], true);
         let read: Vec<_> = stored(&[("e", 15), ("d", 14), ("c", 13), ("b", 12)]);
         assert_eq!(ids(&changes.apply_alerts("NYC", read, SINCE_MS)), ["e"]);

@@ -26,11 +26,11 @@ const POLL_EVERY: Duration = Duration::from_secs(1);
 const PAUSE_PER_POLL: u32 = 2;
 /// Maximum pause between two polls while DynamoDB does not answer.
 const PAUSE_MAX: Duration = Duration::from_secs(10);
-/// Time for which polling continues after the last listener has disconnected. The time is long enough for a browser to
-/// reload the page and reconnect.
+/// Time for which polling continues after the last listener has disconnected, so that a browser can reload the page and
+/// reconnect.
 const UNHEARD_MAX: Duration = Duration::from_secs(30);
-/// The poller also looks for new alerts that were stored up to this many milliseconds before the last poll. The clock
-/// of a consumer may differ from the clock of this host, and a consumer stores an alert only after counting it.
+/// The poller also looks for new alerts that were stored up to `CLOCK_SLACK_MS` milliseconds before the last poll. The
+/// clock of a consumer may differ from the clock of this host, and a consumer stores an alert only after counting it.
 const CLOCK_SLACK_MS: i64 = 60_000;
 /// Maximum number of cities whose alerts are read concurrently.
 const CITIES_AT_A_TIME: usize = 8;

@@ -15,10 +15,9 @@ async fn windows_are_final_once_every_watermark_has_passed() {
     tables.progress(&log(TOPIC, 0), start(1)).await;
     tables.progress(&log(TOPIC, 1), start(3)).await;
     tables.progress(&log(OLD_TOPIC, 0), UnixMs(0)).await;
-    // The next window ends at start(0), and no watermark has reached the end of the window.
+    // The following window ends at start(0), and no watermark has reached its end.
     tables.window(start(1), &[log(TOPIC, 0)]).await;
-    // The next window ends at start(1). The watermark of partition 0 has reached the end of the window, and the
-    // watermark of partition 1 has not.
+    // The following window ends at start(1), and only the watermark of partition 0 has reached its end.
     tables.window(start(2), &[log(TOPIC, 0)]).await;
     tables
         .window(start(3), &[log(TOPIC, 0), log(TOPIC, 1)])

@@ -20,7 +20,7 @@ use crate::api::shares::CLIENT_PART;
 use crate::api::tls::Certificate;
 use crate::shutdown::Shutdown;
 
-/// A server timeout that is short enough for a test to wait for.
+/// A short timeout of the server, for which a test can wait.
 const SHORT: Duration = Duration::from_millis(800);
 /// A duration that is longer than every timeout in these tests, even on a busy host.
 const LONG: Duration = Duration::from_secs(30);

@@ -151,7 +151,7 @@ async fn incidents_are_filtered_by_state_city_rule_and_time() {
 
 #[tokio::test]
 async fn pages_hold_each_incident_once_even_at_one_instant() {
-    // The test uses ten incidents of two rules and both states at each of three instants.
+    // Ten incidents begin at each of three instants. The incidents cover two rules and both states.
     let all: Vec<Incident> = (0..30)
         .map(|n| {
             let rule = ["critical", "surge"][usize::try_from(n / 2 % 2).unwrap()];

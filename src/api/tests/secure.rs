@@ -186,7 +186,7 @@ fn invalid_certificate_files_are_rejected_by_name() {
 
 /// A duration that is longer than any test takes.
 const FOREVER: Duration = Duration::from_secs(3_600);
-/// A server timeout that is short enough for a test to wait for.
+/// A short timeout of the server, for which a test can wait.
 const SHORT: Duration = Duration::from_millis(500);
 pub(super) const PATIENT: ConnectionTimeouts = ConnectionTimeouts {
     head: FOREVER,
@@ -242,8 +242,8 @@ async fn an_http2_connection_without_a_first_request_ends() {
         stream.write_all(opening).await.unwrap();
         let seen = frames(&mut stream).await;
         assert!(!seen.contains(&PING), "{seen:?}");
-        // The server starts the timeout before the client finishes the handshake, so the test measures a slightly
-        // shorter time.
+        // The server starts the timeout before the client finishes the handshake, so the measured time is slightly
+        // shorter than the timeout.
         assert!(begun.elapsed() > SHORT / 2, "{:?}", begun.elapsed());
     }
 }

@@ -163,8 +163,8 @@ async fn listeners_receive_incidents_that_change_by_their_city() {
     let mut all = SseClient::open(&router, "", None).await;
     let mut la = SseClient::open(&router, "?city=LA", None).await;
     all.next_of("stats").await;
-    // A poll publishes stats before it reads incidents. When the stats of a second poll arrive, the first read of
-    // incidents has therefore finished.
+    // A poll publishes stats before it reads incidents, so the first read of incidents has finished when the stats of a
+    // second poll arrive.
     tables.total("NYC#traffic", [6, 0, 4, 0, 2, 0]).await;
     all.next_of("stats").await;
     let more = Incident {

@@ -84,8 +84,8 @@ async fn a_series_of_a_partition_that_lags_behind_shows_its_windows_at_once() {
     let router = tables.router();
     let value = get(&router, "/api/v1/timeline?hours=6").await;
     assert_eq!(value["totals"]["event_count"], 5);
-    // The consumer of the lagging partition counts an event in a window that began three hours ago. The hour of this
-    // window had no events before.
+    // The consumer of the lagging partition counts an event in a window that began three hours ago, in an hour that had
+    // no events before.
     tables.window(ago(180), &[lagging]).await;
     let value = get(&router, "/api/v1/timeline?hours=6&series_limit=51").await;
     assert_eq!(value["totals"]["event_count"], 10);
@@ -139,7 +139,7 @@ async fn a_timeline_without_recent_events_ends_with_the_newest_window() {
     let value = get(&router, "/api/v1/timeline?hours=1").await;
     assert_eq!(value["to"], "2012-12-25T06:05:00Z");
     assert_eq!(value["series"][0]["steps"], json!([[11, 1, 0, 3, 1]]));
-    // If the request has the parameter `to`, the range ends at this time.
+    // If the request has the parameter `to`, the range ends at the time in `to`.
     let value = get(&router, "/api/v1/timeline?to=2013-01-02T06:00:00Z").await;
     assert_eq!(value["to"], "2013-01-02T06:00:00Z");
     assert_eq!(value["series"][0]["steps"], json!([]));

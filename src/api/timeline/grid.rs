@@ -1,4 +1,4 @@
-//! The steps of a chart, and the instants at which they begin.
+//! The steps of a chart, and the instants at which the steps begin.
 
 use jiff::Timestamp;
 use jiff::civil::Date;

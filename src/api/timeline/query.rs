@@ -76,7 +76,7 @@ pub(super) struct MatchingSeries {
     /// The series that the request reads, with the largest series first.
     pub(super) read: Vec<TotalItem>,
     pub(super) series_total: usize,
-    /// The event types of the matching series, or `None` if the request names a city. If the field contains a list, the
+    /// The event types of the matching series, or `None` if the request names a city. If the request names no city, the
     /// rollups of all cities for the listed event types together cover all matching series.
     pub(super) all_cities: Option<Vec<String>>,
     /// The sums over all matching series.

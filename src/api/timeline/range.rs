@@ -14,8 +14,8 @@ const HOURS_DEFAULT: u32 = 6;
 /// Maximum value of the parameter `hours`: the number of hours in a leap year. For a longer range, a client uses the
 /// parameter `from`.
 const HOURS_MAX: u32 = 8_784;
-/// The end of a range is rounded up to a multiple of this number of milliseconds. Because of the rounding, requests
-/// that arrive shortly after each other have the same range and can use the same cached response.
+/// The end of a range is rounded up to a multiple of `TO_MS` milliseconds. Because of the rounding, requests that
+/// arrive shortly after each other have the same range and can use the same cached response.
 const TO_MS: i64 = 300_000;
 
 /// The beginning of a range.

@@ -21,8 +21,8 @@ pub(super) fn make_timeline(
     let is_partial = collected.listed_complete < collected.by_series.len()
         || collected.series_complete < matching.read.len();
     let range = sum(&collected.all);
-    // Windows do not count late events. If the range contains every event that any window counts, the range also
-    // contains all late events.
+    // Windows do not count late events. If the range contains every event that was ever counted in a window,
+    // `late_count` of the range is the all-time number of late events.
     let of_series = matching.read.iter().zip(&collected.by_series);
     let is_everything = range.iter().sum::<u64>() == matching.all.event_count
         && of_series
@@ -85,8 +85,8 @@ fn raise_totals(matching: &mut MatchingSeries, collected: &Collected) {
         raise_total(total, &mut all, sum(steps));
     }
     raise_total(&mut all, &mut TotalItem::default(), sum(&collected.all));
-    // Sums from progress items may already count events that the totals rows do not count yet. Raising the sums from
-    // progress items could therefore count an event twice.
+    // Raising the sums from progress items could count an event twice, because the progress items may already count
+    // events that the totals rows do not count yet.
     if !matching.from_progress {
         matching.all = all;
     }
@@ -99,8 +99,10 @@ fn raise_total(total: &mut TotalItem, all: &mut TotalItem, counts: SeverityCount
     for (level, least) in counts.into_iter().enumerate() {
         more[level] = least.saturating_sub(total.severity_counts[level]);
     }
-    // The counts by severity contain late events, which no window counts, so they can hide events that the totals row
-    // does not count yet. The severity of such an event is unknown. It is probably the most frequent one.
+    // The counts by severity of the totals row also contain late events, which windows do not count. The severity
+    // counts of the totals row can therefore be at least `counts` even if the totals row lacks newer events. The
+    // severity of the missing events is unknown, so the function adds the missing events to the most frequent severity
+    // of the windows.
     let events: u64 = counts.iter().sum();
     let hidden = events.saturating_sub(total.event_count + more.iter().sum::<u64>());
     if let Some((level, _)) = counts.iter().enumerate().max_by_key(|(_, count)| **count) {
@@ -284,7 +286,7 @@ mod tests {
         for (matching, late_count) in [
             (one(10, 4, [11, 0, 0, 3]), Some(4)),
             (one(11, 4, [12, 0, 0, 3]), None),
-            // The totals do not count the newest event yet. One of their events is outside of the range.
+            // The totals do not count the newest event yet, but they count one event outside of the range.
             (one(9, 0, [6, 0, 0, 3]), Some(0)),
             (one(10, 0, [6, 1, 0, 3]), None),
         ] {
@@ -348,7 +350,7 @@ mod tests {
         assert_eq!((all.event_count, all.severity_counts), (26, [20, 6, 0, 0]));
         raise_total(&mut one, &mut all, [1, 3, 0, 0]);
         assert_eq!((one.event_count, all.event_count), (13, 26));
-        // Two of these five events are late, so the range has two events that the totals do not count yet.
+        // Two of the five events are late, so the range has two events that the totals do not count yet.
         let mut late = TotalItem {
             late_count: 2,
             ..total(3, 1)

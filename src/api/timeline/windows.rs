@@ -59,8 +59,8 @@ pub(super) async fn read_windows(
     let mut series_complete = names.len();
     while let Some((first, hours, names, answer)) = reading.next().await {
         let answer = match answer {
-            // All series before the first series of the failed part were read completely, because the parts arrive
-            // sorted by their first series.
+            // The parts arrive sorted by their first series, so all series before the first series of the failed part
+            // were read completely.
             Err(StoreError::TooCostly { .. }) if first > 0 => {
                 series_complete = first;
                 break;
