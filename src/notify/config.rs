@@ -155,7 +155,7 @@ fn read(
 ) -> NotifyConfig {
     let rule_sections = sections(notes, root, SECTIONS[0]);
     let rules = read_rules(notes, &rule_sections);
-    // `names` also contains the names of invalid rules. A receiver that refers to an invalid rule is therefore not
+    // `names` also contains the names of invalid rules, so that a receiver that refers to an invalid rule is not
     // reported as a further mistake.
     let names = rule_sections.iter().filter_map(|section| {
         let name = section.table.get("name");

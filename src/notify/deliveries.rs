@@ -22,7 +22,8 @@ use crate::telemetry::{Metrics, steady_ms, unix_ms};
 const UNDER_WAY_MAX: usize = 32;
 /// Pause after the first failure to send a message. The pause doubles with each further failure.
 const PAUSE_FIRST_MS: i64 = 1_000;
-/// Maximum number of attempts to record a message in its row before the message counts as not sent.
+/// Maximum number of attempts to record a message in the row of its incident. After the last failed attempt, the
+/// message counts as not sent.
 const NOTE_ATTEMPTS: u32 = 3;
 /// Maximum pause between two attempts to send a message.
 const PAUSE_MAX_MS: i64 = 300_000;
@@ -289,7 +290,7 @@ struct Errand {
     row: StoredIncident,
     last: Option<Sent>,
     sent: Sent,
-    /// True if the attempt only updates the row and sends no message.
+    /// True if the attempt only updates the row of the incident and sends no message.
     skips: bool,
     table: IncidentTable,
     link: Option<Arc<str>>,
@@ -360,7 +361,8 @@ impl Errand {
         let name = (&*self.name.0, &*self.name.1);
         let receiver = &self.receiver.config().name;
         let mut attempt = 1;
-        // If the function gave up after one failed write, the receiver would often get a message twice.
+        // The loop repeats a failed write. Without the record in the row, the receiver would get the same message
+        // again.
         loop {
             match self.table.write_sent(name, receiver, last, sent).await {
                 Err(error) if attempt < NOTE_ATTEMPTS && error.kind().is_retryable() => {

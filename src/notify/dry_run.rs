@@ -43,7 +43,7 @@ pub(crate) fn run(args: &Notify, rules: &[Rule], shutdown: &Shutdown) -> anyhow:
         let result = match step {
             ReadStep::Record(record) => run.take(&record, args.output, &mut out),
             ReadStep::Idle => out.flush(),
-            // A dry run does not report that the reader is waiting, because the reader itself logs the reason.
+            // The reader itself logs why it is waiting, so a dry run does not report the wait.
             ReadStep::Waiting(_) | ReadStep::Letter(_) | ReadStep::Behind(_) => Ok(()),
         };
         match result {

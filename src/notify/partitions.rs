@@ -15,7 +15,7 @@ use crate::notify::done::Done;
 use crate::store::incidents::{IncidentTable, StoredBase, StoredCheckpoint};
 use crate::telemetry::unix_ms;
 
-/// Minimum time between two checkpoints of a partition, in ticks of the role.
+/// Minimum time between two checkpoints of a partition, in ticks of the main loop (100 ms each).
 const CHECKPOINT_TICKS: u32 = 50;
 /// Time between two bases, in milliseconds. A base is a checkpoint that is kept for `verify --incidents`.
 const BASE_EVERY_MS: i64 = 86_400_000;
@@ -196,7 +196,7 @@ impl Partitions {
         }
     }
 
-    /// Processes the end of a row write, which may have failed. Returns `false` if the assignment has ended.
+    /// Processes the result of a row write, which may have failed. Returns `false` if the assignment has ended.
     pub(super) fn written(
         &mut self,
         partition: i32,
@@ -218,8 +218,8 @@ impl Partitions {
         true
     }
 
-    /// Begins a pause after a failed write. The writes that were in progress at the same time change nothing, so that one
-    /// failure of the table makes the pauses longer only once.
+    /// Begins a pause after a failed write. If several writes in progress fail together, only the first failure makes
+    /// the pause longer.
     fn pace_writes(&mut self, is_known: bool, now_ms: SteadyMs) {
         if now_ms < self.not_before_ms {
             return;
@@ -275,8 +275,8 @@ impl Partitions {
         }
     }
 
-    /// Processes the end of an attempt to publish a checkpoint, whether the attempt succeeded or failed. After a failed
-    /// attempt, a later checkpoint is published instead.
+    /// Processes the result of an attempt to publish a checkpoint, whether the attempt succeeded or failed. After a
+    /// failed attempt, a later checkpoint is published instead.
     pub(super) fn published(&mut self, partition: i32, assignment: u64) {
         if let Some(assigned) = self.current(partition, assignment) {
             assigned.is_publishing = false;

@@ -35,7 +35,7 @@ pub struct Request {
     pub body: String,
 }
 
-/// The debug text omits the URL and the headers, because they may contain secrets.
+/// The debug text omits the URL and the headers, because both may contain secrets.
 impl std::fmt::Debug for Request {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Request")

@@ -2,7 +2,7 @@
 //! sends messages to the receivers.
 //!
 //! The core decides which incidents exist, which rows must be written and which messages are due. The loop carries out
-//! these decisions. The loop keeps no state that another process would need, so it gives up a revoked partition
+//! these decisions. The loop keeps no state that another process would need, so the loop gives up a revoked partition
 //! immediately. A process that takes over a partition continues from the checkpoint and the rows.
 
 mod stop;
@@ -44,17 +44,17 @@ const BUDGET_BYTES: u64 = 32 << 20;
 const REVOKE_MAX: Duration = Duration::from_secs(5);
 /// Time between two checks for work that is due.
 const TICK: Duration = Duration::from_millis(100);
-/// Time between two reads of the silences, in ticks.
+/// Time between two reads of the silences, in multiples of [`TICK`].
 const SILENCE_TICKS: u32 = 50;
-/// Time between two requests for the topic's id, in ticks.
+/// Time between two requests for the topic's id, in multiples of [`TICK`].
 const TOPIC_TICKS: u32 = 50;
-/// Time between two warnings of the same kind, in ticks.
+/// Time between two warnings of the same kind, in multiples of [`TICK`].
 const WARN_TICKS: u32 = 600;
-/// Maximum number of incidents whose row must still be written. The loop evaluates no further records while this
-/// maximum is exceeded.
+/// Maximum number of incidents whose row must still be written. While more than `UNWRITTEN_MAX` rows must be written,
+/// the main loop evaluates no further records.
 const UNWRITTEN_MAX: usize = 10_000;
-/// Maximum number of incidents with messages that may not have reached a receiver yet. The loop evaluates no further
-/// records while this maximum is exceeded.
+/// Maximum number of incidents with messages that may not have reached a receiver yet. While more than `LIVE_MAX`
+/// incidents have undelivered messages, the main loop evaluates no further records.
 const LIVE_MAX: usize = 50_000;
 /// Pause after a failed attempt to start a partition.
 const START_PAUSE: Duration = Duration::from_secs(1);
@@ -238,7 +238,8 @@ impl Role {
             ConsumerEvent::Records(runs) => self.backlog.extend(runs),
             ConsumerEvent::End { .. } => {}
             ConsumerEvent::OutOfRange => self.begin_again(),
-            // The event may be older than the topic. If the topic was recreated, its id shows it.
+            // The event may be outdated, because the topic may exist again. The next successful request for the topic
+            // id then ends the wait.
             ConsumerEvent::TopicMissing => self.topic_missing(),
             ConsumerEvent::MemberRefused(code) => {
                 let failure = membership::refused(code, &self.group, "--notify-group");
@@ -287,7 +288,7 @@ impl Role {
         });
     }
 
-    /// Begins to read a partition. If its start offset could not be found, the role tries again later.
+    /// Begins to read a partition. If the start offset of the partition could not be found, the role tries again later.
     fn start_found(&mut self, partition: i32, assignment: u64, started: Result<Started, String>) {
         match started {
             Ok(Started {

@@ -18,7 +18,7 @@ use crate::settings::StartFrom;
 use crate::store::incidents::{IncidentTable, StoredBase, StoredCheckpoint, StoredIncident};
 use crate::telemetry::unix_ms;
 
-/// The end of the log at which a partition without a checkpoint starts.
+/// The position in the log at which a partition without a checkpoint starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum FirstStart {
     /// The partition starts with its oldest record.
@@ -83,9 +83,9 @@ impl Starter {
         let mut is_new_base = *stored.rules != *self.rules_print || stored.bases.is_empty();
         let at = &mut stored.checkpoint;
         if at.start.next < begin {
-            // If retention has deleted records before the checkpoint, the loss is harmless. The rules have already
-            // evaluated the records before the checkpoint, and would only count them again in windows that are still
-            // open.
+            // If retention has deleted only records before the checkpoint, the loss is harmless. The rules have already
+            // evaluated the deleted records. A second evaluation would only restore the counts of windows that are
+            // still open.
             if at.next < begin {
                 let (from, to) = (at.next.0, begin.0);
                 tracing::error!(
@@ -100,8 +100,8 @@ impl Starter {
             is_new_base = true;
         }
         if is_new_base {
-            // Earlier bases are dropped, because an evaluation from an earlier base would no longer reproduce the
-            // stored rows.
+            // This assignment drops all earlier bases, because an evaluation that starts at an earlier base would no
+            // longer reproduce the stored rows.
             stored.bases = vec![StoredBase {
                 base: Base::of(at),
                 made_ms: unix_ms(),

@@ -11,8 +11,8 @@ use crate::telemetry::steady_ms;
 /// health check reports that the role is not alive, because a restart may help.
 const BEAT_MS_MAX: i64 = 120_000;
 
-/// The conditions that the role can wait for. The status stores each condition separately, because one wait can end while
-/// the other continues.
+/// The conditions that the role can wait for. The status stores each condition separately, because the role can wait
+/// for both conditions, and the two waits can end at different times.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wait {
     /// The role waits for the tables, or for its partitions to start.
@@ -44,7 +44,7 @@ impl Status {
         self.waiting_for.lock().expect("no panic holds the lock")[wait as usize] = what;
     }
 
-    /// Notes that the role's loop is running.
+    /// Records that the main loop of the role is running.
     pub fn beat(&self) {
         self.beat_ms.store(steady_ms().0, Ordering::Relaxed);
     }

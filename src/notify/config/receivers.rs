@@ -377,7 +377,8 @@ mod tests {
             let row = manual.lines().find(|line| line.starts_with(&begin));
             let listed = row.expect(kind).split('`').skip(3).step_by(2);
             let listed: BTreeSet<&str> = listed.collect();
-            // Other sentences describe the keys that almost every type accepts.
+            // The table in the manual omits the keys that almost every type accepts. The text of the manual describes
+            // these common keys.
             let own = keys.iter().copied();
             let own = own.filter(|key| !["allow_private", "ca_file"].contains(key));
             assert_eq!(listed, own.collect(), "{kind}");

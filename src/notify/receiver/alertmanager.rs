@@ -21,7 +21,7 @@ use super::{Request, sample_line};
 
 /// Minimum time for which an open alert stays open without a further message.
 const OPEN_MS_MIN: i64 = 3_600_000;
-/// An open alert ends after this number of repeat intervals without a message. Prometheus also ends its alerts after
+/// Number of repeat intervals without a message after which an open alert ends. Prometheus also ends its alerts after
 /// four intervals without a message.
 const REPEATS_MISSED: i64 = 4;
 

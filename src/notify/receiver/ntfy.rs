@@ -11,7 +11,7 @@ use super::{Request, cut, facts, rank, sample_line};
 
 /// Maximum length of a message in bytes. ntfy turns a longer message into an attachment.
 const MESSAGE_BYTES_MAX: usize = 4_096;
-/// Maximum length of a title in characters. A phone can show titles up to this length completely.
+/// Maximum length of a title in characters. A phone can show a title of 250 characters completely.
 const TITLE_CHARS_MAX: usize = 250;
 
 /// Returns the request for an ntfy topic. `url` is the root of the server, because ntfy accepts JSON only at the root.

@@ -61,7 +61,7 @@ fn markdown(text: &str) -> Value {
 }
 
 /// Escapes the characters `&`, `<` and `>` in the text, because Slack would interpret these characters. The result has
-/// at most `max` characters. Truncation either keeps or removes each escape sequence as a whole.
+/// at most `max` characters. The function never cuts an escape sequence in half, even if it truncates the text.
 fn escape(text: &str, max: usize) -> String {
     let escaped = |c: char| match c {
         '&' => "&amp;".to_owned(),

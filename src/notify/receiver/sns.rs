@@ -17,7 +17,7 @@ use crate::notify::config::TopicArn;
 
 use super::Request;
 
-/// Maximum length of a subject in characters. SNS wants less than 100.
+/// Maximum length of a subject in characters. SNS requires fewer than 100 characters.
 const SUBJECT_CHARS_MAX: usize = 99;
 /// Maximum length of the ids of a FIFO topic in characters.
 const ID_CHARS_MAX: usize = 128;
@@ -109,7 +109,8 @@ fn subject(title: &str) -> String {
     ascii.take(SUBJECT_CHARS_MAX).collect()
 }
 
-/// Returns an id for a FIFO topic. If the id is too long, the function returns a hash of the id.
+/// Returns an id that a FIFO topic accepts. The result is a hash of `id` if `id` is too long or contains invalid
+/// characters, and otherwise `id` itself.
 fn fifo_id(id: &str) -> String {
     if id.len() <= ID_CHARS_MAX && id.chars().all(|c| c.is_ascii_graphic()) {
         return id.to_owned();

@@ -1,9 +1,9 @@
 //! Decides which IP addresses may receive messages.
 //!
 //! A URL in the rules file may contain a host name that another party controls. The owner of the host name could make
-//! the name resolve to the address of an internal service, such as the instance metadata service. Messages are
-//! therefore sent only to public addresses, unless the receiver has `allow_private`. The host name is resolved once per
-//! connection, and the connection uses only an address that has been checked.
+//! the name resolve to the address of an internal service, such as the instance metadata service. To prevent such an
+//! attack, the program sends messages only to public addresses, unless the receiver has `allow_private`. The host name
+//! is resolved once per connection, and the connection uses only an address that has been checked.
 
 use std::future::Future;
 use std::io;

@@ -106,7 +106,8 @@ impl Client {
 
     async fn post_once(&self, request: &Request) -> Result<Response<Incoming>, Delivery> {
         let host = request.url.host_str().unwrap_or_default();
-        // The connector checks only addresses that it resolves from names, so an IP address in a URL is checked here.
+        // The connector checks only addresses that it resolves from names, so this function checks an IP address in a
+        // URL itself.
         let address = match request.url.host() {
             Some(Host::Ipv4(address)) => Some(IpAddr::V4(address)),
             Some(Host::Ipv6(address)) => Some(IpAddr::V6(address)),

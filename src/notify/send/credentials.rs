@@ -17,9 +17,9 @@ use crate::notify::secret::parse_url;
 const ENDPOINT_VARIABLES: [&str; 2] = ["AWS_ENDPOINT_URL_SNS", "AWS_ENDPOINT_URL"];
 /// Maximum wait for credentials.
 const CREDENTIALS_WAIT: Duration = Duration::from_secs(8);
-/// New credentials are requested if the current credentials expire within this time.
+/// Remaining lifetime at which new credentials replace the current credentials.
 const CREDENTIALS_LEFT: Duration = Duration::from_secs(300);
-/// Credentials without an expiry time are requested again after this time, because their file may have changed.
+/// Time after which credentials without an expiry time are requested again, because their file may have changed.
 const CREDENTIALS_KEPT: Duration = Duration::from_secs(600);
 
 /// Provides the AWS credentials that the AWS SDK finds.

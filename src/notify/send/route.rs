@@ -73,7 +73,7 @@ impl Service<Uri> for Route {
             tunnel = tunnel.with_auth(login.clone());
         }
         Box::pin(async move {
-            // The connectors may be called without `poll_ready`, because they are always ready.
+            // The connectors are always ready, so the code need not call `poll_ready` first.
             Ok(tunnel.call(to).await?)
         })
     }

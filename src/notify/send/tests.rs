@@ -446,7 +446,7 @@ async fn tunnel_once(listener: TcpListener, to: std::net::SocketAddr) -> String 
     }
     inner.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
     let mut outer = tokio::net::TcpStream::connect(to).await.unwrap();
-    // The copying of bytes ends when the client closes the connection.
+    // This task ends when the client closes the connection.
     tokio::spawn(async move {
         tokio::io::copy_bidirectional(&mut inner, &mut outer)
             .await

@@ -1,8 +1,8 @@
-//! TLS connections to receivers, and the certificate authorities that they trust.
+//! TLS connections to receivers, and the certificate authorities that each connection trusts.
 //!
 //! By default, a connection trusts the certificate authorities of the host. If the host has no certificate authorities,
-//! the connection trusts those that are built into the program. A receiver with `ca_file` trusts only the authorities
-//! in that file.
+//! the connection trusts the authorities that are built into the program. A receiver with `ca_file` trusts only the
+//! authorities in that file.
 
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
