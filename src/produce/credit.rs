@@ -1,11 +1,11 @@
-//! Limits how many records a Kafka producer may be ahead of the consumer in each partition.
+//! Limits, for each partition, how many unprocessed records a Kafka producer may send before the consumer catches up.
 //!
 //! For a broker that keeps its log on disk, no limit is needed. The broker of `citystream dev` is librdkafka's mock
 //! cluster, which keeps at most 5 MB or 100,000 records for each partition. When a partition is full, the mock cluster
 //! drops its oldest records, even if no consumer has read these records. The producer of `citystream dev` therefore
 //! tracks the remaining room in each partition. This room is called the credit. The producer takes credit for each
-//! record, and waits while a partition has too little credit. The credit of a record is given back when the consumer
-//! has settled the record. A record is settled when it has been processed.
+//! record, and waits while a partition has too little credit. When the consumer has settled a record, the producer gets
+//! the credit of the record back. A record is settled when it has been processed.
 //!
 //! The credit is exact only if a single producer writes to the topic, starting at offset 0. The records of a single
 //! producer get their offsets in the order of the calls of [`Credit::try_take`]. [`Credit::settle`] gives back the

@@ -16,8 +16,8 @@ use crate::telemetry::{LogLimit, Metrics};
 /// Time without an acknowledgement after which a role with unacknowledged events no longer counts as ready.
 const STALL: Duration = Duration::from_secs(10);
 
-/// A counter on its own cache line. For each event, the sending thread writes one counter, and the thread of the
-/// delivery callbacks writes another counter.
+/// A counter on its own cache line. The sending thread and the thread of the delivery callbacks each write a different
+/// counter for every event. With separate cache lines, the two threads do not slow each other down.
 #[derive(Debug)]
 #[repr(align(128))]
 struct Padded(AtomicU64);
@@ -35,9 +35,9 @@ pub struct Deliveries {
     heartbeats: AtomicU64,
     latency: LatencyHistogram,
     /// The number of acknowledged and failed events, and the time at which a call of `stall_time` first found this
-    /// number. While no event waits for an acknowledgement, each call of `stall_time` sets the time to now. The threads
-    /// that count events do not update `last_change`, because each of them would have to read the counters of the other
-    /// thread for every event.
+    /// number. While no event waits for an acknowledgement, each call of `stall_time` sets the time to the current
+    /// time. The threads that count events do not update `last_change`, because each thread would have to read the
+    /// counters of the other thread for every event.
     last_change: Mutex<(u64, Instant)>,
     last_error: Mutex<LastError>,
     produced_metric: IntCounter,

@@ -83,8 +83,8 @@ fn wants_json(headers: &HeaderMap) -> bool {
 /// the reason.
 ///
 /// A client that accepts only JSON gets an object with the fields `status`, `timestamp` and `service`. The field
-/// `status` is `UP` if events reach Kafka. Otherwise, the field `status` is `DOWN`, and the object also has a field
-/// `reason`.
+/// `status` is `UP` if events reach Kafka. If events do not reach Kafka, the field `status` is `DOWN`, and the object
+/// also has a field `reason`.
 fn health(deliveries: &Deliveries, headers: &HeaderMap) -> Response {
     let (status, name, reason) = match deliveries.check_flow() {
         Ok(()) => (StatusCode::OK, "UP", None),

@@ -140,7 +140,7 @@ impl Input {
         if !about.is_file() {
             return Input::from_reader(file, format);
         }
-        // The columns are checked here, so that a wrong column is reported before the program waits for Kafka.
+        // `Records::open` checks the columns, so that the program reports a wrong column before it waits for Kafka.
         let records = Records::open(file, format)?;
         Input::start(move |sender| send_lines(records, sender))
     }

@@ -121,8 +121,8 @@ impl EventProducer {
         })
     }
 
-    /// Returns the counts of all records that this producer has sent. The counts are shared, so any thread can read
-    /// them.
+    /// Returns the counts of all records that this producer has sent. The producer and all readers share the counts, so
+    /// any thread can read the counts.
     pub fn deliveries(&self) -> Arc<Deliveries> {
         Arc::clone(&self.deliveries)
     }

@@ -97,7 +97,8 @@ pub struct FaultCounts {
 pub struct Pumped {
     /// The synthetic events that were made late or invalid on purpose.
     pub faults: FaultCounts,
-    /// True if the pump sent every event that the source and the plan have. False if a stop was requested before.
+    /// True if the pump sent all events of the source, or the planned number of events. False if a request to stop
+    /// ended the run early.
     pub is_complete: bool,
 }
 
@@ -270,8 +271,8 @@ impl Pump<'_> {
             self.send_heartbeats_if_due()?;
             let by_rate = self.pace.due_us().map(Duration::from_micros);
             if by_rate.is_none() && from <= self.started {
-                // Without a rate limit, the clock is not read, because reading the clock for each event would take 5 %
-                // of the run time.
+                // Without a rate limit, the pump does not read the clock, because reading the clock for each event
+                // would take 5 % of the run time.
                 return Ok(true);
             }
             let due = by_rate.map_or(from, |us| from.max(self.started + us));

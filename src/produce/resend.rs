@@ -12,10 +12,9 @@
 //! delayed request to end the first transaction could commit the second transaction too early. A new producer gets a
 //! new epoch, and Kafka refuses requests of older epochs.
 //!
-//! A consumer that was killed may have sent two dead letters for the same record. A run therefore identifies a dead
-//! letter by the partition and the offset of the rejected record. Each run reads all dead letters from the beginning,
-//! to learn which records earlier runs have processed. A run processes only dead letters that no earlier run has
-//! processed.
+//! A consumer that was killed may have sent two dead letters for the same record, so a run identifies a dead letter by
+//! the partition and the offset of the rejected record. Each run reads all dead letters from the beginning, to learn
+//! which records earlier runs have processed. A run processes only dead letters that no earlier run has processed.
 //!
 //! A run skips dead letters whose records come from other topics. A run also skips dead letters with the reason
 //! `refused_by_table`, because their events are already counted. The function [`run`] blocks the calling thread.
@@ -48,8 +47,7 @@ use crate::telemetry::LogLimit;
 /// Maximum number of dead letters in a transaction. Large transactions make a run fast, but each transaction must end
 /// well within the transaction timeout of one minute.
 const BATCH_MAX: u64 = 500;
-/// Maximum number of rejected records that a run can remember. The maximum limits the memory of the run to about 500
-/// MB.
+/// Maximum number of rejected records that a run can remember, which limits the memory of the run to about 500 MB.
 const KNOWN_MAX: usize = 5_000_000;
 /// Timeout of one request to Kafka, and maximum wait for the next dead letter.
 const TIMEOUT: Duration = Duration::from_secs(10);

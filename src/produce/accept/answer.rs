@@ -9,7 +9,7 @@ use crate::produce::receipts::Outcome;
 /// Maximum number of characters in the detail of a rejected line. A longer detail is cut off, because the detail may
 /// quote the whole invalid value.
 const DETAIL_CHARS_MAX: usize = 200;
-/// Maximum size of the result of one request line without the result's text fields, in bytes.
+/// Maximum size in bytes of the result of one request line, not counting the text fields of the result.
 const RESULT_BYTES: usize = 160;
 
 /// A line of the request body, with the result of checking its event.
@@ -67,8 +67,9 @@ pub(crate) struct LineResult {
     pub(crate) line: u64,
     /// The outcome of the event.
     pub(crate) status: Status,
-    /// Why the event was rejected: `empty`, `too_large`, `not_utf8`, `not_json`, `missing_field`, `bad_city`,
-    /// `bad_event_type`, `bad_severity`, `bad_timestamp`, `bad_description` or `bad_event_id`.
+    /// The reason for which the event was rejected, one of `empty`, `too_large`, `not_utf8`, `not_json`,
+    /// `missing_field`, `bad_city`, `bad_event_type`, `bad_severity`, `bad_timestamp`, `bad_description` or
+    /// `bad_event_id`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) reason: Option<&'static str>,
     /// What is wrong, for people.

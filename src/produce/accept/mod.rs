@@ -43,7 +43,7 @@ const KAFKA_MAX: Duration = Duration::from_secs(10);
 const STOP_MAX: Duration = Duration::from_secs(2);
 
 /// The limits of HTTP requests that send events. The deadline of a request is longer than the sum of all waits in the
-/// request. The response can therefore report the outcome of every sent event.
+/// request, so that the response can report the outcome of every sent event.
 pub(crate) const UPLOADS: Uploads = Uploads {
     path: PATH,
     body_bytes_max: receive::BODY_BYTES_MAX,
@@ -109,9 +109,9 @@ impl EventDoor {
     }
 }
 
-/// Checks at regular intervals whether deliveries have stalled, until the role stops. A stall is detected by comparing
-/// the counts of two checks. Without regular checks, the first HTTP request after a quiet time could wrongly report a
-/// stall.
+/// Checks at regular intervals whether deliveries have stalled, until the role stops. The task detects a stall by
+/// comparing the counts of two checks. Without regular checks, the first HTTP request after a quiet time could wrongly
+/// report a stall.
 async fn watch_flow(deliveries: Arc<Deliveries>, shutdown: Shutdown) {
     let mut ticks = tokio::time::interval(WATCH_EVERY);
     while !shutdown.is_triggered() {

@@ -176,7 +176,7 @@ struct EventIn {
     event_type: String,
     /// The severity: `low`, `medium`, `high` or `critical`.
     severity: String,
-    /// When the event happened, as RFC 3339; `now` or absent for the time of arrival.
+    /// The time at which the event happened, as RFC 3339. If the field is `now` or absent, the time of arrival counts.
     #[serde(skip_serializing_if = "Option::is_none")]
     timestamp: Option<String>,
     /// What happened, at most 4,096 bytes.

@@ -40,9 +40,9 @@ pub struct CsvRules {
 /// The source from which an event field gets its text.
 #[derive(Clone, Debug)]
 enum Source {
-    /// The field gets its text from the column with this name.
+    /// The field gets its text from the column with the given name.
     Column(String),
-    /// The field has this text in every event.
+    /// The field has the given text in every event.
     Text(String),
 }
 

@@ -77,8 +77,8 @@ impl<R: Read> Rows<R> {
         Rows {
             reader,
             core: csv_core::Reader::new(),
-            // The buffer for the text of a row is one byte larger than the maximum size of a row. A row that fills the
-            // whole buffer is therefore too large.
+            // The buffer for the text of a row is one byte larger than the maximum size of a row, so a row that fills
+            // the whole buffer is too large.
             text: vec![0; VALUE_BYTES_MAX + 1].into(),
             fields: Vec::new(),
         }
@@ -106,7 +106,7 @@ impl<R: Read> Rows<R> {
         let end = self.read_fields()?;
         let last_line = self.core.line() - u64::from(end.has_lf);
         // The line breaks after a row are read together with the row. A line break that remained in the buffer would
-        // delay the row until the next row arrives, because rows are passed on only when the buffer is empty.
+        // delay the row until the next row arrives, because the reader passes rows on only when the buffer is empty.
         self.skip_breaks();
         Ok(Some(Row {
             number,
