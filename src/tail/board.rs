@@ -198,8 +198,8 @@ impl Board {
     }
 }
 
-/// Returns the time by which a record is sorted. A future event is sorted by the timestamp of its Kafka record. Sorted
-/// by its event time, a future event would stay at the top of the list for too long.
+/// Returns the time by which a record is sorted. A future event is sorted by the timestamp of its Kafka record. If the
+/// list were sorted only by event time, a future event would stay at the top of the list for too long.
 fn list_time(content: &RecordContent) -> UnixMs {
     match content {
         RecordContent::Event(event) => match event.record_ms {

@@ -65,8 +65,8 @@ impl OptionFilter {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct TailEvent {
     pub(super) event: Event,
-    /// True if the watermark had passed the end of the event's window before the event was read. If reading began after
-    /// the oldest record, late events cannot be recognized, and the flag is always false.
+    /// True if the watermark had passed the end of the event's window before the event was read. If `tail` began to
+    /// read after the oldest record, it cannot recognize late events, and the flag is always false.
     pub(super) late: bool,
     /// True if the event time is too far ahead of the record's timestamp.
     pub(super) future: bool,
@@ -96,8 +96,8 @@ pub(super) struct Classifier {
     /// The hint about cities and the hint about event types. Each hint reports names in the filter that match no event.
     hints: [FilterHint; 2],
     hint: Option<String>,
-    /// The largest event time of each partition, indexed by the partition's number. The value is `None` if reading
-    /// began after the oldest record, because the watermark depends on every earlier record.
+    /// The largest event time of each partition, indexed by the partition's number. The value is `None` if `tail` began
+    /// to read after the oldest record, because the watermark depends on every earlier record.
     max_times: Option<Vec<MaxTime>>,
     rules: Rules,
 }

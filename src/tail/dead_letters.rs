@@ -74,8 +74,8 @@ pub(super) fn source_ms(letter: &Letter) -> Option<UnixMs> {
 
 /// Returns the time at which the charts show a dead letter.
 ///
-/// Normally, the function returns the timestamp of the rejected record. If this timestamp is missing, invalid or too
-/// far in the future, the function returns the timestamp of the dead letter.
+/// Normally, the function returns the timestamp of the rejected record. If the timestamp of the rejected record is
+/// missing, invalid or too far in the future, the function returns the timestamp of the dead letter.
 pub(super) fn time_ms(letter: &Letter) -> Option<UnixMs> {
     let in_range = |ms: &UnixMs| is_event_time(*ms);
     // A timestamp far in the future would move all other windows out of the chart.

@@ -53,7 +53,7 @@ impl WindowRing {
     fn add(&mut self, window: i64, severity: usize) {
         let newest = *self.newest.get_or_insert(window);
         if window > newest {
-            // The ring buffer uses the indices of old windows again, so the loop sets the counts of all windows after
+            // The ring buffer reuses the indices of old windows, so the loop sets the counts of all windows after
             // `newest` to zero.
             for empty in (newest + 1).max(window - WINDOWS_I64 + 1)..=window {
                 self.windows[ring_index(empty)] = [0; 4];

@@ -31,8 +31,8 @@ use crate::telemetry::{Metrics, unix_ms};
 
 /// Time between two reads of the table of incidents.
 const POLL_EVERY: Duration = Duration::from_secs(1);
-/// Maximum number of past incidents that `--from` prints. The command reads the newest incident first but prints the
-/// oldest incident first, so it keeps all past incidents in memory.
+/// Maximum number of past incidents that `--from` prints. The command keeps all past incidents in memory, because it
+/// reads the newest incident first but prints the oldest incident first.
 const HISTORY_MAX: usize = 10_000;
 /// Maximum number of incidents that one read returns.
 const PAGE_MAX: usize = 1_000;
@@ -57,8 +57,8 @@ pub(crate) async fn run(args: &Tail, client: Client, shutdown: &Shutdown) -> any
     let mut follower = IncidentFollower::default();
     let first = follower.poll(&reads, unix_ms()).await;
     let open = first.map_err(|error| explain(error, &names))?;
-    // The function reads past incidents only after the first poll, so it does not miss an incident that opens in
-    // between.
+    // The function reads past incidents only after the first poll, so that it does not miss an incident that opens
+    // between the two reads.
     let known = match args.from {
         StartFrom::End => open,
         StartFrom::Beginning => history(&reads, UnixMs(0)).await?,

@@ -1,8 +1,8 @@
 //! `citystream tail`: shows live counts by city, type and severity, the events themselves, or the dead letters.
 //!
-//! `tail` reads the topic without a consumer group and commits nothing, so it does not affect consumers. On a terminal,
-//! `tail` shows a live screen ([`screen`]). If the output is not a terminal, `tail` prints lines ([`printer`]). With
-//! `--incidents`, `tail` reads the table of incidents instead of the topic ([`incidents`]).
+//! `tail` reads the topic without a consumer group and commits nothing, so `tail` does not affect consumers. On a
+//! terminal, `tail` shows a live screen ([`screen`]). If the output is not a terminal, `tail` prints lines
+//! ([`printer`]). With `--incidents`, `tail` reads the table of incidents instead of the topic ([`incidents`]).
 
 mod board;
 mod classify;

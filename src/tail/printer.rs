@@ -90,7 +90,7 @@ impl Printer<'_> {
                 self.print_due()?;
                 return Ok(ControlFlow::Continue(()));
             }
-            // The printer does not report that the reader is waiting, because the reader itself logs the reason.
+            // The reader itself logs why it is waiting, so the printer does not report the wait.
             ReadStep::Behind(_) | ReadStep::Waiting(_) => return Ok(ControlFlow::Continue(())),
         };
         if self.print(&classified) && count_down(&mut self.left) {

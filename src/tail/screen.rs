@@ -2,8 +2,8 @@
 //!
 //! Two threads share a [`Board`], which holds the data of the live screen. The reading thread reads and counts records
 //! as fast as Kafka delivers records. The drawing thread handles keys and draws the screen. The drawing thread draws at
-//! most ten times a second, and only after a change, so it hardly delays the reading thread. The content of the screen
-//! depends only on the [`Board`] and the [`ScreenView`].
+//! most ten times a second, and only after a change, so the drawing thread hardly delays the reading thread. The
+//! content of the screen depends only on the [`Board`] and the [`ScreenView`].
 
 mod chart;
 mod draw;

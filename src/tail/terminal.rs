@@ -87,7 +87,7 @@ impl FullScreen {
     /// # Errors
     /// Returns an error if the terminal no longer exists.
     pub fn clear(&mut self) -> io::Result<()> {
-        // `Terminal::clear` is not used, because it requests the cursor position from the terminal, and fails if the
+        // The function `Terminal::clear` would request the cursor position from the terminal, and would fail if the
         // terminal does not answer.
         execute!(io::stdout(), Clear(ClearType::All))?;
         self.terminal = new_terminal()?;
@@ -113,7 +113,7 @@ impl FullScreen {
     /// Returns an error if the terminal no longer exists.
     pub fn reenter(&mut self) -> io::Result<()> {
         // Raw mode must be turned off and then on again, because crossterm assumes that the terminal is still in raw
-        // mode. If the code only turned raw mode on, crossterm would change nothing.
+        // mode. If the code turned raw mode on without first turning it off, crossterm would change nothing.
         disable_raw_mode()?;
         enter()?;
         self.clear()
@@ -152,8 +152,8 @@ fn restore() {
 
 /// Restores the terminal immediately if the drawing thread panics.
 ///
-/// If a different thread panics, the screen stays, and the message of the panic is held back together with the log
-/// lines.
+/// If a different thread panics, the screen stays. The program then holds back the message of the panic together with
+/// the log lines.
 fn on_panic(info: &PanicHookInfo<'_>, previous: &(dyn Fn(&PanicHookInfo<'_>) + Sync + Send)) {
     let drawing = *DRAWING_THREAD
         .lock()

@@ -100,8 +100,7 @@ fn letter_line(letter: &Letter, columns: u16, widths: (usize, usize)) -> Line<'s
         None => fit("-", time(UnixMs(0), detail).len(), false),
     };
     let reason = dead_letters::reason(letter);
-    // If a table refused a valid event, the sender of the event cannot correct the event. A reject reason in bold red
-    // marks a valid event that a table refused.
+    // Bold red marks a valid event that a table refused, because the sender cannot correct such an event.
     let style = if reason == Reason::RefusedByTable.name() {
         Style::new().fg(Color::Red).add_modifier(Modifier::BOLD)
     } else {

@@ -38,7 +38,7 @@ pub(super) enum Sort {
 }
 
 impl Sort {
-    /// Returns the sort order that the key `s` selects after this sort order.
+    /// Returns the sort order that follows this sort order when the user presses the key `s`.
     const fn next(self, kind: RecordKind) -> Sort {
         match (self, kind) {
             (Sort::Total, _) => Sort::Rate,
