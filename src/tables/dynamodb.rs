@@ -25,7 +25,7 @@ pub use wanted::WantedTables;
 /// The advice in error messages about tables that were created with other settings.
 const OTHER_PREFIX: &str = "use another --table-prefix for other values";
 
-/// The state of the tables and of the config item, as DynamoDB reports the state.
+/// The tables and the config item that DynamoDB currently has.
 #[derive(Debug)]
 pub struct FoundTables {
     found: Vec<(TableSpec, Option<TableDescription>)>,
@@ -118,7 +118,8 @@ fn refuse_differences(spec: &TableSpec, found: &TableDescription) -> anyhow::Res
 
 /// Checks whether a table or the config item is missing although another table contains data. Returns the name of the
 /// missing table or item, and the name of a table that contains data. Returns `None` if all tables and the config item
-/// exist, or if no table contains data. The incident table has no part in this, because it can be created later.
+/// exist, or if no table contains data. The check ignores the incident table, because the incident table can be created
+/// later.
 async fn find_loss(
     client: &Client,
     state: &FoundTables,
@@ -263,8 +264,8 @@ async fn make_config(
 ) -> anyhow::Result<Finding> {
     let fresh = wanted.config();
     config::create_config(client, names, &fresh).await?;
-    // If two processes create the config item at the same time, only one process succeeds, and then both processes read
-    // the same item.
+    // If two processes create the config item at the same time, only one of them succeeds, but both processes read the
+    // same item afterwards.
     let config = config::read_config(client, names)
         .await?
         .context("the config item is gone")?;

@@ -1,8 +1,9 @@
 //! `citystream init-tables`: creates, checks or deletes the tables and topics.
 //!
 //! The command inspects all tables and topics before it changes anything. `init-tables` changes nothing if a table has
-//! unexpected keys, if a frozen setting has a different value, or if Kafka does not answer. A second run with the same
-//! settings changes nothing, and only reports existing topics that differ from the settings.
+//! unexpected keys, if a frozen setting has a different value, or if Kafka does not answer. A frozen setting, such as
+//! the window length, cannot change after the tables are created. A second run with the same settings changes nothing,
+//! and only reports existing topics that differ from the settings.
 //!
 //! | finding | create | `--check` |
 //! |---|---|---|
@@ -203,7 +204,7 @@ async fn reach_dynamodb(
 }
 
 /// Requests the description of a table until DynamoDB answers or the time limit is reached. The function stops at the
-/// first permanent error, because another request would fail too.
+/// first permanent error, because a repeated request would fail as well.
 async fn try_dynamodb(client: &Client, names: &TableNames, target: &str) -> anyhow::Result<()> {
     let begin = Instant::now();
     let log_limit = LogLimit::every(REACH_LINE_EVERY);
@@ -308,7 +309,8 @@ fn leave_limit(properties: &[(String, String)], is_newer: bool) -> Duration {
     Duration::from_millis(listed_ms + SESSION_GRACE_MS)
 }
 
-/// Returns the definitions of the tables that `--delete` deletes: the four tables, and the incident table if it exists.
+/// Returns the definitions of the tables that `--delete` deletes: the four tables, and the incident table if there is
+/// one.
 async fn deletable(client: &Client, names: &TableNames) -> Result<Vec<TableSpec>, StoreError> {
     let incidents = match store_tables::describe_table(client, &names.incidents).await {
         Ok(found) => found.map(|_| store_tables::incidents_spec(names)),

@@ -143,8 +143,8 @@ async fn with_ends(mut facts: RollupFacts, survey: &Arc<Survey>) -> anyhow::Resu
                 facts.add_commit(partition, &commit);
             }
         }
-        // The committed offsets are optional, because the progress items contain older copies of the same restart
-        // points.
+        // The command can continue without the committed offsets, because the progress items contain older copies of
+        // the same restart points.
         Err(error) => tracing::warn!(%error, "failed to read the group's commits"),
     }
     let ends = answers
@@ -157,7 +157,7 @@ async fn with_ends(mut facts: RollupFacts, survey: &Arc<Survey>) -> anyhow::Resu
 }
 
 /// Prints the cost of the plan, and asks the operator for consent unless the operator has already agreed. Returns the
-/// start of the first day that has windows, or the beginning of the plan if the day starts earlier.
+/// start of the first day that has windows, or the beginning of the plan, whichever is later.
 async fn agree(
     is_agreed: bool,
     writer: &RollupWriter,

@@ -207,8 +207,8 @@ pub async fn check(
         let what = format!("topic {}", spec.name);
         findings.push(match found {
             None => {
-                // An error of the validation request is ignored, because a later run without `--check` reports why the
-                // topic cannot be created.
+                // The function ignores an error of the validation request, because a later run without `--check`
+                // reports why the topic cannot be created.
                 let tried = admin.try_create_topic(spec, specs.replication).await;
                 let note = tried.ok().and_then(|creation| creation.note());
                 Finding::with_notes(FindingOutcome::Missing, what, note.into_iter().collect())

@@ -158,7 +158,7 @@ async fn alerts_expire_only_if_an_option_says_so() {
     assert_eq!(findings[2].notes, ["TTL on ttl is off"]);
     run(&client, &names, &expiring).await.unwrap();
     assert!(is_on().await);
-    // A later run in which `alerts_expire` is false does not turn the TTL off.
+    // A later run with `alerts_expire` set to false leaves the TTL on.
     run(&client, &names, &plain).await.unwrap();
     assert!(is_on().await);
 }

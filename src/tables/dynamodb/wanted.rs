@@ -26,7 +26,7 @@ pub struct WantedTables {
     pub raw: Option<RawRows>,
     /// The topic whose events the tables count.
     pub topic: Option<String>,
-    /// True if alerts expire. The table of alerts then needs TTL.
+    /// True if alerts expire, so that the table of alerts needs TTL.
     pub alerts_expire: bool,
     /// True if the incident table should exist, too.
     pub incidents: bool,
