@@ -241,7 +241,7 @@ impl Facts {
             run_blocking(move || (survey.commits(partitions), survey.ends(partitions))).await;
         let ends = ends.context("failed to ask Kafka where the log begins and ends")?;
         let commits = commits.unwrap_or_else(|error| {
-            // If the commits cannot be read, the progress items still provide slightly older restart points.
+            // The progress items contain slightly older restart points, which the comparison can use as well.
             tracing::warn!(group = self.source.group, %error, "failed to read the group's commits");
             BTreeMap::new()
         });
@@ -384,8 +384,8 @@ impl Facts {
         Ok(())
     }
 
-    /// Checks that the topic was not recreated while the log was read. If Kafka deleted old records during the read,
-    /// the function also removes these records from the slice.
+    /// Checks that the topic was not recreated while the log was read. The function also removes from the slice all
+    /// records that Kafka deleted during the read.
     async fn check_log(&self, slice: &mut Slice) -> anyhow::Result<()> {
         let (survey, partitions) = (Arc::clone(&self.survey), self.partitions);
         let (topic, ends) = run_blocking(move || (survey.topic(), survey.ends(partitions))).await;

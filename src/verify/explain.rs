@@ -119,8 +119,8 @@ pub async fn explain_window(
     })
 }
 
-/// Converts the error of a closed output pipe to `Some(None)`. The value `Some(x)` becomes `Some(Some(x))`, and all
-/// other results stay unchanged.
+/// Converts the error of a closed output pipe to `Ok(Some(None))`, and wraps the value of any other `Ok(Some(x))` in a
+/// second `Some`. All other results stay unchanged.
 fn ignore_closed_pipe<T>(result: anyhow::Result<Option<T>>) -> anyhow::Result<Option<Option<T>>> {
     match result {
         Ok(value) => Ok(value.map(Some)),

@@ -159,9 +159,9 @@ async fn begins(facts: &Facts) -> anyhow::Result<BTreeMap<i32, Offset>> {
     Ok(ends.into_iter().map(|(p, (begin, _))| (p, begin)).collect())
 }
 
-/// Returns the oldest base for which the log still contains all later records. A base is a checkpoint at which a second
-/// fold can begin. Also returns an offset. The rows of incidents contain the effects of all records below the returned
-/// offset.
+/// Returns the oldest base for which the log still contains all later records, together with an offset. A base is a
+/// checkpoint from which the rules can be evaluated again. The rows of incidents contain the effects of all records
+/// below the returned offset.
 fn find_base(
     stored: Option<&StoredCheckpoint>,
     print: &str,

@@ -2,7 +2,7 @@
 
 use crate::core::audit::Key;
 
-/// Maximum number of rows that are read by key at the same time. The maximum limits the memory for the rows.
+/// Maximum number of rows that are read by key at the same time, which limits the memory for the rows.
 const KEYS_AT_ONCE: usize = 1_000;
 
 /// Divides keys into pages of at most [`KEYS_AT_ONCE`] keys.

@@ -47,8 +47,8 @@ impl VerifyReport {
         }
     }
 
-    /// Returns false if no row of counts was compared and at least one row could not be compared. If the tables are
-    /// empty, the function returns true.
+    /// Returns true if at least one row of counts was compared, or if no row had to be left out of the comparison, for
+    /// example because the tables are empty.
     pub fn has_counts(&self) -> bool {
         let compared = |kind| {
             self.outcome
@@ -59,8 +59,9 @@ impl VerifyReport {
         compared("totals") || compared("window") || self.incomparable() == 0
     }
 
-    /// Returns false if no row was compared and at least one row could not be compared. If the tables are empty, the
-    /// function returns true. Progress items do not count as rows, because they say nothing about the other tables.
+    /// Returns true if at least one row was compared, or if no row had to be left out of the comparison, for example
+    /// because the tables are empty. Progress items do not count as rows, because a progress item says nothing about
+    /// the other tables.
     pub fn has_rows(&self) -> bool {
         let mut compared = self.outcome.compared.iter();
         compared.any(|(kind, count)| *kind != PROGRESS_ITEM && *count > 0)
@@ -225,7 +226,7 @@ fn describe_rows(row: &str, how: Kind, count: u64) -> String {
 }
 
 /// Returns the text with control characters replaced by escapes. Any producer can put control characters into keys and
-/// values, but a terminal must not interpret them.
+/// values, but a terminal must not interpret these characters.
 pub(super) fn printable(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {

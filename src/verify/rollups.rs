@@ -14,8 +14,8 @@ use crate::verify::key_pages::KeyPages;
 
 impl Facts {
     /// Reads the rollup mark, which says which hours are rolled up. The caller must read the mark before the claims of
-    /// the consumers. A claim is the offset below which a consumer has stored all records. In this order, the claims
-    /// include all events of the hours that are rolled up.
+    /// the consumers, so that the claims include all events of the rolled-up hours. A claim is the offset below which a
+    /// consumer has stored all records.
     pub(super) async fn mark(&self) -> anyhow::Result<Option<RollupMark>> {
         let mark = self.audit.mark(&self.config.tables_id, &self.topic_id);
         mark.await.context("failed to read the mark of the rollups")
@@ -61,7 +61,7 @@ impl Facts {
         }
         let is_whole = |mark: &RollupMark| mark.until_ms >= view.rollups.until_ms;
         if !self.mark().await?.as_ref().is_some_and(is_whole) {
-            // A partition that was idle has counted an event since the mark was read, so hours that are rolled up may
+            // Since the mark was read, an idle partition has counted an event, so the counts of rolled-up hours may
             // have changed.
             slice.forget_rollups();
             return Ok(());

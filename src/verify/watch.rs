@@ -163,7 +163,7 @@ pub(crate) async fn watch(
                     tracing::error!(rows, "log and tables differ");
                 }
             }
-            // A broker that refuses this client may accept it later, so the role keeps trying.
+            // A broker that refuses this client now may accept the client later, so the role keeps trying.
             Err(error) if Exit::of(&error) == Exit::Settings && !is_refusal(&error) => {
                 return Err(error);
             }
