@@ -32,7 +32,7 @@ pub(crate) fn make_bad_events(watermark_ms: impl Fn(&str) -> Option<UnixMs>) -> 
         let event = match watermark_ms(city) {
             Some(watermark) if n % 2 == 0 => {
                 made.late += 1;
-                // The synthetic event has the event time 0, which is replaced here by the time of a late event.
+                // The synthetic event has the event time 0, which this code replaces with the time of a late event.
                 let time = crate::core::time::format_millis((watermark - LATE_MS).max(UnixMs(0)));
                 let late = text.replace("1970-01-01T00:00:00.000Z", &time);
                 (city.to_owned(), late.into_bytes())

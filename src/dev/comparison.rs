@@ -16,8 +16,8 @@ use crate::verify::compare::{CompareOptions, CompareSource, compare};
 
 /// Minimum pause between two comparisons.
 const PAUSE: Duration = Duration::from_secs(2);
-/// Time without a request after which the page of `dev` is considered closed. An open page sends a request every
-/// second.
+/// Time without a request from the page after which `dev` assumes that the page is closed. An open page sends a request
+/// every second.
 const WATCHED: Duration = Duration::from_secs(5);
 /// Maximum memory for the rows of one comparison, in bytes.
 const MEMORY_BYTES: usize = 64 << 20;

@@ -1,7 +1,7 @@
 //! The consumers of `dev`: the active consumer, its successor after a kill, and zombies.
 //!
-//! A zombie is a consumer that other consumers believe to be dead. A zombie of `dev` reads records while its writes are
-//! held back. When the held-back writes reach the tables all at once, the fences must reject the records that are
+//! A zombie is a consumer that other consumers believe to be dead. A zombie of `dev` reads records while `dev` holds
+//! its writes back. When the held-back writes reach the tables all at once, the fences must reject the records that are
 //! already counted.
 
 use std::sync::Arc;
@@ -57,7 +57,7 @@ pub(crate) struct Consumers {
 
 impl Consumers {
     /// Returns the consumers of `dev`. The active consumer sends its writes through `faults`. When records become
-    /// durable, the active consumer returns their credit to the producer, which may then send more events.
+    /// durable, the active consumer gives their credit back, so that the producer may send more events.
     ///
     /// # Errors
     /// Returns an error if the client of the database cannot be created.
@@ -131,9 +131,9 @@ impl Consumers {
 
     /// Runs a zombie, and returns the counts, by outcome, of the records that the zombie has read.
     ///
-    /// The zombie starts reading at the last stored restart point. The zombie's writes are held back until the duration
-    /// [`ASLEEP`] has passed since the zombie read its first record. When the held-back writes are released to the
-    /// tables, the function calls `woken`.
+    /// The zombie starts reading at the last stored restart point. The function holds the zombie's writes back until
+    /// the duration [`ASLEEP`] has passed since the zombie read its first record. When the held-back writes are
+    /// released to the tables, the function calls `woken`.
     ///
     /// # Errors
     /// Returns the error with which the zombie ended.

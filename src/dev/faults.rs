@@ -19,7 +19,7 @@ use aws_smithy_types::body::SdkBody;
 
 /// While throttling is on, one of every `THROTTLED_ONE_OF` writes succeeds.
 const THROTTLED_ONE_OF: u64 = 5;
-/// Time between two checks of whether a held-back write may continue.
+/// Pause before a held-back write checks again whether it may continue.
 const HOLD_POLL: Duration = Duration::from_millis(20);
 
 /// The fault switches of one client. All clones share the same switches.

@@ -12,8 +12,8 @@ const FIRST_FLIGHT_SECONDS: f64 = 15_420.0;
 /// event arrives.
 const OWN_EVENT: &str = r#"{"city":"NYC","event_type":"incident","severity":"critical","description":"Water main break","timestamp":"now"}"#;
 
-/// Returns the shell command that starts this program. The command is the full path if the program was started by a
-/// path, and the program's name otherwise.
+/// Returns the shell command that starts this program. The command is the full path if the user started the program by
+/// a path, and the program's name otherwise.
 pub(crate) fn own_command() -> String {
     let command = std::env::args().next().unwrap_or_default();
     match std::env::current_exe() {

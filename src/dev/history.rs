@@ -15,9 +15,9 @@ const CREDIT_PAUSE: std::time::Duration = std::time::Duration::from_millis(2);
 
 /// Returns the event times of the history, which ends at `now_ms`.
 ///
-/// The history has the same rate as the live events, so the chart has no step where the live events begin. If
-/// `history_ms` is so long that the history would have more than [`EVENTS_MAX`] events, the history is shorter. If the
-/// rate is `max`, the history has [`EVENTS_MAX`] events that are spread evenly over `history_ms`.
+/// The history has the same rate as the live events, so the chart shows no sudden change where the live events begin.
+/// If `history_ms` is so long that the history would have more than [`EVENTS_MAX`] events, the history is shorter. If
+/// the rate is `max`, the history has [`EVENTS_MAX`] events that are spread evenly over `history_ms`.
 #[allow(
     clippy::cast_possible_truncation,
     clippy::cast_precision_loss,
@@ -26,8 +26,8 @@ const CREDIT_PAUSE: std::time::Duration = std::time::Duration::from_millis(2);
 fn times(now_ms: UnixMs, history_ms: i64, rate: Rate) -> impl Iterator<Item = UnixMs> {
     let (count, span_ms) = match rate {
         Rate::Max => (EVENTS_MAX, history_ms),
-        // The rate is never negative, so the cast to `u64` either truncates or saturates, and `min` then limits the
-        // number of events.
+        // The rate is never negative, so the cast to `u64` only drops the fraction or saturates, and the call of `min`
+        // limits the number of events.
         Rate::PerSecond(n) => {
             let count = ((history_ms as f64 / 1_000.0 * n) as u64).min(EVENTS_MAX);
             (

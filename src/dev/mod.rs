@@ -8,10 +8,10 @@
 //! `dev` counts the same input again.
 //!
 //! One port serves the API, the page, the health routes and the metrics of all roles, and accepts events like `produce
-//! --accept`. Through two other ports, commands in a second terminal reach the broker and the database ([`ports`]).
-//! Unlike the page of the role `serve`, the page of `dev` has a panel, which injects faults and shows that the counts
-//! stay correct ([`panel`]). The role `notify` runs with three rules, and sends its messages to a route on the port of
-//! the page ([`incidents`]).
+//! --accept`. Two other ports let commands in a second terminal reach the broker and the database ([`ports`]). Unlike
+//! the page of the role `serve`, the page of `dev` has a panel, which injects faults and shows that the counts stay
+//! correct ([`panel`]). The role `notify` runs with three rules, and sends its messages to a route on the port of the
+//! page ([`incidents`]).
 //!
 //! [`Credit`]: crate::produce::credit::Credit
 
@@ -75,8 +75,8 @@ pub(crate) fn consumer_settings(brokers: &str) -> anyhow::Result<Consume> {
         "session.timeout.ms=6000",
         "--kafka-property",
         "heartbeat.interval.ms=1000",
-        // When a consumer in a second terminal leaves the group, the mock cluster leaves one request unanswered. The
-        // group waits until the unanswered request times out, by default after 60 s.
+        // When a consumer in a second terminal leaves the group, the mock cluster does not answer one of the group's
+        // requests. The group waits until the unanswered request times out, by default after 60 s.
         "--kafka-property",
         "socket.timeout.ms=10000",
     ];

@@ -60,7 +60,7 @@ pub(crate) struct Parts {
     pub(crate) partitions: i32,
     /// A signal that makes all running actions end.
     pub(crate) shutdown: Shutdown,
-    /// The embedded broker, which is dropped after its clients, so that they do not log that Kafka is down.
+    /// The embedded broker, which is dropped last, so that its clients do not log that Kafka is down.
     pub(crate) broker: Broker,
 }
 
@@ -96,8 +96,8 @@ pub(crate) struct Comparison {
     pub(crate) tables: i64,
     /// Number of rows in which the tables differ from the log.
     pub(crate) difference: u64,
-    /// True if at least one row of counts was compared. If no row of counts was compared, `log` and `tables` are both
-    /// 0, and their equality is meaningless.
+    /// True if at least one row of counts was compared. If no row of counts was compared, the fields `log` and `tables`
+    /// are both 0, and this equality says nothing about the tables.
     pub(crate) compares_counts: bool,
     /// Number of rows that were compared.
     pub(crate) rows: u64,

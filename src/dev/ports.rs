@@ -2,8 +2,8 @@
 //!
 //! librdkafka's mock broker chooses its own port. `dev` forwards connections from a fixed Kafka port to the mock
 //! broker. The first response of the mock broker contains the address of the mock broker, so clients then connect to
-//! that address. This module answers DynamoDB requests itself, because the server in the database library accepts
-//! requests from any web site.
+//! the mock broker directly. This module answers DynamoDB requests itself, because the server in the database library
+//! accepts requests from any web site.
 
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -116,7 +116,7 @@ pub(crate) async fn forward(listener: TcpListener, target: SocketAddr, shutdown:
             continue;
         };
         tokio::spawn(async move {
-            // If the broker is stopped, it refuses connections, and the client's connection is closed at once.
+            // A stopped broker refuses connections, and the client's connection is then closed at once.
             if let Ok(mut broker) = TcpStream::connect(target).await
                 && let Err(error) = tokio::io::copy_bidirectional(&mut client, &mut broker).await
             {

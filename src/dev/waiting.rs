@@ -2,7 +2,7 @@
 
 use crate::core::clock::SteadyMs;
 
-/// Time without settled records after which the page shows the reason for the wait, in milliseconds.
+/// If no record has been settled for `STILL_MS` milliseconds, the page shows the reason for the wait.
 const STILL_MS: i64 = 3_000;
 
 /// The state of all parts of `dev` at one moment.

@@ -12,9 +12,9 @@ use crate::core::murmur2::partition_of;
 use crate::dev::bad_events::make_bad_events;
 use crate::dev::waiting::without_details;
 
-/// Duration of a fault, which is extended if the fault has not affected any write.
+/// Duration of a fault. The panel extends a fault that has not affected any write.
 const FAULT: Duration = Duration::from_secs(10);
-/// Maximum time by which a fault is extended until the fault affects a write.
+/// Maximum time by which the panel extends a fault that has not affected any write yet.
 const FAULT_EXTRA_MAX: Duration = Duration::from_secs(60);
 /// Time between two updates of the state that the panel shows for a running action.
 const SECOND: Duration = Duration::from_secs(1);
@@ -182,7 +182,7 @@ impl Panel {
         for (sent, (city, value)) in events.iter().enumerate() {
             let partition = partition_of(city.as_bytes(), parts.partitions);
             // If another thread sends an event of the regular source between `try_take` and `send`, the credit swaps
-            // the sizes of two adjacent records. The sum of both sizes is still correct.
+            // the sizes of two adjacent records, but the sum of both sizes is still correct.
             while !parts.credit.try_take(partition, city.len() + value.len()) {
                 if parts.shutdown.is_triggered() {
                     return Ok(sent);
