@@ -82,7 +82,7 @@ fn tables(names: &TableNames) -> Map<String, Value> {
 fn policy(user: TableUser, names: &TableNames) -> Value {
     // CloudFormation replaces the placeholders in the ARN with the AWS partition, the Region and the account.
     let arn = "arn:${AWS::Partition}:dynamodb:${AWS::Region}:${AWS::AccountId}:table/";
-    // The template creates the tables, so `init-tables` only needs the right to describe them.
+    // The template creates the tables, so `init-tables` only needs the right to describe the tables.
     let grants = match user {
         TableUser::InitTables => grants_after_template(),
         user => user.grants(),

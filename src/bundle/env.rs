@@ -4,9 +4,9 @@ use std::fmt::Write as _;
 
 use crate::settings::{Role, command};
 
-/// Options that a service must not use. Some of these options, such as `--stop-at-end`, make the role exit, and systemd
-/// would then start the role again. The other options in the list only have an effect together with an option that
-/// makes the role exit.
+/// Options that a service must not use. An option such as `--stop-at-end` makes the role exit, and systemd would then
+/// start the role again. The list also contains the options that only have an effect together with an option that makes
+/// the role exit.
 const NOT_FOR_SERVICES: [&str; 18] = [
     // The systemd unit of `produce --accept` already sets the option `--accept`.
     "accept",
