@@ -112,7 +112,7 @@ impl CheckTable {
             remedy,
         };
         let mut out = std::io::stdout().lock();
-        // If the program that reads the output has closed the pipe, the exit code still reports the result.
+        // A closed pipe is not an error, because the exit code still reports the result.
         let printed = out.write_all(row.text(columns(&out)).as_bytes());
         if let Err(error) = printed {
             tracing::debug!(%error, "failed to print a row");
