@@ -62,13 +62,13 @@ pub fn start_logging(format: Option<LogFormat>) -> Result<(), Failure> {
         }
     };
     if started.is_err() {
-        // If several tests run in one process, each of these tests may start logging.
+        // Several tests in one process may each start logging.
         tracing::debug!("logging was already started");
     }
     Ok(())
 }
 
-/// Holds back log lines until [`release_log_lines`] is called, so that they do not overwrite a full-screen display.
+/// Holds back log lines until [`release_log_lines`] is called, so that no log line overwrites a full-screen display.
 ///
 /// If standard error is not a terminal, log lines are not held back.
 pub fn hold_log_lines() {
