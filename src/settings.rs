@@ -1,8 +1,8 @@
 //! The command line and the environment, parsed into typed settings.
 //!
-//! This module reads all environment variables that are settings of citystream. Libraries read those of AWS and
-//! `RUST_LOG`. Before a role starts, this module refuses invalid values. The error for an invalid value names the
-//! option, the value and the allowed values. The exit code is then 2.
+//! This module reads all environment variables that are settings of citystream. Libraries read the environment
+//! variables of AWS, and `RUST_LOG`. Before a role starts, this module refuses invalid values. The error for an invalid
+//! value names the option, the value and the allowed values. The exit code is then 2.
 
 mod access;
 mod consume;

@@ -37,7 +37,7 @@ pub fn check_environment(command: &Command) -> Result<(), Failure> {
     )
 }
 
-/// Returns each `CITYSTREAM_…` variable that no command recognizes. Each variable is returned together with the most
+/// Returns each `CITYSTREAM_…` variable that no command recognizes. The function pairs each variable with the most
 /// similar variable of `command`, if there is one.
 fn unknown_variables(
     given: impl Iterator<Item = String>,

@@ -84,7 +84,7 @@ fn groups(command: &Command) -> String {
             let about = match (found, *name) {
                 (Some(found), _) => found.get_about().map(ToString::to_string),
                 (None, "help") => Some(HELP_OF_HELP.to_owned()),
-                // This build of the program was compiled without the command `dev`.
+                // This build of the program does not contain the command `dev`.
                 (None, _) => None,
             };
             if let Some(about) = about {

@@ -41,7 +41,7 @@ pub enum SilenceAction {
 #[allow(missing_docs)]
 #[derive(Args, Clone, Debug)]
 #[command(
-    // Without this line, the usage lists all filters and is too long for a terminal.
+    // The usage line that clap generates would list all filters, and would be too long for a terminal.
     override_usage = "citystream silence add [OPTIONS] --for <DURATION> --why <TEXT> <FILTERS|--all>",
     group(ArgGroup::new("filters").args(["rule", "city", "event_type", "all"]).required(true).multiple(true))
 )]

@@ -60,7 +60,7 @@ pub(super) fn parse_text(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-/// Parses the city of events. White space at its ends is removed, as from the city of an event.
+/// Parses the name of a city, and removes white space at both ends, as the parser of events does.
 pub(super) fn parse_city(text: &str) -> Result<String, String> {
     let city = trim(text);
     is_city(city).then(|| city.to_owned()).ok_or_else(|| {
