@@ -34,8 +34,8 @@ pub use topic_id::TopicId;
 
 /// Makes the C library resolve host names only from `/etc/hosts` and DNS.
 ///
-/// By default, glibc loads the name service plug-ins that `/etc/nsswitch.conf` lists. In a static binary, such a
-/// plug-in loads the host's libc as a second C library, and the process crashes. Call this function before the process
+/// By default, glibc loads the name service plug-ins that `/etc/nsswitch.conf` lists. In a static binary, a plug-in of
+/// glibc loads the host's libc as a second C library, and the process crashes. Call this function before the process
 /// resolves a host name or starts another thread.
 pub fn use_static_name_service() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
@@ -76,8 +76,8 @@ pub fn keep_openssl_at_exit() {
     unsafe extern "C" {
         fn OPENSSL_init_crypto(options: u64, settings: *const std::ffi::c_void) -> c_int;
     }
-    // SAFETY: `OPENSSL_init_crypto` may be called before all other functions of OpenSSL, with a null pointer for the
-    // settings.
+    // SAFETY: the function `OPENSSL_init_crypto` may be called before all other functions of OpenSSL, with a null
+    // pointer for the settings.
     let done = unsafe { OPENSSL_init_crypto(OPENSSL_INIT_NO_ATEXIT, std::ptr::null()) };
     debug_assert_eq!(done, 1);
 }
@@ -127,7 +127,7 @@ pub fn open_files() -> Option<(u64, u64)> {
     known.then_some((limit.rlim_cur, limit.rlim_max))
 }
 
-/// Returns the names of librdkafka's properties that have a default value. Error messages use these names to suggest a
+/// Returns the names of librdkafka's properties that have a default value. An error message uses the names to suggest a
 /// correction of a misspelled property.
 pub fn kafka_properties() -> Vec<String> {
     let mut out = Vec::new();
@@ -189,9 +189,9 @@ pub fn known_log_end<C: ClientContext>(
 /// Suspends this process, as Ctrl-Z does. Returns when the process is continued.
 ///
 /// The live screen handles SIGTSTP, the signal of Ctrl-Z, because the screen must restore the terminal before the
-/// process stops. After the screen has restored the terminal, this function raises SIGTSTP again with the signal's
-/// default effect. If the process has no parent shell that could resume the process, the operating system ignores
-/// SIGTSTP.
+/// process stops. After the screen has restored the terminal, this function raises SIGTSTP again, with the default
+/// effect of stopping the process. If the process has no parent shell that could resume the process, the operating
+/// system ignores SIGTSTP.
 pub fn stop_here() {
     // SAFETY: both `sigaction` structs are plain data and outlive the calls. The previous signal handler is restored.
     unsafe {
@@ -208,7 +208,8 @@ pub fn stop_here() {
 /// Suspends the process group of this process. The live screen needs this function, because a terminal in raw mode does
 /// not turn Ctrl-Z into a signal.
 pub fn stop_job() {
-    // SAFETY: the call takes only two numbers. The process id 0 stands for the process group of the calling process.
+    // SAFETY: the call takes two numbers and no pointer. The process id 0 stands for the process group of the calling
+    // process.
     let sent = unsafe { libc::kill(0, libc::SIGTSTP) };
     debug_assert_eq!(sent, 0);
 }
@@ -259,8 +260,8 @@ pub fn commit_metadata(list: &TopicPartitionList, topic: &str, partition: i32) -
     let Ok(topic) = CString::new(topic) else {
         return Vec::new();
     };
-    // SAFETY: `list` owns a live list, whose elements live as long as the list. A non-null metadata pointer points to
-    // `metadata_size` bytes, which this block copies.
+    // SAFETY: the value `list` owns a valid list of librdkafka, whose elements stay valid as long as the list. A
+    // non-null metadata pointer points to `metadata_size` bytes, which this block copies.
     unsafe {
         let found =
             rdsys::rd_kafka_topic_partition_list_find(list.ptr(), topic.as_ptr(), partition);
@@ -272,7 +273,7 @@ pub fn commit_metadata(list: &TopicPartitionList, topic: &str, partition: i32) -
     }
 }
 
-/// Returns the epoch of the leader that wrote a record, or `None` if the broker does not report it.
+/// Returns the epoch of the leader that wrote a record, or `None` if the broker does not report the epoch.
 pub fn record_epoch(record: &BorrowedMessage<'_>) -> Option<i32> {
     // SAFETY: the record owns a live message of librdkafka.
     let epoch = unsafe { rdsys::rd_kafka_message_leader_epoch(record.ptr()) };

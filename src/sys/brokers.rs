@@ -43,7 +43,8 @@ pub fn brokers<C: ClientContext>(client: &Client<C>, timeout: Duration) -> Resul
     if metadata.is_null() {
         return Err("the answer is empty".to_owned());
     }
-    // SAFETY: `metadata` is valid until this block destroys it. The array `brokers` has `broker_cnt` elements.
+    // SAFETY: the pointer `metadata` is valid until this block destroys the metadata. The array `brokers` has
+    // `broker_cnt` elements.
     let (answered, all) = unsafe {
         let found = &*metadata;
         let brokers: &[rdsys::rd_kafka_metadata_broker] = if found.brokers.is_null() {

@@ -115,7 +115,7 @@ impl Operation {
 pub enum Rights {
     /// The client may perform exactly the listed operations.
     Listed(BTreeSet<Operation>),
-    /// The client may perform no operation, not even Describe.
+    /// The client may perform no operation at all, including Describe.
     Denied,
     /// The brokers do not report rights. Kafka before version 2.3 and emulators of Kafka do not report rights.
     Unsupported,
@@ -183,7 +183,7 @@ fn describe_topic<C: ClientContext>(
     let name =
         CString::new(topic).map_err(|_| unreachable("its name has a zero byte".to_owned()))?;
     let mut names = [name.as_ptr()];
-    // SAFETY: `names` contains one NUL-terminated string, which librdkafka copies.
+    // SAFETY: the array `names` contains one NUL-terminated string, which librdkafka copies.
     let collection = Owned(
         unsafe { rdsys::rd_kafka_TopicCollection_of_topic_names(names.as_mut_ptr(), names.len()) },
         rdsys::rd_kafka_TopicCollection_destroy,
@@ -205,8 +205,8 @@ fn describe_topic<C: ClientContext>(
         unsafe { rdsys::rd_kafka_DescribeTopics(rk, collection.0, options, queue) };
     };
     let read = |event| {
-        // SAFETY: `event` is a valid event of librdkafka while this closure runs. For an event of another type,
-        // librdkafka returns null. The description stays valid as long as `event` does.
+        // SAFETY: the pointer `event` is a valid event of librdkafka while this closure runs. For an event of another
+        // type, librdkafka returns null. The description stays valid as long as `event` does.
         unsafe {
             let result = rdsys::rd_kafka_event_DescribeTopics_result(event);
             let description = single(result, rdsys::rd_kafka_DescribeTopics_result_topics)?;
@@ -229,8 +229,8 @@ pub(super) struct Question {
 /// Sends a request and waits for its answer. Returns the result of `read`.
 ///
 /// `send` receives the client, the options and the queue, which stay valid while `send` runs. The librdkafka function
-/// that `send` calls puts exactly one event into the queue. Until the event is in the queue, librdkafka keeps its own
-/// reference to the queue. `read` receives the event, which stays valid while `read` runs.
+/// that `send` calls puts exactly one event into the queue. Until librdkafka has put the event into the queue,
+/// librdkafka keeps its own reference to the queue. `read` receives the event, which stays valid while `read` runs.
 pub(super) fn ask<C: ClientContext, T>(
     client: &Client<C>,
     question: &Question,
@@ -243,7 +243,7 @@ pub(super) fn ask<C: ClientContext, T>(
 ) -> Result<T, String> {
     let rk = client.native_ptr();
     let options = make_options(client, question)?;
-    // SAFETY: `rk` is a valid pointer while `client` is borrowed. The queue never yields a second event, because only
+    // SAFETY: the pointer `rk` is valid while `client` is borrowed. The queue never yields a second event, because only
     // one request uses the queue.
     let queue = Owned(
         unsafe { rdsys::rd_kafka_queue_new(rk) },
@@ -253,8 +253,8 @@ pub(super) fn ask<C: ClientContext, T>(
         return Err("librdkafka is out of memory".to_owned());
     }
     send(rk, options.0, queue.0);
-    // SAFETY: `queue` is valid. If an event arrives after the timeout, librdkafka destroys the event together with the
-    // queue.
+    // SAFETY: `queue` is valid. If the answer arrives after the timeout, librdkafka destroys the answer together with
+    // the queue.
     let event = Owned(
         unsafe { rdsys::rd_kafka_queue_poll(queue.0, question.timeout_ms + 1_000) },
         rdsys::rd_kafka_event_destroy,

@@ -169,8 +169,8 @@ fn describe_group_once<C: ClientContext, T>(
         }
     };
     let read_event = |event| {
-        // SAFETY: `event` is valid while this closure runs. For an event of another type, librdkafka returns null. The
-        // description and its error stay valid as long as `event` does.
+        // SAFETY: the pointer `event` is valid while this closure runs. For an event of another type, librdkafka
+        // returns null. The description and its error stay valid as long as `event` does.
         unsafe {
             let result = rdsys::rd_kafka_event_DescribeConsumerGroups_result(event);
             let group = single(result, rdsys::rd_kafka_DescribeConsumerGroups_result_groups)?;
