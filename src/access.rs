@@ -78,15 +78,15 @@ pub(crate) fn rules(access: &AccessArgs, address: IpAddr) -> Result<Access, Sett
     })
 }
 
-/// Returns the settings of the HTTP server that the access options define.
+/// Returns the HTTP server settings that result from the access options.
 pub(crate) fn server_options(
     access: &AccessArgs,
     certificate: Option<Arc<Certificate>>,
 ) -> ServeOptions {
     let limit = |count| usize::try_from(count).unwrap_or(usize::MAX);
     // With DNS rebinding, a page of another site can make a browser send requests to this host under the name of the
-    // other site. Tokens prevent such requests. If the server requires no token, it checks the name in the header
-    // `Host`.
+    // other site. Tokens prevent such requests. If the server requires no token, the server checks the name in the
+    // header `Host`.
     let checks_host = access.auth_token_file.is_none() && !access.allow_anonymous;
     ServeOptions {
         connections_max: limit(access.max_connections),

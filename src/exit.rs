@@ -10,8 +10,8 @@ use crate::kafka::reader::ReaderError;
 use crate::kafka::refusal::Refusal;
 use crate::store::error::StoreError;
 
-/// Maximum time for a role to drain. After this time, the role no longer waits for a sink that does not answer, and the
-/// process ends. The setting `TimeoutStopSec` of the systemd units must be longer than `DRAIN_MAX`.
+/// Maximum time for a role to drain. After this time, the process ends, even if DynamoDB or Kafka has not answered yet.
+/// The setting `TimeoutStopSec` of the systemd units must be longer than `DRAIN_MAX`.
 pub const DRAIN_MAX: Duration = Duration::from_secs(10);
 
 /// The result of the process, which determines the exit code.

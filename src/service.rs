@@ -34,8 +34,8 @@ impl Drop for Notifier {
     fn drop(&mut self) {
         if let Some((task, is_stopping)) = &self.0 {
             task.abort();
-            // A role without work in flight can end before the notification task has noticed the shutdown, so STOPPING
-            // is sent here too.
+            // A role without work in flight can end before the notification task has noticed the shutdown. This
+            // destructor therefore also sends STOPPING.
             send_stopping(is_stopping);
         }
     }

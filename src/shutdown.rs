@@ -61,8 +61,8 @@ impl Shutdown {
     /// Waits until the flag is raised.
     pub async fn wait(&self) {
         let mut receiver = self.sender.subscribe();
-        // `wait_for` returns an error only if the sender has been dropped. The sender still exists here, because `self`
-        // owns it.
+        // `wait_for` returns an error only if the sender has been dropped. The sender cannot be dropped during this
+        // call, because `self` owns the sender.
         let _stopped = receiver.wait_for(|stop| *stop).await;
     }
 }
