@@ -238,8 +238,8 @@ impl ApiState {
         slot.expect("the semaphore is never closed")
     }
 
-    /// Returns the sums over all series. If the progress items contain the sums, the cost of the read does not grow
-    /// with the number of series.
+    /// Returns the sums over all series. If the progress items contain the sums, the cost of the read is bounded,
+    /// regardless of the number of series.
     pub(crate) async fn grand_total(&self) -> Result<GrandTotal, ApiError> {
         let grand = self.totals.grand(&self.reads, self.now_ms());
         let grand = self.within_deadline(grand).await?;
