@@ -218,7 +218,7 @@ async fn build_range(
 ) -> Result<Timeline, ApiError> {
     let windows_ms = grid.end_ms() - rolled_up_until(grid, rolled_up);
     let listed_max = query.listed_max(grid.end_ms() - grid.begin_ms());
-    let matching = matching.with_windows_of(windows_ms);
+    let matching = matching.with_windows_of(windows_ms, rolled_up.window_ms);
     let collected = collect(state, &matching, grid, rolled_up, listed_max).await?;
     Ok(make_timeline(query, matching, grid, collected))
 }

@@ -71,7 +71,15 @@ pub(super) async fn collect(
         add_rollups(state, matching, grid, range, rolled_up, &mut collected).await?;
     }
     if until_ms < grid.end_ms() {
-        add_windows(state, matching, grid, until_ms, &mut collected).await?;
+        add_windows(
+            state,
+            matching,
+            grid,
+            until_ms,
+            rolled_up.window_ms,
+            &mut collected,
+        )
+        .await?;
     }
     collected.is_rolled_up = until_ms == grid.end_ms();
     Ok(collected)
@@ -147,6 +155,7 @@ async fn add_windows(
     matching: &MatchingSeries,
     grid: &Grid,
     from_ms: UnixMs,
+    window_ms: i64,
     collected: &mut Collected,
 ) -> Result<(), StoreError> {
     let names: Vec<String> = matching
@@ -154,7 +163,14 @@ async fn add_windows(
         .iter()
         .map(|total| series(&total.city, &total.event_type))
         .collect();
-    let read = read_windows(state, &names, grid.end_ms(), grid.end_ms() - from_ms).await?;
+    let read = read_windows(
+        state,
+        &names,
+        grid.end_ms(),
+        grid.end_ms() - from_ms,
+        window_ms,
+    )
+    .await?;
     for (n, name) in names[..read.series_complete].iter().enumerate() {
         for window in read.windows.get(name).into_iter().flatten() {
             let Some(step) = grid

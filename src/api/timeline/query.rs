@@ -89,14 +89,17 @@ pub(super) struct MatchingSeries {
 
 impl MatchingSeries {
     /// Returns a copy of the matching series with a shorter list `read`. In a range of the given length, the series in
-    /// the shorter list together have at most [`WINDOWS_MAX`] windows.
-    pub(super) fn with_windows_of(&self, range_ms: i64) -> MatchingSeries {
-        // A series has at most one window per event, and at most twelve windows per hour.
-        let most = u64::try_from(range_ms / HOUR_MS + 1).unwrap_or_default() * 12;
-        let mut windows = 0;
+    /// the shorter list together have at most [`WINDOWS_MAX`] windows. The list keeps the first series in any case,
+    /// because the limit of read units bounds the read of a single series.
+    pub(super) fn with_windows_of(&self, range_ms: i64, window_ms: i64) -> MatchingSeries {
+        let hours = u64::try_from(range_ms / HOUR_MS + 1).unwrap_or_default();
+        // A series has at most one window per event.
+        let most = hours.saturating_mul(windows_per_hour(window_ms));
+        let mut windows = 0_u64;
         let mut fits = |total: &TotalItem| {
-            windows += total.event_count.min(most);
-            windows <= WINDOWS_MAX
+            let is_first = windows == 0;
+            windows = windows.saturating_add(total.event_count.min(most));
+            is_first || windows <= WINDOWS_MAX
         };
         MatchingSeries {
             read: self
@@ -124,6 +127,11 @@ impl MatchingSeries {
         self.all_rollups()
             .unwrap_or_else(|| self.read.iter().map(rollups_of).collect())
     }
+}
+
+/// Returns the maximum number of windows of one series that begin within an hour.
+pub(super) fn windows_per_hour(window_ms: i64) -> u64 {
+    u64::try_from((HOUR_MS - 1) / window_ms.max(1) + 1).unwrap_or(1)
 }
 
 /// Returns the rollups of a series.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use futures_util::{StreamExt as _, stream};
 
+use super::query::windows_per_hour;
 use crate::api::params::HOUR_MS;
 use crate::api::state::ApiState;
 use crate::api::window_cache::{SeriesWindow, WindowCache};
@@ -16,7 +17,7 @@ use crate::store::reads::Range;
 
 /// Maximum number of windows that one part of a read can return. A request reads two parts at the same time. Two parts
 /// together cost less than the request's limit of read units, so each request completes at least one part.
-const PART_WINDOWS_MAX: u32 = 2_016;
+const PART_WINDOWS_MAX: u64 = 2_016;
 const PARTS_AT_A_TIME: usize = 2;
 
 /// The windows that were read before the request reached its limit of read units, grouped by series.
@@ -38,12 +39,13 @@ pub(super) async fn read_windows(
     names: &[String],
     to_ms: UnixMs,
     span_ms: i64,
+    window_ms: i64,
 ) -> Result<WindowsRead, StoreError> {
     let cache = state.windows();
     let first = (to_ms - span_ms).0.div_euclid(HOUR_MS).max(0);
     let hours = first..(to_ms.0 + HOUR_MS - 1).div_euclid(HOUR_MS);
     let (mut found, missing) = look_up(cache, names, &hours);
-    let mut reading = stream::iter(split_into_parts(missing))
+    let mut reading = stream::iter(split_into_parts(missing, window_ms))
         .map(|(hours, ranks)| async move {
             let first = ranks[0];
             let names: Vec<String> = ranks.into_iter().map(|rank| names[rank].clone()).collect();
@@ -126,11 +128,12 @@ fn look_up(
 
 /// Splits a read into parts of at most [`PART_WINDOWS_MAX`] windows. Returns the parts sorted by the index of their
 /// first series.
-fn split_into_parts(missing: MissingHours) -> Vec<(HourRange<i64>, Vec<usize>)> {
+fn split_into_parts(missing: MissingHours, window_ms: i64) -> Vec<(HourRange<i64>, Vec<usize>)> {
     let mut parts = Vec::new();
     for ((from, until), ranks) in missing {
-        let hours = u32::try_from(until - from).unwrap_or(u32::MAX);
-        let size = usize::try_from(PART_WINDOWS_MAX / hours.saturating_mul(12)).unwrap_or(1);
+        let hours = u64::try_from(until - from).unwrap_or(u64::MAX);
+        let windows = hours.saturating_mul(windows_per_hour(window_ms));
+        let size = usize::try_from(PART_WINDOWS_MAX / windows.max(1)).unwrap_or(1);
         let chunks = ranks.chunks(size.max(1));
         parts.extend(chunks.map(|ranks| (from..until, ranks.to_vec())));
     }
@@ -170,11 +173,15 @@ mod tests {
         // The cache lacks all hours of the fourth and later series. The cache lacks only the newest hour of the first
         // three series.
         let missing = MissingHours::from([((0, 24), (3..20).collect()), ((23, 24), vec![0, 1, 2])]);
-        let parts = split_into_parts(missing);
+        let parts = split_into_parts(missing.clone(), 300_000);
         let firsts: Vec<usize> = parts.iter().map(|(_, ranks)| ranks[0]).collect();
         assert_eq!(firsts, [0, 3, 10, 17]);
         let sizes: Vec<usize> = parts.iter().map(|(_, ranks)| ranks.len()).collect();
         assert_eq!(sizes, [3, 7, 7, 3]);
+        // With short windows, each series of the day is a part of its own.
+        let parts = split_into_parts(missing, 1_000);
+        let sizes = parts.iter().map(|(_, ranks)| ranks.len()).take(3);
+        assert_eq!(sizes.collect::<Vec<_>>(), [1, 1, 1]);
     }
 
     #[test]
