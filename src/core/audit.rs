@@ -1,20 +1,19 @@
-//! Compares a log with the tables. The comparison counts the log's events a second time, with code that is independent
-//! of the code that writes the tables.
+//! Compares the tables with the log, for the `verify` command. The comparison counts the log's events a second time.
 //!
-//! The comparison shares only the parser and the window arithmetic with the code that writes the tables. The comparison
-//! has its own code for watermarks, rows, keys and sums, so that it can find errors in the consumer's code.
+//! The comparison shares only the parser and the window arithmetic with the consumer. It has its own code for
+//! watermarks, rows, keys and sums, so that it can find errors in the consumer's code.
 //!
-//! A [`Slice`] holds a range of rows, sorted by city and time ([`RowPlace`]). The caller first adds the rows of the
-//! tables to the slice ([`Slice::add_row`], [`Slice::add_put`]). After adding the rows, the caller passes every record
-//! of the log to the slice in offset order ([`Slice::take`]). After the last record, [`Slice::outcome`] returns the
-//! result of the comparison. If not all rows fit into memory, the slice drops its last rows, and the next slice
-//! processes the dropped rows.
+//! A [`Slice`] is a range of rows, sorted by city and time ([`RowPlace`]). The caller first adds the rows of the tables
+//! to the slice ([`Slice::add_row`], [`Slice::add_put`]). Then the caller passes every record of the log to the slice
+//! in offset order ([`Slice::take`]). After the last record, [`Slice::outcome`] returns the result of the comparison.
+//! If not all rows fit into memory, the slice drops its last rows, and the caller compares the dropped rows with
+//! another slice.
 //!
 //! The comparison is exact even while consumers write to the tables, because it uses fences and claims. The fence of a
 //! row says which records of a partition the row counts, so the row must count exactly these records. The *claim* of a
-//! partition is an offset below which a consumer has reported all records as stored. The comparison reads the claim
-//! before the rows, so the rows must count all records below the claim. If a record is above both the fence and the
-//! claim, the row does not have to count the record yet.
+//! partition is an offset from a restart point: a consumer has reported all records below it as stored. The caller
+//! reads the claim before the rows, so the rows must count all records below the claim. If a record is above both the
+//! fence and the claim, the row does not have to count the record yet.
 
 mod items;
 mod judge;
@@ -46,7 +45,7 @@ pub use watermark::{Lateness, Stamp, Watermark};
 /// numbers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Number of events that are counted in windows.
+    /// Number of events that windows count, which excludes late events.
     pub event_count: i64,
     /// Number of late events. Only totals rows count late events.
     pub late_count: i64,
@@ -81,8 +80,8 @@ pub struct Fence {
 pub struct FoundRow {
     /// The counts in the row.
     pub counts: Counts,
-    /// Flags that say which severities the row's attribute `severities` contains, indexed by [`Severity::index`]. The
-    /// field is `None` if the row lacks the attribute `severities`.
+    /// For each severity, in the order of [`Severity::index`], true if the row's attribute `severities` contains it.
+    /// The field is `None` if the row lacks this attribute.
     pub distinct: Option<[bool; 4]>,
     /// The counts by hour if this is a day row, or `None` for other rows.
     pub hours: Option<Box<HourCounts>>,
@@ -101,17 +100,16 @@ pub struct FoundPut {
     pub content: u64,
     /// The value of the item's attribute `late`.
     pub late: bool,
-    /// The partition and the offset that a raw event contains. The field is `None` for an alert, because alerts contain
-    /// no partition and no offset.
+    /// The partition and the offset in a raw event. The field is `None` for an alert, because alerts contain neither.
     pub source: Option<(i32, Offset)>,
-    /// True if the item has a different city than the key with which the item was requested.
+    /// True if the city in the item differs from the city for which the caller requested the item.
     pub elsewhere: bool,
     /// True if the item's `ttl` has passed. DynamoDB may then delete the item at any time.
     pub expired: bool,
 }
 
-/// Returns a fingerprint of the content of a raw event or an alert. The fingerprint of a raw event includes the
-/// arguments `future` and `extra`.
+/// Returns a fingerprint of the content of a raw event or an alert. Alerts contain neither `future` nor `extra`, so for
+/// an alert the caller passes `false` and `None`.
 pub fn content(
     city: &str,
     event_type: &str,
@@ -132,7 +130,7 @@ pub struct Log {
     pub start: Offset,
     /// The claim: a consumer has reported all records below this offset as stored.
     pub claim: Offset,
-    /// An upper bound for the event times of records below the log's start, or `None` if no bound is known.
+    /// An upper bound for the event times of the records that are no longer in the log, or `None` if no bound is known.
     pub before_max_ms: Option<UnixMs>,
     /// The content of the partition's progress item, if the item exists.
     pub published: Option<Published>,
@@ -149,16 +147,16 @@ pub struct Scope {
     pub raw_rows: RawRows,
     /// The range `[from, until)` of event times and window starts to compare.
     pub range: (UnixMs, UnixMs),
-    /// True if the tables also count events of an earlier topic with the same name.
+    /// True if the tables also count events of a deleted topic with the same name.
     pub remade: bool,
-    /// The time up to which hours and days have rollup rows, or 0 if there are no rollup rows.
+    /// The time up to which all hours and days have rollup rows, or 0 if there are no rollup rows.
     pub rolled_until_ms: UnixMs,
     /// Minimum time for which the table keeps a raw event after the timestamp of the event's record, in milliseconds.
     pub raw_ttl_ms: i64,
     /// Minimum time for which the table keeps an alert, in milliseconds, or `None` if alerts never expire.
     pub alert_ttl_ms: Option<i64>,
-    /// The time at which the tables were created, or 0 if the time is unknown. For a record that is older than the
-    /// tables, the minimum storage time begins when the tables were created.
+    /// The time at which the tables were created, or 0 if the time is unknown. The minimum storage time of a record
+    /// that is older than the tables begins at this time.
     pub made_ms: UnixMs,
     /// The current time.
     pub now_ms: UnixMs,
@@ -166,19 +164,19 @@ pub struct Scope {
     pub bytes_max: usize,
 }
 
-/// The numbers of records and events in one pass over the log. All slices count the same records, because every slice
-/// processes the whole log.
+/// The numbers of records and events in the log. All slices have the same numbers, because every slice processes the
+/// whole log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LogCounts {
     /// Number of records.
     pub records: u64,
     /// Number of valid events.
     pub events: u64,
-    /// Number of valid events that arrived after their window was final.
+    /// Number of late events.
     pub late: u64,
     /// Number of rejected records.
     pub rejected: u64,
-    /// Number of valid events that no consumer has reported as stored yet.
+    /// Number of valid events at or above the claim.
     pub unclaimed: u64,
 }
 
@@ -186,40 +184,41 @@ pub struct LogCounts {
 struct AuditRow {
     found: Option<FoundRow>,
     counts: Counts,
-    /// Number of records below the claim that the row should count, although the fence of the row excludes them.
-    /// `lacking_at` is the position of the first excluded record below the claim.
+    /// Number of records that the row should count because they are below the claim, but that the row's fence excludes.
+    /// `lacking_at` is the position of the first of these records.
     lacking: u64,
     lacking_at: Option<(i32, Offset)>,
-    /// Three flags for each fence, which say where the log contains records of the row. The first flag is true if a
-    /// record is at the first offset of the fence. The second flag is true if a record is directly before the end of
-    /// the fence. The third flag is true if any record is before the first offset of the fence.
+    /// Three flags for each fence, which say where the log contains records of the row. The first flag is true if the
+    /// fence's first offset has such a record. The second flag is true if the last offset below the fence has such a
+    /// record. The third flag is true if any offset before the fence's first offset has such a record.
     ends: Vec<(bool, bool, bool)>,
-    /// True if an event may or may not belong to this row, depending on records that are no longer in the log.
+    /// True if it depends on lost records whether an event belongs to this row.
     unsure: bool,
-    /// For a day row, the counts of each hour according to the log.
+    /// The counts of each hour according to the log, if this is a day row.
     hours: Option<Box<HourCounts>>,
-    /// The reason why an hour row or day row is not compared with the log, if there is one.
+    /// The reason why this hour row or day row is not compared with the log, or `None` if it is compared.
     excuse: Option<rollups::Excuse>,
 }
 
 #[derive(Clone, Debug)]
 enum SliceEntry {
-    // The row is boxed, because raw events and alerts are smaller than rows and far more numerous.
+    // The box keeps the enum small, because raw events and alerts are far more numerous than rows of counts, and are
+    // smaller.
     Row(Box<AuditRow>),
     Put(AuditPut),
 }
 
-/// A range of rows. For each row, the slice holds the content in the tables and the counts according to the log.
+/// A range of rows. For each row, the slice contains the content in the tables and the counts according to the log.
 #[derive(Debug)]
 pub struct Slice {
     scope: Scope,
-    /// The city and time at which the slice begins, or `None` if the slice begins with the first row of the tables.
-    /// `hi` is the city and time at which the next slice begins, or `None` if the slice ends with the last row.
+    /// `lo` is the city and time at which the slice begins, or `None` if the slice begins with the first row of the
+    /// tables. `hi` is the city and time at which the next slice begins, or `None` if the slice ends with the last row.
     lo: Option<RowPlace>,
     hi: Option<RowPlace>,
     logs: BTreeMap<i32, (Log, Watermark)>,
     whole_logs: bool,
-    /// For each partition, the log's counts of all records below the offset in the progress item.
+    /// For each partition, the counts of all log records below the offset in the progress item.
     published: BTreeMap<i32, Counts>,
     entries: BTreeMap<Key, SliceEntry>,
     bytes: usize,
@@ -245,7 +244,7 @@ impl Slice {
         }
     }
 
-    /// Returns the city and time at which the next slice begins, or `None` if this slice is the last one.
+    /// Returns the city and time at which the next slice begins, or `None` if no slice follows.
     pub fn hi(&self) -> Option<&RowPlace> {
         self.hi.as_ref()
     }
@@ -299,7 +298,7 @@ impl Slice {
         self.seen.records += 1;
         let rules = self.scope.rules;
         let Some((log, watermark)) = self.logs.get_mut(&partition) else {
-            // The slice ignores partitions that were added to the topic after the comparison began.
+            // The partition was added to the topic after the comparison began, so the slice ignores it.
             return;
         };
         let event = match body {
@@ -368,7 +367,7 @@ impl Slice {
             }
             self.insert(key.clone(), SliceEntry::Row(Box::default()));
         }
-        // The function `insert` may have removed the new row again to free memory.
+        // The call of `insert` may have dropped the new row to free memory.
         let Some(SliceEntry::Row(row)) = self.entries.get_mut(&key) else {
             return false;
         };
@@ -399,7 +398,7 @@ impl Slice {
     }
 }
 
-/// The position and the timestamp of a record, whether the record is claimed, and whether its event is late.
+/// The position and the timestamp of a record, whether the record is below the claim, and whether its event is late.
 #[derive(Clone, Copy, Debug)]
 struct At {
     partition: i32,

@@ -1,10 +1,12 @@
-//! Queues the puts to one table, groups them into batches, and retries each put until it is stored.
+//! Queues the items that one table must store, groups them into batches, and retries each item until it is stored. A
+//! *put* is the request to store one item.
 //!
 //! The queue sends a batch when the batch is full, or when its oldest put has waited for [`LINGER_MS`]. Puts that the
-//! table did not process return to the queue ([`PutQueue::answered`]) and are retried after a random wait. If DynamoDB
-//! rejects a batch as invalid, the queue halves the batch until the invalid put is alone. One invalid put therefore
-//! never blocks other puts. The queue gives up a put only after DynamoDB has twice rejected a batch with this put
-//! alone. Two puts with the same key never share a batch, because DynamoDB would reject the whole batch.
+//! table did not process return to the queue ([`PutQueue::answered`]), and the queue retries them after a random wait.
+//! If DynamoDB rejects a batch as invalid, the queue halves the batch until the invalid put is in a batch of its own.
+//! One invalid put therefore never blocks other puts. The queue gives up a put only after DynamoDB has twice rejected a
+//! batch that contained only this put. Two puts with the same key never share a batch, because DynamoDB would reject
+//! the whole batch.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -15,7 +17,7 @@ use crate::plan::{Put, PutTable};
 /// Maximum number of puts in one `BatchWriteItem` request, which is DynamoDB's limit. A batch cannot reach DynamoDB's
 /// other limit of 16 MB, because each of its 25 events has at most 64 KiB.
 pub const BATCH_PUTS_MAX: usize = 25;
-/// Maximum time for which a put waits for further puts of its batch, in milliseconds. At 1,000 events per second, a
+/// Maximum time for which a put waits for other puts to join its batch, in milliseconds. At 1,000 events per second, a
 /// batch contains only a few puts, and each event is readable within 15 ms.
 pub const LINGER_MS: i64 = 4;
 
@@ -52,7 +54,7 @@ pub enum BatchOutcome {
 pub struct Settled {
     /// The puts that are durable now.
     pub stored: Vec<Put>,
-    /// The put that the table refused permanently, if there is one. The consumer sends the record of this put to the
+    /// The put that DynamoDB has refused for good, if there is one. The consumer sends the record of this put to the
     /// dead-letter topic.
     pub refused: Option<Put>,
 }
@@ -62,7 +64,7 @@ struct Waiting {
     put: Put,
     since_ms: SteadyMs,
     attempts: u32,
-    /// Maximum number of puts in a batch that contains this put. The queue halves the maximum when it searches for an
+    /// Maximum number of puts in a batch that contains this put. The queue halves this limit when it searches for an
     /// invalid put. The value 0 means that DynamoDB has already rejected a batch that contained only this put.
     company_max: usize,
 }
@@ -72,7 +74,7 @@ struct Waiting {
 pub struct PutQueue {
     table: PutTable,
     fresh: VecDeque<Waiting>,
-    /// The puts that wait for a retry, sorted by the time at which the retry is due.
+    /// The puts that wait for a retry, in the order in which their retries are due.
     retries: BTreeMap<(SteadyMs, u64), Waiting>,
     retry_seq: u64,
     sent: BTreeMap<u64, Vec<(u32, usize)>>,
@@ -398,7 +400,7 @@ mod tests {
             let batch = q.next_batch(SteadyMs(9)).expect("due");
             q.answered(SteadyMs(9), batch, &failed, 0, |_| true);
         }
-        // The smallest random number makes each retry due after one millisecond.
+        // With the random number 0, each retry is due after one millisecond.
         assert_eq!(q.next_ms(), Some(SteadyMs(10)));
         assert!(q.next_batch(SteadyMs(9)).is_none());
         // Two puts with the same key never share a batch, so the second one is due at once.
@@ -480,7 +482,7 @@ mod tests {
                         2 => BatchOutcome::Stored { unprocessed: vec![0] },
                         _ => BatchOutcome::Stored { unprocessed: vec![] },
                     };
-                    // The simulated table stores every batch after the first 2,000 batches, so the test always ends.
+                    // After 2,000 turns, the simulated table stores every batch, so the test always ends.
                     let outcome = if turn > 2_000 { BatchOutcome::Stored { unprocessed: vec![] } } else { outcome };
                     stored.extend(seqs(&q.answered(SteadyMs(now), batch, &outcome, 7, |_| true).stored));
                 }

@@ -7,9 +7,9 @@
 //! | [`SteadyMs`] | a monotonic clock, which may stand still while the host sleeps | intervals, waits and deadlines of a process |
 //! | [`BootMs`] | a monotonic clock that counts the time asleep | how long the tables' id is trusted after a read |
 //!
-//! The difference of two instants of the same clock is a span of time. An instant plus or minus a span is another
-//! instant. Spans, such as window lengths and waits, are plain `i64` values in milliseconds. In items, commits, headers
-//! and JSON, an instant is a plain number without the name of its clock.
+//! Subtracting two instants of the same clock gives a span of time. An instant plus or minus a span is another instant.
+//! Spans, such as window lengths and waits, are `i64` values in milliseconds. In items, commits, headers and JSON, an
+//! instant is a number without the name of its clock.
 //!
 //! ```
 //! use citystream_core::clock::{BootMs, UnixMs};
@@ -29,8 +29,9 @@
 //! let age_ms: i64 = SteadyMs(1_357_020_000_000) - UnixMs(1_357_019_999_000);
 //! ```
 //!
-//! A consumer trusts the id of its tables for a limited time, which also passes while the host sleeps. A trust check
-//! with a [`SteadyMs`] does not compile, because its clock may stop while the host sleeps:
+//! A consumer trusts the id of its tables for a limited time after a read. This time must also pass while the host
+//! sleeps. Therefore, checking the trust with a [`SteadyMs`], whose clock may stop while the host sleeps, does not
+//! compile:
 //!
 //! ```compile_fail
 //! use citystream_core::clock::SteadyMs;
@@ -49,7 +50,7 @@ macro_rules! clock {
         pub struct $name(pub i64);
 
         impl $name {
-            /// The earliest instant, which stands for "long ago".
+            /// The earliest instant, which code uses as the time of an event long ago.
             pub const MIN: $name = $name(i64::MIN);
 
             /// Returns the instant `span_ms` milliseconds later, or the latest possible instant on overflow.

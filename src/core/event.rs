@@ -1,7 +1,7 @@
 //! Defines the city event, with its fields after validation, its severity and its offset in the log.
 //!
-//! Every [`Event`] is a result of [`crate::parse`], so its fields obey the rules of the event format. The city is
-//! trimmed, the event type and the severity are in lower case, and the time is in UTC milliseconds.
+//! Events come from [`crate::parse`], so their fields obey the rules of the event format. The city is trimmed, the
+//! event type and the severity are in lower case, and the time is in UTC milliseconds.
 
 use std::fmt;
 
@@ -29,7 +29,7 @@ impl Severity {
         Severity::Critical,
     ];
 
-    /// Returns the severity with this name, which must be in lower case.
+    /// Returns the severity with the lower-case name `name`, or `None` for an unknown name.
     pub fn from_name(name: &str) -> Option<Severity> {
         Severity::ALL.into_iter().find(|s| s.name() == name)
     }
@@ -79,7 +79,7 @@ pub struct Event {
     pub time_ms: UnixMs,
     /// The description, with at most 4,096 bytes, or an empty string if the record has no description.
     pub description: Box<str>,
-    /// The id that the producer gave the event, with 1 to 128 characters.
+    /// The id that the producer gave the event, with 1 to 128 characters, or `None` if there is no id.
     pub event_id: Option<Box<str>>,
     /// All unknown fields of the record in one JSON object, with their values unchanged.
     pub extra: Option<Box<str>>,
@@ -92,7 +92,7 @@ pub struct Offset(pub i64);
 impl Offset {
     /// Returns the offset that follows this offset.
     ///
-    /// All code in this program uses this function to compute the next offset.
+    /// All other code calls this function instead of adding 1 to an offset.
     #[must_use]
     pub const fn next(self) -> Offset {
         Offset(self.0 + 1)

@@ -1,17 +1,17 @@
-//! Defines gaps between the offsets of the records that a Kafka client delivers.
+//! Decides what a gap between the offsets of delivered records means.
 //!
-//! A gap has one of two causes, and the offsets alone do not show which cause applies. Control records and records of
-//! aborted transactions have offsets but are never delivered, so they leave a real gap. A Kafka client that skips
-//! records by mistake also leaves a gap. A consumer that commits past skipped records loses them without a trace. Only
-//! a second, independent read of the same range distinguishes a real gap from skipped records. A restart point moves
-//! past a gap only after a second read has confirmed that the gap is real.
+//! A gap has one of two causes, and the offsets do not show which one. Control records and records of aborted
+//! transactions have offsets, but the Kafka client never delivers them, so they leave a real gap. A Kafka client that
+//! skips records by mistake also leaves a gap. A consumer that commits past skipped records loses them without a trace.
+//! Only a second, independent read of the same range can distinguish a real gap from skipped records. Therefore, a
+//! restart point moves past a gap only after a second read has confirmed that the gap is real.
 //!
-//! The maintainers of librdkafka advise consumers to compare offsets
+//! The maintainers of librdkafka recommend that consumers check for gaps in the offsets
 //! (<https://github.com/confluentinc/librdkafka/issues/2256>).
 
 use crate::event::Offset;
 
-/// A range of offsets `[from, to)` in one partition that the client did not deliver.
+/// A range of offsets `[from, to)` in one partition for which the Kafka client delivered no records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Gap {
     /// The offset after the last delivered record.
@@ -23,8 +23,7 @@ pub struct Gap {
 /// The result of a second read that starts at [`Gap::from`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SecondRead {
-    /// The offset of the first committed record that the second read found, or the end of the log if no record was
-    /// found.
+    /// The offset of the first record that the second read found, or the end of the log if the read found no record.
     Next(Offset),
     /// The brokers have no record at `from`, because retention removed it or the log was truncated.
     OutOfRange,
@@ -37,21 +36,20 @@ pub enum SecondRead {
 pub enum Verdict {
     /// The log holds no record in the gap, so reading continues after the gap.
     Real,
-    /// The client skipped at least one record, so the gap must be read again.
+    /// The Kafka client skipped at least one record, so the consumer must read the gap again.
     Skipped {
         /// The offset of the first record that the second read found.
         found: Offset,
     },
-    /// The log no longer contains the offsets of the gap. The partition restarts, and the start rule determines which
-    /// records are lost.
+    /// The log no longer contains the offset at which the gap begins. The partition restarts, and the start rule
+    /// determines which records are lost.
     OutOfRange,
     /// The cause of the gap is still unknown, so the second read must be repeated.
     Unknown,
 }
 
 impl Gap {
-    /// Returns the verdict on the gap. The parameter `second` is the result of a second read that starts at the
-    /// beginning of the gap.
+    /// Returns the verdict on the gap. `second` is the result of a second read that starts at the beginning of the gap.
     pub fn verdict(self, second: SecondRead) -> Verdict {
         match second {
             SecondRead::Next(next) if next >= self.to => Verdict::Real,

@@ -1,9 +1,10 @@
 //! Finds incidents in a log, according to the rules of the `notify` command.
 //!
-//! An incident begins when the condition of a rule is met, and collects the events that match the rule. Most incidents
-//! end after a quiet period. The incident of a silence rule ends at the next event of its group. The rules, the log and
-//! the start offset fully determine all incidents. The id of an incident comes from the position of a record in the
-//! log. Therefore, every fold of the same log gives an incident the same id.
+//! An incident begins when the condition of a rule is met, and then contains the events that match the rule. Most
+//! incidents end after a quiet period. The incident of a silence rule ends at the next event of its group. A *fold* is
+//! the computation of all incidents from the records of a partition, in log order. Its result depends only on the
+//! rules, the log and the start offset. The id of an incident comes from the position of a record in the log, so every
+//! fold of the same log gives an incident the same id.
 //!
 //! - [`rule`]: the rules and their conditions
 //! - [`fold`]: turns the records of one partition into incidents
@@ -32,18 +33,18 @@ use std::sync::Arc;
 use crate::clock::UnixMs;
 use crate::event::{Event, Offset, Severity};
 
-/// Maximum number of sample events that an incident keeps. The samples are the first events of the incident.
+/// Maximum number of sample events of an incident. The samples are the first events of the incident.
 pub const SAMPLES_MAX: usize = 5;
 /// Maximum length of the description in a sample, in characters.
 pub const SAMPLE_CHARS_MAX: usize = 200;
 
-/// The city and the event type that all events of an incident share. A field is `None` if the rule does not group
-/// events by this field.
+/// The city and the event type that all events of an incident have in common. A field is `None` if the rule does not
+/// group events by it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Group {
-    /// The city that all events of the incident share.
+    /// The city of all events of the incident, if the rule groups by city.
     pub city: Option<Arc<str>>,
-    /// The event type that all events of the incident share.
+    /// The event type of all events of the incident, if the rule groups by event type.
     pub event_type: Option<Arc<str>>,
 }
 
@@ -59,7 +60,7 @@ pub enum State {
     },
 }
 
-/// An event of an incident, with the fields that messages show as an example of the incident.
+/// An event that messages show as an example of an incident.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sample {
     /// The id that the producer gave the event, or the default id, which consists of topic, partition and offset.
@@ -77,7 +78,7 @@ pub struct Sample {
 }
 
 impl Sample {
-    /// Returns a sample of `event`, which has the id `event_id`.
+    /// Returns a sample for `event` with the id `event_id`.
     pub fn new(event: &Event, event_id: String) -> Sample {
         let description: String = event.description.chars().take(SAMPLE_CHARS_MAX).collect();
         Sample {
@@ -98,7 +99,7 @@ pub struct Incident {
     pub rule: Arc<str>,
     /// The id of the incident, which is unique within the rule (see [`incident_id`]).
     pub id: Arc<str>,
-    /// The city and the event type that all events of the incident share.
+    /// The city and the event type that all events of the incident have in common.
     pub group: Group,
     /// The state of the incident: open or resolved.
     pub state: State,
@@ -107,24 +108,23 @@ pub struct Incident {
     pub severity: Option<Severity>,
     /// The number of events that belong to the incident. An incident of a silence rule has 0 events.
     pub event_count: u64,
-    /// The earliest event time of the incident. For an incident of a silence rule, the value is the time of the last
-    /// event before the silence.
+    /// The earliest event time of the incident. For a silence rule, this is the time of the last event before the
+    /// silence.
     pub first_event_ms: UnixMs,
-    /// The latest event time of the incident. For an incident of a silence rule, the value is the time of the last
-    /// event before the silence.
+    /// The latest event time of the incident. For a silence rule, this is the time of the last event before the
+    /// silence.
     pub last_event_ms: UnixMs,
-    /// The timestamp of the record that opened the incident. If the record has no timestamp, the value is the event
-    /// time, or the watermark for a silence rule.
+    /// The timestamp of the record that opened the incident. If the record has no timestamp, the field contains the
+    /// event time, or the watermark for a silence rule.
     pub opened_at_ms: UnixMs,
     /// The first events of the incident, at most [`SAMPLES_MAX`].
     pub samples: Vec<Arc<Sample>>,
-    /// The watermark at which the incident ends if the incident gets no further event. The value is `None` for an
-    /// incident of a silence rule, which ends at the next event of its group.
+    /// The watermark at which the incident ends if it gets no further event. The field is `None` for a silence rule,
+    /// whose incidents end at the next event of their group.
     pub quiet_at_ms: Option<UnixMs>,
     /// The offset of the record that opened the incident.
     pub opened: Offset,
-    /// The offset after the last record that changed the incident. The value of `next` is also the fence of the
-    /// incident's row.
+    /// The offset after the last record that changed the incident. This offset is also the fence of the incident's row.
     pub next: Offset,
 }
 
@@ -158,7 +158,7 @@ impl Incident {
         Offset(self.next.0 - 1)
     }
 
-    /// Returns a new incident of the rule `rule`, which has no events yet.
+    /// Returns a new incident of the rule `rule` without events.
     fn begin(rule: &rule::Rule, group: &Group) -> Incident {
         Incident {
             rule: Arc::clone(&rule.name),

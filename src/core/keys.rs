@@ -1,7 +1,7 @@
 //! Builds the names and keys of all items in the tables, as docs/TABLES.md defines them.
 //!
-//! Pure functions map an event to the keys of its items. The shard hash is part of [`crate::RULES`], because the hash
-//! decides which item counts the event.
+//! The keys of an event's items depend only on the event and its position in the log. A change of the shard hash must
+//! increase [`crate::RULES`], because the hash decides which item counts an event.
 
 use crate::clock::UnixMs;
 use crate::event::{Event, Offset, Severity};
@@ -20,17 +20,17 @@ pub const ALERTS: usize = 2;
 pub const TOTALS: usize = 3;
 /// Index of the incidents table, which is one more than the last index in [`TABLES`].
 pub const INCIDENTS: usize = TABLES.len();
-/// The name of the index that sorts raw events by city shard and time.
+/// The name of the index that lists the raw events of a city by time.
 pub const CITY_INDEX: &str = "city-timestamp-index";
-/// The name of the index that sorts aggregations by series and window start. The index contains only keys.
+/// The name of the index that lists the windows of a series by start. The index contains only keys.
 pub const SERIES_INDEX: &str = "series-window-index";
-/// The name of the index that sorts alerts by severity shard and sort key.
+/// The name of the index that lists the alerts of a severity by time.
 pub const SEVERITY_INDEX: &str = "severity-timestamp-index";
-/// The name of the index that sorts incidents by state and opening time.
+/// The name of the index that lists the incidents of a state by opening time.
 pub const STATE_INDEX: &str = "state-opened-index";
 /// Number of shards over which the totals rows are spread.
 pub const TOTALS_SHARDS: u32 = 16;
-/// Maximum number of shards per city and per severity that a config item may set.
+/// Maximum number of index shards for a city or a severity that a config item may set.
 pub const SHARDS_MAX: u32 = 64;
 /// The partition key of the config item in the totals table.
 pub const CONFIG_PK: &str = "config";
@@ -40,9 +40,9 @@ pub const CONFIG_SK: &str = "tables";
 pub const PROGRESS_PK: &str = "progress";
 /// The suffix of the name of the incidents table. Only the `notify` command writes to the incidents table.
 pub const INCIDENTS_TABLE: &str = "incidents";
-/// The partition key of all checkpoints in the table of incidents. No rule can have the name `#checkpoint`.
+/// The partition key of all checkpoints in the incidents table. No rule of `notify` can have this name.
 pub const CHECKPOINT_PK: &str = "#checkpoint";
-/// The partition key of all silences in the table of incidents.
+/// The partition key of all silences in the incidents table.
 pub const SILENCE_PK: &str = "#silence";
 /// The attributes of a progress item that hold its sums, in the order of [`Sum::numbers`].
 ///
@@ -55,14 +55,13 @@ pub const SUMS: [&str; 6] = [
     "severity_high",
     "severity_critical",
 ];
-/// The attribute of a progress item that contains the offset up to which its sums count. The sums are unknown if the
-/// attributes `sums_next` and `next` of the item differ. A consumer that runs an older version advances `next` without
-/// updating the sums.
+/// The attribute of a progress item that contains the offset below which its sums count. If `sums_next` and `next`
+/// differ, the sums are unknown: a consumer of an older version has advanced `next` without the sums.
 pub const SUMS_NEXT: &str = "sums_next";
 /// The prefix of the names of fence attributes. A fence is the offset after the last record that the row counts.
 pub const FENCE_NEXT: &str = "next#";
-/// The prefix of the names of attributes that hold the offset of the first record counted in the row. An attribute with
-/// this prefix never changes after it is set.
+/// The prefix of the names of attributes that contain the offset of the first record that the row counts. Such an
+/// attribute never changes after it is set.
 pub const FENCE_FIRST: &str = "first#";
 
 /// The names of all tables that share one prefix.
@@ -153,7 +152,7 @@ pub fn totals_shards() -> impl Iterator<Item = String> {
     (0..TOTALS_SHARDS).map(|n| format!("totals#{n}"))
 }
 
-/// Returns the attribute `partition_key` of a window row, which is `<series>#<window start>`.
+/// Returns the value `<series>#<window start>` of the attribute `partition_key` of a window row.
 pub fn window_key(series: &str, window_start_ms: UnixMs) -> String {
     format!("{series}#{}", format_seconds(window_start_ms))
 }
@@ -188,7 +187,7 @@ pub fn severity_shard(severity: Severity, event_id: &str, shards: u32) -> String
     format!("{severity}#{}", hash(event_id) % shards)
 }
 
-/// Returns the log key `<topic id>#<partition>`. The log key is the sort key of a progress item. The name of a fence
+/// Returns the log key `<topic id>#<partition>`. A progress item has the log key as its sort key. The name of a fence
 /// attribute consists of [`FENCE_NEXT`] or [`FENCE_FIRST`], followed by the log key.
 pub fn log_key(topic_id: &str, partition: i32) -> String {
     format!("{topic_id}#{partition}")
@@ -200,8 +199,8 @@ mod tests {
 
     #[test]
     fn the_events_of_one_city_are_spread_over_its_shards() {
-        // All events of a city are in one partition, so their default ids differ only in the offset. The test assumes
-        // that a city has 2,000 events in a busy second.
+        // All events of a city are in one partition, so their default ids differ only in the offset. In this test, a
+        // city has 2,000 events in a busy second.
         for shards in [2, 3, 4, 8, 9, 16] {
             for first in (1_000_000..1_020_000).step_by(2_000) {
                 let mut held = std::collections::BTreeMap::<String, u32>::new();

@@ -9,7 +9,7 @@ use crate::parse::Reason;
 pub struct Ledger {
     /// Number of records that were passed to the worker of their partition.
     pub consumed: u64,
-    /// Number of events that were counted in a window.
+    /// Number of events that this consumer has counted in a window.
     pub counted: u64,
     /// Number of late events that were counted.
     pub late: u64,

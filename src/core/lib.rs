@@ -1,9 +1,9 @@
 //! The pure logic of citystream. This crate parses events and decides what the consumer writes to the tables.
 //!
-//! This crate never reads a clock, draws a random number or waits. The crate uses neither the AWS SDK nor librdkafka.
-//! The functions of the crate take values and return values, so a test can call them with events in any order. Modules
-//! outside this crate (`kafka`, `store`, `cmd`) do the I/O. The caller passes the current time (`now_ms`) and random
-//! numbers as arguments.
+//! This crate never reads a clock, draws a random number or waits. It has no dependency on the AWS SDK or librdkafka.
+//! Its functions take values and return values, so a test can call them with events in any order. Modules outside this
+//! crate (`kafka`, `store`, `cmd`) do the I/O. The caller passes the current time (`now_ms`) and random numbers as
+//! arguments.
 //!
 //! Modules in reading order:
 //!
@@ -57,8 +57,8 @@ pub mod worker;
 
 /// The version of the rules that decide whether a record is valid, which rows count the record, and whether it is late.
 ///
-/// The config item in the totals table contains the version of the rules. A consumer stops if the version in the config
-/// item differs from its own version. If consumers with different rules updated the same rows, some records would be
-/// counted twice or never. Every change to the results of [`parse`], [`window`], [`watermark`] or [`keys`] must
-/// increase the version.
+/// The config item in the totals table contains the version of the rules. A consumer stops if the config item contains
+/// another version than the consumer's own `RULES`. If consumers with different rules updated the same rows, some
+/// records would be counted twice or never. Every change to the results of [`parse`], [`window`], [`watermark`] or
+/// [`keys`] must increase the version.
 pub const RULES: u32 = 1;

@@ -1,17 +1,16 @@
 //! Computes the partition of a key in the same way as Kafka's Java clients and librdkafka's partitioner
 //! `murmur2_random`.
 //!
-//! The partition of a record with a key is `murmur2(key) & 0x7fffffff mod partitions`. The producer lets librdkafka
-//! choose the partition. Code that needs the partition of a key in advance calls this module, for example the flow
-//! control of the embedded broker.
+//! The partition of a record with a key is `(murmur2(key) & 0x7fffffff) % partitions`. The producer of this program
+//! lets librdkafka choose the partition. This module is for code that needs the partition before the record is sent,
+//! such as the flow control of the embedded broker.
 
 const SEED: u32 = 0x9747_b28c;
 const M: u32 = 0x5bd1_e995;
 
 /// Returns the murmur2 hash as Kafka computes it (`org.apache.kafka.common.utils.Utils.murmur2`).
 pub fn murmur2(key: &[u8]) -> u32 {
-    // No key in this program has more than 256 bytes, so the conversion of the length cannot fail. Kafka itself allows
-    // longer keys.
+    // The conversion of the length cannot fail, because no key in this program has more than 256 bytes.
     let mut h = SEED ^ u32::try_from(key.len()).unwrap_or(u32::MAX);
     let mut words = key.chunks_exact(4);
     for word in words.by_ref() {
@@ -65,7 +64,7 @@ mod tests {
 
     #[test]
     fn the_partition_is_the_java_clients() {
-        // The sign bit of the hash is cleared, so the hash of "21" stands for 1,173,551,340.
+        // The function clears the sign bit of the hash, so the hash of "21" becomes 1,173,551,340.
         for (key, partitions, want) in [
             ("21", 100, 40),
             ("foobar", 100, 66),

@@ -1,21 +1,21 @@
 //! Decides how many requests may run at the same time, and how long to wait before a retry.
 //!
-//! The limit on concurrent requests doubles with each round of successful answers until the table throttles a request
-//! for the first time. After the first throttling, the limit grows by one per round, and halves when the table
-//! throttles again, like TCP's congestion window. The waits between attempts double up to a maximum, with full jitter,
-//! so that many consumers do not retry at the same moment. The caller passes the random numbers for the jitter.
+//! The limit on concurrent requests works like TCP's congestion window. It doubles with each round of successful
+//! answers until the table throttles a request for the first time. After that, it grows by one per round, and halves
+//! when the table throttles a request again. The maximum wait between two attempts doubles with each attempt. The
+//! actual wait is a random part of this maximum ("full jitter"), so that many consumers do not retry at the same time.
+//! The caller passes the random numbers for the jitter.
 
 /// The limit on requests in flight to one table.
 #[derive(Clone, Debug)]
 pub struct Concurrency {
     limit: f64,
     limit_max: f64,
-    /// True until the table throttles a request for the first time. Before the first throttled request, the capacity of
-    /// the table is unknown.
+    /// True until the table throttles a request for the first time.
     is_starting: bool,
     in_flight: u32,
-    /// Number of answers that must still arrive before another throttled request may halve the limit. The counter
-    /// ensures that one period of throttling halves the limit only once.
+    /// Number of answers that must still arrive before another throttled request may halve the limit. These answers
+    /// belong to requests that were sent before the limit was halved.
     hold: u32,
 }
 
@@ -54,8 +54,8 @@ impl Concurrency {
                 self.hold = self.in_flight;
             }
         } else if was_full {
-            // The limit grows only if all allowed requests were in flight. A success with fewer requests in flight does
-            // not show whether the table accepts more requests.
+            // The limit grows only if all allowed requests were in flight. With fewer requests in flight, a success
+            // does not show that the table accepts more requests.
             let more = if self.is_starting {
                 1.0
             } else {
@@ -65,7 +65,7 @@ impl Concurrency {
         }
     }
 
-    /// Returns the number of requests in flight, which are the requests without an answer.
+    /// Returns the number of requests that have no answer yet.
     pub fn in_flight(&self) -> u32 {
         self.in_flight
     }
@@ -73,12 +73,12 @@ impl Concurrency {
 
 /// Maximum wait before the first retry, in milliseconds.
 pub const BACKOFF_BASE_MS: i64 = 25;
-/// Maximum wait between two attempts, in milliseconds. With a short maximum wait, a consumer soon notices that a table
-/// has recovered.
+/// Maximum wait between two attempts, in milliseconds. The maximum is short, so that a consumer soon notices that a
+/// table has recovered.
 pub const BACKOFF_MAX_MS: i64 = 5_000;
 
 /// Returns the wait before retry number `attempt`, in milliseconds. The first retry has the number 1. The random number
-/// `chance` selects a wait between zero and a maximum (full jitter). The maximum grows with `attempt`.
+/// `chance` selects a wait between 1 ms and a maximum that grows with `attempt`.
 pub fn backoff_ms(attempt: u32, chance: u32) -> i64 {
     let cap = (BACKOFF_BASE_MS << attempt.saturating_sub(1).min(16)).min(BACKOFF_MAX_MS);
     1 + i64::from(chance) * cap / i64::from(u32::MAX)
@@ -145,10 +145,10 @@ mod tests {
         assert!(c.has_room());
     }
 
-    /// Simulates a table with `units_at(second)` write units in each second, which answers requests after `answer_ms`.
-    /// A put costs one unit. The table saves at most the unused write units of one second. The simulation runs for
-    /// `seconds` seconds and sends as many full batches as [`Concurrency`] allows. Throttled puts are retried after a
-    /// wait. Returns the number of puts stored in each second.
+    /// Simulates a table that has `units_at(second)` write units in each second, and answers requests after
+    /// `answer_ms`. A put costs one unit. The table saves the unused write units of at most one second. The simulation
+    /// runs for `seconds` seconds and sends as many full batches as [`Concurrency`] allows. It retries throttled puts
+    /// after a wait. Returns the number of puts that the table stores in each second.
     fn drive(
         c: &mut Concurrency,
         seconds: i64,
@@ -157,8 +157,8 @@ mod tests {
     ) -> Vec<f64> {
         const BATCH: f64 = 25.0;
         let (mut tokens, mut stored) = (0.0, vec![0.0; usize::try_from(seconds).expect("few")]);
-        // The list `answers` contains the requests in flight. The list `again` contains throttled puts that wait for a
-        // retry. Each element of `answers` or `again` contains a time, a number of puts and an attempt number.
+        // The list `answers` contains the requests in flight, and the list `again` contains throttled puts that wait
+        // for a retry. Each element consists of a time, a number of puts and an attempt number.
         let mut answers: Vec<(i64, f64, u32)> = Vec::new();
         let mut again: Vec<(i64, f64, u32)> = Vec::new();
         let mut chance = 1_u32;

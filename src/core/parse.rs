@@ -1,9 +1,9 @@
 //! Parses the bytes of a record. The result is an event, a heartbeat, or the reason why the record is rejected.
 //!
-//! The parser never panics and returns a result for every input. The parser checks every part of the value, including
-//! unknown fields. A value is rejected as `not_json` if any part has one of four flaws: a key that occurs twice in one
-//! object, a lone surrogate, a number that overflows a double, or more than 127 levels of nesting. The parser checks
-//! the rules in the order of the following table, and rejects the record for the first broken rule:
+//! The parser returns a result for every input and never panics. It checks every part of the value, including unknown
+//! fields. It rejects a value as `not_json` if any part has one of four flaws: a key that occurs twice in one object, a
+//! lone surrogate, a number that overflows a double, or more than 127 levels of nesting. The parser checks the rules in
+//! the order of the following table, and rejects the record for the first broken rule:
 //!
 //! | order | reason | when |
 //! |---|---|---|
@@ -41,8 +41,8 @@ pub const DEPTH_MAX: usize = 127;
 /// The name of the header that turns a record without a value into a heartbeat.
 pub const HEARTBEAT_HEADER: &str = "citystream-heartbeat";
 
-/// The reason why a record is rejected. The set of reasons is closed, because metrics use the reason as a label and
-/// dead letters use it as a header.
+/// The reason why a record is rejected. Metrics use the reason as a label, and dead letters contain it in a header, so
+/// users may rely on this list of reasons.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Reason {
     /// The record has no value, or a value of 0 bytes.
@@ -61,7 +61,7 @@ pub enum Reason {
     BadEventType,
     /// The severity is not `low`, `medium`, `high` or `critical`.
     BadSeverity,
-    /// The timestamp does not match the grammar or is out of range.
+    /// The timestamp does not match the grammar of timestamps, or is out of range.
     BadTimestamp,
     /// The description is not a string, or is too long.
     BadDescription,
@@ -91,7 +91,7 @@ impl Reason {
         Reason::RefusedByTable,
     ];
 
-    /// Returns the name of the reason, as headers, metrics and messages contain it.
+    /// Returns the name of the reason that headers, metrics and messages contain.
     pub const fn name(self) -> &'static str {
         match self {
             Reason::Empty => "empty",
@@ -117,7 +117,7 @@ impl fmt::Display for Reason {
     }
 }
 
-/// The reason why a record was rejected, and a sentence with details.
+/// The result of parsing a record that breaks a rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reject {
     /// The first rule that the record breaks.
@@ -152,8 +152,8 @@ pub enum Body {
 
 /// Parses a whole record. If the record has no value, its headers decide whether the record is a heartbeat.
 ///
-/// The iterator `headers` yields the value of every header named [`HEARTBEAT_HEADER`], or `None` for a header with a
-/// null value.
+/// `headers` must contain the value of each header named [`HEARTBEAT_HEADER`], or `None` for a header with a null
+/// value.
 ///
 /// # Errors
 /// Returns a [`Reject`] for the first broken rule.
@@ -190,7 +190,7 @@ fn parse_heartbeat(value: Option<&[u8]>) -> Option<UnixMs> {
     std::str::from_utf8(digits).ok()?.parse().ok().map(UnixMs)
 }
 
-/// A parsed event. The texts of the event are borrowed from the record unless they need decoding.
+/// A parsed event whose texts are borrowed from the record, except for texts with escape sequences.
 #[derive(Debug)]
 pub struct BorrowedEvent<'a> {
     /// The city of the event, as in [`Event::city`].
@@ -227,7 +227,8 @@ pub fn parse_event(value: &[u8]) -> Result<Event, Reject> {
     parse_borrowed_event(value).map(Event::from)
 }
 
-/// Works like [`parse_event`], but returns only the fields that are needed by callers that forward the value unchanged.
+/// Works like [`parse_event`], but does not copy the texts. For callers that forward the value unchanged and need only
+/// a few fields.
 ///
 /// # Errors
 /// Returns a [`Reject`] for the first broken rule.
@@ -249,8 +250,8 @@ pub fn parse_borrowed_event(value: &[u8]) -> Result<BorrowedEvent<'_>, Reject> {
     fields.into_event()
 }
 
-/// Returns the error message of serde_json, without the line number if the error is in the first line of the value. In
-/// a log message, `line 1` could be mistaken for the first line of a file.
+/// Returns the error message of serde_json. The function removes the line number 1 from the message, because a reader
+/// of the log could mistake it for a line of a file.
 fn detail(error: &serde_json::Error) -> String {
     let text = error.to_string();
     match text.rsplit_once(" at line 1 column ") {
@@ -370,8 +371,8 @@ fn check_city(city: &str) -> Result<(), Reject> {
     Err(Reject::new(Reason::BadCity, detail))
 }
 
-/// Returns true if `text` can be the city of an event: 1 to 64 characters, without control characters and `#`. White
-/// space at its ends must already be removed by [`trim`].
+/// Returns true if `text` can be the city of an event: 1 to 64 characters, without control characters and `#`. The
+/// caller must first remove white space at both ends with [`trim`].
 pub fn is_city(text: &str) -> bool {
     check_city(text).is_ok()
 }
@@ -390,7 +391,7 @@ fn check_event_id(id: &str) -> Result<(), Reject> {
     Err(Reject::new(Reason::BadEventId, detail))
 }
 
-/// Returns true if `text`, an event type in lower case, matches `[a-z][a-z0-9_-]{0,63}`.
+/// Returns true if `text` can be an event type, which must match `[a-z][a-z0-9_-]{0,63}`.
 pub fn is_event_type(text: &str) -> bool {
     let b = text.as_bytes();
     (1..=EVENT_TYPE_BYTES_MAX).contains(&b.len())
@@ -404,7 +405,7 @@ fn is_control(c: char) -> bool {
     c.is_control()
 }
 
-/// Returns the text in quotes. A long text is cut to a length that fits into a header or a log line.
+/// Returns the text in quotes, cut to 64 characters so that it fits into a header or a log line.
 pub fn quoted(text: &str) -> String {
     let cut: String = text.chars().take(64).collect();
     if cut.len() < text.len() {
@@ -414,7 +415,7 @@ pub fn quoted(text: &str) -> String {
     }
 }
 
-/// Parses the text as one JSON object. Keeps the known fields, and the raw text of all other fields.
+/// Parses the text as one JSON object. Returns the known fields, and the raw text of all other fields.
 fn walk(text: &str) -> Result<Fields<'_>, serde_json::Error> {
     use serde::Deserializer as _;
     let mut de = serde_json::Deserializer::from_str(text);
@@ -499,7 +500,8 @@ impl<'de> serde::Deserialize<'de> for ObjectKey<'de> {
     }
 }
 
-/// Checks one value at the nesting level `depth`. Returns the text of the value if the value is a string.
+/// A check of one JSON value at the nesting level `depth`. The check returns the text of the value if the value is a
+/// string.
 #[derive(Clone, Copy)]
 struct Walk {
     depth: usize,

@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 pub fn find_member(text: &str, name: &str) -> Option<Range<usize>> {
     let members: BTreeMap<Cow<'_, str>, &RawValue> = serde_json::from_str(text).ok()?;
     let raw = members.get(name)?.get();
-    // The raw value is a slice of `text`, so its address shows its position in `text`.
+    // The raw value is a slice of `text`, so the difference of their addresses is its position in `text`.
     let start = (raw.as_ptr() as usize).checked_sub(text.as_ptr() as usize)?;
     Some(start..start + raw.len())
 }

@@ -1,10 +1,10 @@
 //! Manages all partitions of one consumer, and makes every decision of the `consume` command.
 //!
-//! The shell is the code that does the I/O for the pipeline. Whenever something happens, the shell calls a method of
-//! [`Pipeline`], with the current time as `now_ms`. Before the next call, the shell carries out all outputs that
-//! [`Pipeline::poll_output`] returns. For example, the shell writes to the tables, commits offsets, and moves the read
-//! position of the Kafka client. The shell makes no decisions, so a simulation can drive the pipeline through any order
-//! of answers, losses and rebalances.
+//! The code outside this crate that does the I/O for the pipeline is called the shell. The shell calls a method of
+//! [`Pipeline`] for each event, such as new records, an answer or a rebalance, and passes the current time as `now_ms`.
+//! Before the next call, the shell carries out all outputs that [`Pipeline::poll_output`] returns. For example, it
+//! writes to the tables, commits offsets, and moves the read position of the Kafka client. The shell makes no
+//! decisions, so a simulation can test the pipeline with any order of answers, losses and rebalances.
 //!
 //! A partition has three states:
 //!
@@ -17,10 +17,10 @@
 //! Invariants:
 //!
 //! - The pipeline commits only boundaries that [`Worker::durable`] returned (INV-1, INV-6).
-//! - The offsets of the records that a worker takes are contiguous, except for confirmed gaps (see `intake`).
-//! - Answers to requests of an earlier assignment have no effect (INV-3).
+//! - A worker takes records at contiguous offsets, except for confirmed gaps (see `intake`).
+//! - The pipeline ignores answers to requests of an earlier assignment (INV-3).
 //! - All state of an assignment ends with the assignment (INV-4).
-//! - Records that the pipeline drops at the end of an assignment are counted as given up (INV-7).
+//! - The pipeline counts the records that it drops at the end of an assignment as given up (INV-7).
 
 mod commit;
 mod intake;
@@ -47,7 +47,7 @@ pub use output::{CommitPart, Halt, Options, Output, Publish, Report, Tables};
 
 /// Minimum time between two commits, in milliseconds.
 pub const COMMIT_INTERVAL_MS: i64 = 1_000;
-/// Time before the pipeline repeats a failed lookup of a partition's start, or a failed second read of a gap, in
+/// Time after which the pipeline repeats a failed lookup of a partition's start or a failed second read of a gap, in
 /// milliseconds.
 pub const LOCATE_AGAIN_MS: i64 = 1_000;
 
@@ -92,25 +92,25 @@ pub struct Pipeline {
     held: bool,
     /// True once the pipeline has stopped writing to the tables for good.
     halted: bool,
-    /// The requests to advance progress items that wait for the next call of `pump`. While writes to the tables are
-    /// paused, `pump` drops these requests.
+    /// Requests to advance progress items. The next call of `pump` outputs them, or drops them if writes to the tables
+    /// are paused.
     publishes: Vec<Publish>,
-    /// The missing progress items, each with the time at which the pipeline learned that the item is missing.
+    /// The progress items that do not exist, each with the time at which the pipeline learned that the item is missing.
     missing: Vec<(BootMs, Publish)>,
     stalls: StallDetector,
     /// True if the most recent write to the tables failed.
     writes_fail: bool,
-    /// The pending commit, which waits for the check of the topic id or for Kafka's answer.
+    /// The pending commit. It waits for the check of the topic id, and then for Kafka's answer.
     commit: Option<Vec<CommitPart>>,
     last_commit_ms: SteadyMs,
-    /// The partition that currently has its turn to update rows, and the time at which the turn started.
+    /// The partition that currently has its turn to send row updates, and the time at which this turn started.
     turn: (i32, SteadyMs),
     ledger: Ledger,
     tally: Tally,
 }
 
 impl Pipeline {
-    /// Returns a new pipeline, which has no partitions yet.
+    /// Returns a new pipeline without partitions.
     pub fn new(options: Options) -> Pipeline {
         let concurrency = || Concurrency::new(options.requests_max.min(8), options.requests_max);
         Pipeline {
@@ -148,7 +148,7 @@ impl Pipeline {
         slot.is_some_and(|slot| slot.assignment == assignment)
     }
 
-    /// Moves the new writes of the workers to the put queues and to the outputs.
+    /// Moves the puts and dead letters that the workers have returned to the put queues and to the outputs.
     fn send_writes(&mut self, now_ms: SteadyMs) {
         for write in self.writes.drain(..) {
             match write {
@@ -179,7 +179,7 @@ impl Pipeline {
         for &partition in partitions {
             match self.slots.get_mut(&partition).map(|slot| &mut slot.state) {
                 Some(State::Running(running)) if !lost && !self.halted => {
-                    // A second revocation never extends the deadline of the first revocation.
+                    // If a partition is revoked twice, the earlier deadline applies.
                     let deadline_ms = now_ms.saturating_add(drain_ms_max);
                     let earlier = running.deadline_ms.unwrap_or(deadline_ms);
                     running.deadline_ms = Some(deadline_ms.min(earlier));
@@ -240,7 +240,7 @@ impl Pipeline {
             PutTable::Alerts => &mut self.alerts,
         };
         let slots = &self.slots;
-        // Puts of an assignment that has ended are not sent again.
+        // The queue does not retry puts of an assignment that has ended.
         let live = |put: &Put| {
             let slot = slots.get(&put.ticket.partition);
             slot.is_some_and(|slot| slot.assignment == put.ticket.assignment)
@@ -285,14 +285,14 @@ impl Pipeline {
         }
     }
 
-    /// Notes that the dead-letter topic acknowledged a record whose item the table refused. The event of the record is
-    /// still included in the counts.
+    /// Notes that the dead-letter topic acknowledged a record whose item the table refused. The rows still count the
+    /// event of this record.
     pub fn refused_done(&mut self, table: PutTable, ticket: Ticket) {
         self.put_done(table, ticket);
     }
 
-    /// Advances the pipeline to the time `now_ms`, and queues all outputs that are due at that time. The limits on
-    /// requests in flight may delay some outputs.
+    /// Advances the pipeline to the time `now_ms`, and queues all outputs that are due then. An output stays back while
+    /// the limit on requests in flight is reached.
     pub fn pump(&mut self, now_ms: SteadyMs, boot_ms: BootMs) {
         self.watch_tables(boot_ms);
         if !self.held {
@@ -310,11 +310,10 @@ impl Pipeline {
         self.pump_publishes();
     }
 
-    /// Sends row updates, one partition at a time. A turn ends when all rows that were due at the start of the turn are
-    /// sent, so that every partition gets a turn. If a partition has many rows, one turn sends all records that the
-    /// worker has gathered for these rows. The pipeline does not sort the rows of all partitions by due time. Sorting
-    /// by due time would keep twice as many records in memory, for the same number of events per update. Draining
-    /// partitions get their turns first.
+    /// Sends row updates, one partition at a time. The turn of a partition ends when all rows that were due at its
+    /// start are sent, so that every partition gets a turn. Draining partitions are first. The alternative was to send
+    /// the rows of all partitions in the order of their due times. That order kept twice as many records in memory, for
+    /// the same number of events per update.
     fn pump_updates(&mut self, now_ms: SteadyMs) {
         for slot in self.slots.values_mut() {
             let State::Running(running) = &mut slot.state else {
@@ -329,8 +328,8 @@ impl Pipeline {
             }
         }
         let mut passed = 0;
-        // The loop may visit the current partition twice, because more of its rows may have become due after its turn
-        // began.
+        // The loop may reach the first partition a second time, because more of its rows may have become due since its
+        // turn began.
         while self.updates.has_room() && passed <= self.slots.len() {
             let (turn, began_ms) = self.turn;
             let update = match self.slots.get_mut(&turn).map(|slot| &mut slot.state) {
@@ -350,7 +349,8 @@ impl Pipeline {
         }
     }
 
-    /// Ends each drain that is complete or past its deadline, and restarts each partition that cannot continue reading.
+    /// Ends each drain that is complete or past its deadline. Restarts each partition that cannot continue at its read
+    /// position.
     fn pump_ends(&mut self, now_ms: SteadyMs) {
         let mut done = Vec::new();
         let mut again = Vec::new();
@@ -446,8 +446,8 @@ impl Pipeline {
         t.bytes_freed += tally.bytes_freed;
     }
 
-    /// Returns the ledger since the start of the pipeline, and the tally since the last report. The ledger always
-    /// balances (INV-7).
+    /// Returns the ledger since the start of the pipeline, and the other counts since the last report. The ledger
+    /// always balances (INV-7).
     pub fn report(&mut self) -> Report {
         let all: Vec<i32> = self.slots.keys().copied().collect();
         for partition in all {
@@ -461,9 +461,9 @@ impl Pipeline {
         }
     }
 
-    /// Frees memory when memory is short, by dropping rows that have nothing to write and only wait for the end of
-    /// their update interval. If a dropped row gets new records, the row is written before its interval is over. If
-    /// idle rows filled the memory, the consumer could not read records until a long interval ends.
+    /// Frees memory by dropping rows that have nothing to write and only wait for the end of their update interval. If
+    /// these idle rows filled the memory, the consumer could not read records until a long interval ends. If a dropped
+    /// row gets new records, the worker writes the row before its interval is over.
     pub fn make_room(&mut self) {
         for slot in self.slots.values_mut() {
             if let State::Running(running) = &mut slot.state {

@@ -1,8 +1,8 @@
-//! Describes the writes to the tables as plain data: puts of raw events and alerts, and conditional updates of rows.
+//! Describes the writes to the tables as values: puts of raw events and alerts, and conditional updates of rows.
 //!
-//! A put may be repeated, because the key of the item depends only on the record. An update adds counts, so repeating
-//! it without a check would count records twice. DynamoDB rejects a repeated update, because each update contains
-//! offsets that are compared with the row's fence (see [`crate::stretch`]).
+//! A put stores a whole item. The consumer may repeat a put, because the key of the item depends only on the record. An
+//! update adds counts, so a repeated update could count records twice. DynamoDB rejects a repeated update, because its
+//! condition compares the update's offsets with the row's fence (see [`crate::stretch`]).
 
 use std::sync::Arc;
 
@@ -59,8 +59,8 @@ impl RawRows {
     }
 }
 
-/// Identifies a record within an assignment. When a write is complete, the shell passes the ticket of the written
-/// record to the pipeline.
+/// Identifies a record of an assignment. When a write is complete, the shell passes the ticket of its record to the
+/// pipeline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket {
     /// The number of the Kafka partition.
@@ -72,7 +72,7 @@ pub struct Ticket {
     pub seq: u64,
 }
 
-/// An event with all data that its raw item and its alert contain. Both items share this data.
+/// An event with all data for its raw item and its alert.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredEvent {
     /// The event that the items store.
@@ -94,7 +94,7 @@ pub struct StoredEvent {
 }
 
 impl StoredEvent {
-    /// Returns the event together with its event id and the hash of the id.
+    /// Returns the stored event, and computes its event id and the hash of this id.
     pub fn new(
         event: Event,
         topic: Arc<str>,
@@ -129,17 +129,16 @@ pub enum PutTable {
 /// A put of one item. A repeated put changes nothing.
 #[derive(Clone, Debug)]
 pub struct Put {
-    /// The ticket of the record that contains the stored event.
+    /// The ticket of the record that contains the event.
     pub ticket: Ticket,
     /// The event to store in the item.
     pub event: Arc<StoredEvent>,
 }
 
 /// A fingerprint of a put's key, computed from the event id and the event time. Puts with the same key have the same
-/// fingerprint, because every key contains the id and the time. Two puts with different keys may have the same
-/// fingerprint by chance. The queue sends puts with the same fingerprint in different batches. For puts with different
-/// keys, separate batches are unnecessary but harmless. Comparing the full keys instead of fingerprints took an eighth
-/// of the consumer's run time.
+/// fingerprint, because every key contains the id and the time. The queue sends puts with the same fingerprint in
+/// different batches. Two different keys may have the same fingerprint by chance, which only makes a batch smaller.
+/// Comparing the full keys instead of fingerprints took an eighth of the consumer's run time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeyPrint(u64);
 
@@ -168,8 +167,8 @@ pub struct RowUpdate {
     pub partition: i32,
     /// The number that identifies this assignment of the partition to the consumer.
     pub assignment: u64,
-    /// The number by which the worker identifies the row. The caller passes the row number back when it reports the
-    /// outcome of the update.
+    /// The number by which the worker identifies the row. The shell passes this number back when it reports the outcome
+    /// of the update.
     pub row_id: u32,
     /// The key of the row.
     pub row: RowKey,
@@ -183,7 +182,7 @@ pub struct RowUpdate {
     pub sum: Sum,
 }
 
-/// The information about a row in a response from DynamoDB.
+/// The facts about a row that a response from DynamoDB contains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shown {
     /// True if the response contains the row that the request addressed.
@@ -193,7 +192,8 @@ pub struct Shown {
 }
 
 impl RowUpdate {
-    /// Returns `Counted` if a successful response shows that the row's fence is `next`, and `Unknown` otherwise.
+    /// Returns the outcome of an update that DynamoDB reports as successful. The outcome is `Counted` if the row's
+    /// fence in the response is `next`, and `Unknown` otherwise.
     pub fn judge_success(&self, shown: Shown) -> UpdateOutcome {
         if shown.same_row && shown.fence == Some(self.next) {
             UpdateOutcome::Counted
@@ -202,7 +202,8 @@ impl RowUpdate {
         }
     }
 
-    /// Returns `Fenced` if a refusal shows that the row's fence is above `first`, and `Unknown` otherwise.
+    /// Returns the outcome of an update that DynamoDB reports as refused. The outcome is `Fenced` if the row's fence in
+    /// the response is above `first`, and `Unknown` otherwise.
     pub fn judge_refusal(&self, shown: Shown) -> UpdateOutcome {
         match shown.fence {
             Some(fence) if shown.same_row && fence > self.first => UpdateOutcome::Fenced(fence),
@@ -216,11 +217,11 @@ impl RowUpdate {
 pub enum UpdateOutcome {
     /// The update took effect.
     Counted,
-    /// The row's fence refused the update. The field contains the offset that is stored in the fence.
+    /// The row's fence refused the update. The field contains the offset of the fence.
     Fenced(Offset),
-    /// The update may or may not have taken effect, so the same update is sent again.
+    /// The update may or may not have taken effect, so the worker sends the same update again.
     Unknown,
-    /// The table throttled the request, so the update had no effect and is sent again.
+    /// The table throttled the request, so the update had no effect, and the worker sends it again.
     Refused,
 }
 

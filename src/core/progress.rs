@@ -1,8 +1,8 @@
-//! Computes the rate and the remaining time of a task with a known amount of work.
+//! Computes how fast a task with a known amount of work proceeds, and how long it will still take.
 
 use crate::clock::SteadyMs;
 
-/// Weight of the newest measurement in the average rate. The previous average rate has a weight of 0.7.
+/// Weight of the newest measured rate in the average rate. The previous average has the remaining weight, 0.7.
 const NEWEST_WEIGHT: f64 = 0.3;
 /// Time between two measurements of the rate, in milliseconds.
 const MEASURE_MS: i64 = 1_000;
@@ -33,7 +33,7 @@ impl TaskProgress {
             return;
         }
         let newest = done.saturating_sub(self.measured) as f64 * 1_000.0 / ms as f64;
-        // An average rate of zero is replaced by the newest rate, because tasks often begin with a wait.
+        // Tasks often begin with a wait, so an average rate of zero has no weight.
         self.per_second = match self.per_second {
             Some(rate) if rate > 0.0 => Some(rate * (1.0 - NEWEST_WEIGHT) + newest * NEWEST_WEIGHT),
             _ => Some(newest),
@@ -46,8 +46,8 @@ impl TaskProgress {
         self.per_second.unwrap_or(0.0)
     }
 
-    /// Returns the remaining time of the task in seconds, at the recent rate. The parameter `left` is the number of
-    /// remaining pieces. Returns `None` while the rate is zero.
+    /// Returns the remaining time of the task in seconds, at the recent rate. `left` is the number of remaining pieces.
+    /// Returns `None` while the rate is zero.
     #[allow(
         clippy::cast_possible_truncation,
         clippy::cast_precision_loss,

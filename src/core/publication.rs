@@ -1,6 +1,7 @@
 //! Decides when a consumer publishes the restart point of a partition in the progress item of the tables.
 //!
-//! A progress item is a restart point that exists even if the group's offsets are lost ([`restart`](crate::restart)).
+//! A progress item contains a restart point, which the consumers use if the group's offsets are lost
+//! ([`restart`](crate::restart)).
 
 use crate::clock::SteadyMs;
 use crate::restart::Boundary;
@@ -9,12 +10,12 @@ use crate::window::Rules;
 /// Maximum time between two publications of a progress item while the consumer commits new offsets, in milliseconds.
 pub const PROGRESS_INTERVAL_MS: i64 = 3_600_000;
 
-/// Number of unpublished events that make a publication due, if the last publication was at least
+/// Number of unpublished events after which a publication is due, if the last publication was at least
 /// [`PROGRESS_EVENTS_MS`] ago.
 pub const PROGRESS_EVENTS: u64 = 20;
-/// Minimum time between two publications if each is triggered by [`PROGRESS_EVENTS`] new events, in milliseconds.
+/// Minimum time before [`PROGRESS_EVENTS`] new events cause another publication, in milliseconds.
 pub const PROGRESS_EVENTS_MS: i64 = 5_000;
-/// Maximum time until the sums of a progress item include a committed event, in milliseconds.
+/// Maximum time between the commit of an event and its inclusion in the sums of the progress item, in milliseconds.
 pub const PROGRESS_SUMS_MS: i64 = 300_000;
 
 /// Time until a failed publication is repeated, in milliseconds.
@@ -22,11 +23,10 @@ pub const PROGRESS_RETRY_MS: i64 = 10_000;
 
 /// Decides when a consumer advances the progress item of a partition. The item never moves back.
 ///
-/// Publishing the sums costs little. A publication that is triggered by [`PROGRESS_EVENTS`] new events costs at most
-/// 0.05 write units per event. The wait [`PROGRESS_SUMS_MS`] triggers a publication only if the watermark has not
-/// passed the end of a window in the meantime. At one event every 15 s, a publication after [`PROGRESS_SUMS_MS`] also
-/// covers 20 events. A publication covers all unpublished events, so each event adds to the cost of only one
-/// publication.
+/// Publishing the sums costs little. A publication after [`PROGRESS_EVENTS`] new events costs at most 0.05 write units
+/// per event. A publication after [`PROGRESS_SUMS_MS`] happens only if the watermark has not passed the end of a window
+/// in the meantime. At one event every 15 s, such a publication also covers 20 events. Each event is new in only one
+/// publication, because a publication covers all unpublished events.
 #[derive(Clone, Copy, Debug)]
 pub struct Progress {
     published: Boundary,
@@ -49,8 +49,8 @@ impl Progress {
     }
 
     /// Returns true if the boundary `committed` should be published now. A publication is due in four cases: the
-    /// watermark has passed the end of a window, an hour has passed, the consumer gives up the partition, or the
-    /// published sums are out of date.
+    /// watermark has passed the end of a window, the last publication was an hour ago, the consumer gives up the
+    /// partition, or the published sums are out of date.
     pub fn is_due(
         &self,
         committed: Boundary,
@@ -72,14 +72,14 @@ impl Progress {
     fn unpublished(&self, committed: Boundary) -> u64 {
         match (committed.sums, self.published.sums) {
             (Some(sums), Some(published)) => sums.events().saturating_sub(published.events()),
-            // The progress item does not contain any sums yet.
+            // The progress item contains no sums yet.
             (Some(_), None) => PROGRESS_EVENTS,
             (None, _) => 0,
         }
     }
 
     /// Returns the time at which the boundary `committed` must be published if no further commit follows. Returns
-    /// `None` if its sums are already published and no publication has failed.
+    /// `None` if the progress item already contains the sums of `committed` and no publication has failed.
     pub fn idle_ms(&self, committed: Boundary) -> Option<SteadyMs> {
         if committed.next <= self.published.next {
             return None;
@@ -95,8 +95,8 @@ impl Progress {
         self.retry_ms = None;
     }
 
-    /// Notes that a publication has failed, or that its outcome is unknown. Without a retry, windows would become final
-    /// only at the next commit, and a partition without new records has no next commit.
+    /// Notes that a publication has failed, or that its outcome is unknown. The pipeline retries the publication even
+    /// without a new commit, because windows become final only after it.
     pub fn failed(&mut self, boundary: Boundary, now_ms: SteadyMs) {
         if boundary.next > self.published.next {
             self.retry_ms = Some(now_ms + PROGRESS_RETRY_MS);
@@ -182,12 +182,12 @@ mod tests {
         assert_eq!(progress.idle_ms(sums(5, 5)), Some(SteadyMs(301_000)));
         progress.failed(sums(5, 5), SteadyMs(2_000));
         assert_eq!(progress.idle_ms(sums(5, 5)), Some(SteadyMs(12_000)));
-        // A new attempt waits for its own outcome.
+        // After a new attempt has begun, the earlier failure no longer counts.
         progress.asked(SteadyMs(12_000));
         assert_eq!(progress.idle_ms(sums(5, 5)), Some(SteadyMs(312_000)));
         progress.published(sums(5, 5), SteadyMs(13_000));
         assert_eq!(progress.idle_ms(sums(5, 5)), None);
-        // The failures of older publications arrive late.
+        // The pipeline learns late that two older publications have failed.
         progress.failed(sums(4, 4), SteadyMs(14_000));
         progress.failed(sums(5, 5), SteadyMs(14_000));
         assert_eq!(progress.idle_ms(sums(6, 6)), Some(SteadyMs(313_000)));

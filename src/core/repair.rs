@@ -1,4 +1,4 @@
-//! Repairs rejected records if the repair does not require a guess.
+//! Repairs rejected records if there is only one possible repair.
 //!
 //! | reason | repair |
 //! |---|---|
@@ -8,7 +8,7 @@
 //! | `bad_description` | `null` becomes an empty string; a text that is too long is cut |
 //! | `bad_event_id` | the id is replaced by the default id of a record without an id |
 //!
-//! A repair does not change any other byte of the value. The repaired value is parsed again, by the same rules as every
+//! A repair changes nothing else in the value. The parser then checks the repaired value by the same rules as every
 //! other record.
 
 use crate::clock::UnixMs;
@@ -17,12 +17,11 @@ use crate::parse::{DESCRIPTION_BYTES_MAX, Reason, parse_event};
 use crate::patch::{find_member, replace_member};
 use crate::time::{format_millis, is_event_time};
 
-/// The smallest timestamp that is read as milliseconds. Smaller numbers are read as seconds. The number 100,000,000,000
-/// is a time in 1973 if it counts milliseconds, and in 5138 if it counts seconds.
+/// Numbers from this one on are timestamps in milliseconds, and smaller numbers are timestamps in seconds. The number
+/// 100,000,000,000 is a time in 1973 in milliseconds, and a time in 5138 in seconds.
 const MILLIS_FROM: i64 = 100_000_000_000;
 
-/// Returns the repaired value, and the event that was parsed from the repaired value. The parameter `own_id` is the
-/// default id, which replaces an invalid event id.
+/// Returns the repaired value and its event. `own_id` is the default id, which replaces an invalid event id.
 ///
 /// # Errors
 /// Returns the reason why the value is still rejected.
@@ -37,7 +36,7 @@ pub fn repair(value: &[u8], own_id: &str) -> Result<(String, Event), Reason> {
             Ok(event) => return Ok((text, event)),
             Err(reject) => reject.reason,
         };
-        // A second repair for the same reason would not help, so the value is rejected.
+        // The repair for this reason has not helped, so the function gives up.
         if mended.contains(&reason) {
             return Err(reason);
         }
@@ -88,7 +87,7 @@ fn time(value: &serde_json::Value) -> Option<String> {
         };
         return is_event_time(UnixMs(ms)).then(|| format_millis(UnixMs(ms)));
     }
-    // The repaired value is parsed again, so text that is not a time stays invalid.
+    // The caller parses the repaired value, so a text that is not a time stays invalid.
     Some(format!("{}Z", value.as_str()?.trim()))
 }
 

@@ -1,15 +1,15 @@
-//! Finds the records of a log that were replaced after they were read.
+//! Finds out whether a log has lost records that the group has read, and now contains other records at their offsets.
 //!
 //! After an unclean leader election, the log of the new leader may end before the offset that the group has committed.
-//! New records then get the offsets of the lost records. Once the log has grown past the committed offset, the range of
-//! the log no longer shows the loss. The leader epoch still shows it. A leader writes its epoch into each record, and
-//! every new leader has a higher epoch. If the record before the committed offset has another epoch than before, it is
-//! not the record that was read
+//! New records then get the offsets of the lost records. Once the log has grown past the committed offset, its first
+//! and last offset no longer reveal the loss, but the leader epoch does. A leader writes its epoch into each record,
+//! and every new leader has a higher epoch. The record before the committed offset was replaced if its epoch differs
+//! from the epoch at the time of the commit
 //! (<https://cwiki.apache.org/confluence/display/KAFKA/KIP-101+-+Alter+Replication+Protocol+to+use+Leader+Epoch+rather+than+High+Watermark+for+Truncation>).
 
 use crate::event::Offset;
 
-/// A record that a probe of the log has found.
+/// The offset and the leader epoch of a record in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Probed {
     /// The offset of the record.
@@ -22,9 +22,8 @@ pub struct Probed {
 /// that the group has read.
 ///
 /// `epoch` is the leader epoch of the last record below `next` at the time of the commit. `log_start` is the first
-/// offset of the log. `probe` returns the first record at or after an offset, or `None` if the log ends before such a
-/// record. The function calls `probe` once if no record was replaced, and otherwise about log2(`next` - `log_start`)
-/// times.
+/// offset of the log. `probe` returns the first record at or after an offset, or `None` if the log has no such record.
+/// The function calls `probe` once if no record was replaced, and otherwise about log2(`next` - `log_start`) times.
 ///
 /// # Errors
 /// Returns the error of `probe`.
@@ -41,11 +40,12 @@ pub fn find_replaced<E>(
     let mut first = match probe(last)? {
         Some(found) if found.offset == last && found.epoch == epoch => return Ok(None),
         Some(found) if found.offset == last => Some(last),
-        // The offset before `next` belongs to a control record, so only earlier records show whether the log was cut.
+        // The offset before `next` belongs to a control record, so only earlier records show whether the log lost
+        // records.
         Some(found) if found.epoch > epoch => None,
         _ => return Ok(None),
     };
-    // The epochs of a log never fall, so a binary search finds the first record of a later epoch.
+    // Epochs never decrease along a log, so a binary search finds the first record with a later epoch.
     let (mut low, mut high) = (log_start, last);
     while low < high {
         let middle = Offset(low.0 + (high.0 - low.0) / 2);
@@ -89,7 +89,7 @@ mod tests {
         for (next, epoch) in [(4, 0), (5, 0), (6, 2), (7, 2), (10, 5)] {
             assert_eq!(found(&log, next, epoch), None, "{next}");
         }
-        // Retention has removed the last record that was read.
+        // Retention has removed the last record that the group has read.
         assert_eq!(found(&log, 3, 0), None);
         // Offsets 7 and 8 belong to control records, which were read in epoch 2.
         assert_eq!(found(&log, 8, 2), None);
@@ -100,17 +100,17 @@ mod tests {
 
     #[test]
     fn the_first_record_of_a_later_leader_was_replaced() {
-        // The group had read ten records of epoch 3. The new leader had only four of them.
+        // The group has read the records up to offset 9, but the log of the new leader ended at offset 3.
         let mut records = vec![(0, 1), (1, 1), (2, 3), (3, 3)];
         records.extend((4..20).map(|offset| (offset, 4)));
         assert_eq!(found(&log(&records), 10, 3), Some(4));
         // The offset before the committed offset, 9, belongs to a control record of the new leader.
         records.retain(|(offset, _)| *offset != 9);
         assert_eq!(found(&log(&records), 10, 3), Some(4));
-        // Everything that was read was replaced.
+        // All records that the group has read were replaced.
         let all: Vec<_> = (0..20).map(|offset| (offset, 4)).collect();
         assert_eq!(found(&log(&all), 10, 3), Some(0));
-        // Only the oldest record of the log had been read, and it was replaced.
+        // The group has read only the oldest record of the log, and this record was replaced.
         assert_eq!(found(&log(&[(3, 4), (4, 4)]), 4, 3), Some(3));
         assert_eq!(found(&log(&[(3, 4), (4, 4)]), 3, 3), None);
     }

@@ -1,4 +1,4 @@
-//! Plans the replay of old events: when each event is sent, and which event time the event gets.
+//! Plans the replay of old events. The plan says when the producer sends each event, and with which event time.
 //!
 //! | event times | without a speed | at a speed |
 //! |---|---|---|
@@ -8,7 +8,7 @@
 use crate::clock::UnixMs;
 use crate::window::Rules;
 
-/// A plan that says when each event of an input is sent, and which event time the event gets.
+/// A plan that says when the producer sends each event of an input, and with which event time.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Replay {
     speed: Option<f64>,
@@ -24,14 +24,14 @@ enum Moved {
     Not,
     /// Every event time moves by the given number of milliseconds.
     By(i64),
-    /// Each event time is replaced by the time at which the event is sent. The field contains the time at which the
-    /// replay starts.
+    /// The event time of each event becomes the time at which the event is sent. The field contains the start time of
+    /// the replay.
     Due(UnixMs),
 }
 
 impl Replay {
-    /// Returns a replay that does not change the event times. If `speed` is given, the events are sent `speed` times
-    /// faster than they happened. If `speed` is `None`, all events are sent at once.
+    /// Returns a replay that does not change the event times. If `speed` is given, the replay is `speed` times as fast
+    /// as the original events. If `speed` is `None`, the producer sends all events at once.
     pub fn at_speed(speed: Option<f64>) -> Replay {
         Replay {
             speed,
@@ -39,8 +39,8 @@ impl Replay {
         }
     }
 
-    /// Changes the replay so that the events get current times. The parameter `newest_ms` is the largest event time of
-    /// the input, which is needed only for a replay without a speed.
+    /// Changes the replay so that the events get current times. `newest_ms` is the largest event time of the input. A
+    /// replay with a speed does not need `newest_ms`.
     pub fn restamped(mut self, now_ms: UnixMs, newest_ms: Option<UnixMs>) -> Replay {
         self.moved = match (self.speed, newest_ms) {
             (Some(_), _) => Moved::Due(now_ms),
@@ -54,7 +54,7 @@ impl Replay {
     }
 
     /// Returns the time at which an event with the event time `time_ms` must be sent, in milliseconds after the first
-    /// event. An event that is out of order is sent at the same time as the newest event before it.
+    /// event. An event that is older than an earlier event of the input is due at the same time as that earlier event.
     pub fn due_ms(&mut self, time_ms: UnixMs) -> i64 {
         let first_ms = *self.first_ms.get_or_insert(time_ms);
         self.largest_ms = self.largest_ms.max(time_ms).max(first_ms);

@@ -1,9 +1,10 @@
-//! Defines restart points, and the start rule, which decides at which offset the consumer begins to read a partition.
+//! Defines restart points and the start rule. The start rule decides at which offset the consumer begins to read a
+//! partition.
 //!
-//! A [`Boundary`] contains an offset and the largest event time *below that offset*. A commit to Kafka stores the
-//! offset, and stores the largest event time in the commit's metadata, so that offset and watermark move together. The
-//! progress item in the tables also contains a boundary, so that a restart point exists even if the group's offsets are
-//! lost. This table shows the start rule:
+//! A [`Boundary`] contains an offset and the largest event time *below that offset*. A commit to Kafka contains the
+//! offset, and its metadata contains the largest event time, so that offset and watermark move together. The progress
+//! item in the tables also contains a boundary. It serves as the restart point if the group's offsets are lost. This
+//! table shows the start rule:
 //!
 //! | the commit … | the progress item | start |
 //! |---|---|---|
@@ -14,16 +15,15 @@
 //! | is missing, or names another topic or other tables | exists | at the progress item |
 //! | is missing, or names another topic or other tables | is missing | at the log's start, once the item is created |
 //!
-//! The shell also compares the records below the committed offset with the log ([`StartFacts::replaced_from`]).
+//! The shell also checks whether the log still has the records that the group has read ([`StartFacts::replaced_from`]).
 //!
-//! A boundary also contains the [sums](Boundary::sums) of the log below its offset. Adding up the sums of a few
-//! progress items therefore gives the grand total, no matter how many series exist. The start rule does not use the
-//! sums.
+//! A boundary also contains the [sums](Boundary::sums) of the log below its offset. A reader gets the grand total of
+//! all series by adding up the sums of a few progress items. The start rule does not use the sums.
 //!
-//! All records below a published boundary are durable, no matter which consumer published the boundary. A former owner
-//! of the partition may have committed the group's offset. Retention may already have removed the records at that
-//! offset. If the log still covers the progress item, the partition starts at the progress item, and no data is lost.
-//! If even the progress item is outside the log, records are lost ([`Start::Expired`], [`Start::Truncated`]).
+//! All records below a published boundary are durable, no matter which consumer published the boundary. The group's
+//! commit may be so old that retention has removed the records at its offset. If the offset of the progress item is
+//! still in the log, the partition starts there, and no record is lost. If the offset of the progress item is also
+//! outside the log, records are lost ([`Start::Expired`], [`Start::Truncated`]).
 
 use crate::clock::{BootMs, UnixMs};
 use crate::event::Offset;
@@ -38,13 +38,13 @@ pub struct Boundary {
     /// The largest event time below `next`.
     pub max: MaxTime,
     /// The counts of the log's events below `next`: events in windows, late events, and all events by severity. The
-    /// counts do not depend on which consumer counted the events. Rejected records and heartbeats are not counted.
+    /// sums include the events that other consumers have counted. They exclude rejected records and heartbeats.
     ///
-    /// `None` means that the sums are unknown. The sums become unknown if a consumer that runs an older version has
-    /// owned the partition. A loss of records that may already be counted also makes the sums unknown. Unknown sums
-    /// stay unknown for the rest of the log. Once the consumers are idle, the sums of all progress items add up to the
-    /// counts in all totals rows. The total includes the progress items of former topic ids. If a topic is deleted
-    /// while a consumer counts its events, the total lacks the events after the last publication of the progress item.
+    /// `None` means that the sums are unknown. The sums become unknown if a consumer of an older version owns the
+    /// partition, or if the log loses records that may already be counted. Unknown sums stay unknown for the rest of
+    /// the log. Once the consumers are idle, the sums of all progress items add up to the counts in all totals rows.
+    /// This includes the progress items of former topic ids. If a topic is deleted while a consumer counts its events,
+    /// the sums lack the events after the last publication of the progress item.
     pub sums: Option<Sum>,
 }
 
@@ -136,7 +136,7 @@ pub struct Commit {
 /// All facts that the start rule needs to decide where a partition starts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StartFacts {
-    /// The topic id from Kafka, which the caller reads before the other facts.
+    /// The topic id from Kafka. The caller reads it before the other facts.
     pub topic_id: String,
     /// The random id in the tables' config item.
     pub tables_id: String,
@@ -148,8 +148,8 @@ pub struct StartFacts {
     pub progress: Option<Boundary>,
     /// The offset of the log's oldest record, and the offset after its newest record.
     pub log: (Offset, Offset),
-    /// The first offset below the committed offset whose record was replaced after it was read, or `None` if no such
-    /// record is known ([`crate::replaced`]).
+    /// The first offset below the committed offset at which the log now contains another record than the one the group
+    /// has read. `None` means that no such offset is known ([`crate::replaced`]).
     pub replaced_from: Option<Offset>,
 }
 
@@ -161,8 +161,8 @@ pub enum Start {
     /// The progress item is missing, so the caller must create a progress item with the given boundary. The caller then
     /// applies the start rule again, because another consumer may have created the progress item first.
     Create(Boundary),
-    /// The partition cannot start, because the metadata of the group's committed offset is not readable. The field
-    /// contains the committed offset.
+    /// The partition cannot start, because the metadata of the group's committed offset is empty or unreadable. The
+    /// field contains this offset.
     Unreadable(Offset),
     /// Retention removed the records `[from, to)` from the beginning of the log.
     Expired {
@@ -178,26 +178,27 @@ pub enum Start {
         /// The offset at which the log ends now.
         end: Offset,
     },
-    /// The log was cut at `since` and has grown past the restart point again. Other records have the offsets
-    /// `[since, from.next)` now.
+    /// The log has lost its records from `since` on, and has grown past the restart point again. The offsets `[since,
+    /// from.next)` now belong to other records.
     Replaced {
         /// The restart point at which reading should continue.
         from: Boundary,
-        /// The first offset whose record was replaced.
+        /// The first offset at which the log now contains another record.
         since: Offset,
     },
 }
 
-/// Returns the metadata of a commit, extended by the leader epoch of the last record below the offset. The text
-/// continues with `;epoch=<epoch>`.
+/// Appends `;epoch=<epoch>` to the metadata of a commit. `epoch` is the leader epoch of the last record below the
+/// committed offset.
 ///
-/// Kafka's own field for the epoch is not used, because some servers refuse a commit whose epoch is not the current one.
+/// Commits do not use Kafka's own field for the epoch, because some brokers refuse a commit with an older epoch.
 pub fn with_epoch(metadata: &str, epoch: i32) -> String {
     format!("{metadata};epoch={epoch}")
 }
 
 impl Commit {
-    /// Returns the leader epoch of the last record below the offset, or `None` if the metadata does not contain it.
+    /// Returns the leader epoch of the last record below the committed offset, or `None` if the metadata contains no
+    /// epoch.
     pub fn epoch(&self) -> Option<i32> {
         let mut parts = self.metadata.split(';');
         parts
@@ -206,7 +207,7 @@ impl Commit {
             .ok()
     }
 
-    /// Returns the committed boundary if the commit names this topic id and these tables.
+    /// Returns the committed boundary if the metadata of the commit contains the given topic id and tables id.
     pub fn boundary(&self, topic_id: &str, tables_id: &str) -> Option<Boundary> {
         let m = Metadata::parse(&self.metadata)?;
         let ours = m.topic_id == topic_id && m.tables_id == tables_id;
@@ -319,7 +320,7 @@ mod tests {
             ";sums=2,1,3,0,0,0,0",
             ";sums=2,1,3,0,0,x",
             ";sums=-2,1,3,0,0,0",
-            // These numbers contradict each other: there are three events in total, but four events by severity.
+            // The sums are contradictory: three events in total, but four events by severity.
             ";sums=2,1,3,1,0,0",
             ";sums=18446744073709551615,1,0,0,0,0",
         ] {
@@ -401,7 +402,7 @@ mod tests {
             (2, 9),
             create(2),
         );
-        // The log begins after the offset of an old commit, and the progress item is further ahead than the commit.
+        // The log begins after the committed offset, and the progress item is further ahead.
         check(Some((5, ours)), Some(6), (6, 9), at(6, 40));
         check(Some((5, ours)), Some(8), (6, 9), at(8, 40));
         check(Some((5, ours)), Some(8), (5, 9), at(5, 50));

@@ -1,11 +1,10 @@
-//! Sums the counts of final windows by hour and by day into rollup rows, so that a query for a long time range needs
-//! few reads.
+//! Sums the counts of final windows by hour and by day, so that a query for a long time range needs few reads. The sums
+//! are stored in rollup rows.
 //!
 //! A rollup row contains the counts of one hour or one UTC day, either for a series or for one event type in all
-//! cities. A consumer writes a rollup row only when all windows of the row's hour or day are final. Therefore, all
-//! consumers that write the row write the same counts. The *mark* is an item that contains the time up to which all
-//! hours are rolled up. Readers use rollup rows for hours before the mark and window rows for later hours, so each
-//! answer is complete.
+//! cities. A consumer writes a rollup row only when all windows of its hour or day are final. Therefore, two consumers
+//! that write the same rollup row write the same counts. The *mark* is an item that contains the time up to which all
+//! hours are rolled up. A query reads rollup rows for hours before the mark, and window rows for later hours.
 //!
 //! | module | decides |
 //! |---|---|
@@ -39,13 +38,13 @@ pub const DAY_MS: i64 = 24 * HOUR_MS;
 pub const MARK_PK: &str = "rollups";
 /// Sort key of the item in the totals table that holds the rollup mark.
 pub const MARK_SK: &str = "hours";
-/// Maximum average number of read units per second that a consumer spends on rollups. With about 30,000 series, the
-/// rollups always read at this maximum rate. Reading 100 units per second costs 26 dollars a month.
+/// Maximum average number of read units per second that a consumer spends on rollups. With about 30,000 series, a
+/// consumer reads at this rate all the time. Reading 100 units per second costs 26 dollars a month.
 pub const READ_UNITS_PER_SECOND: f64 = 100.0;
 /// Time between two checks for hours that are due for a rollup, in milliseconds. A check that finds no due hour costs
 /// about two DynamoDB read units.
 pub const LOOK_INTERVAL_MS: u64 = 30_000;
-/// Maximum wait before a failed check for due hours is repeated, in milliseconds.
+/// Maximum wait before the consumer repeats a failed check for due hours, in milliseconds.
 const RETRY_MS_MAX: u64 = 600_000;
 
 /// Numbers of events by [`Severity::index`](crate::event::Severity::index).
@@ -54,7 +53,7 @@ pub type SeverityCounts = [u64; 4];
 /// The counts of events for each hour of a day.
 pub type DayHours = [SeverityCounts; 24];
 
-/// Adds each count in `more` to the same count in `counts`.
+/// Adds each count in `more` to the count of the same severity in `counts`.
 pub fn add_counts(counts: &mut SeverityCounts, more: &SeverityCounts) {
     for (count, more) in counts.iter_mut().zip(more) {
         *count = count.saturating_add(*more);
@@ -71,15 +70,15 @@ pub fn day_start(time_ms: UnixMs) -> UnixMs {
     time_ms - time_ms.0.rem_euclid(DAY_MS)
 }
 
-/// Returns the number of windows in an hour, or `None` if the window length does not divide an hour evenly. Tables have
-/// no rollups if an hour does not consist of whole windows.
+/// Returns the number of windows in an hour, or `None` if the window length does not divide an hour evenly. In the
+/// second case, the tables have no rollups.
 pub fn windows_per_hour(window_ms: i64) -> Option<i64> {
     (window_ms > 0 && HOUR_MS % window_ms == 0).then(|| HOUR_MS / window_ms)
 }
 
-/// Returns the wait before the next check, in milliseconds, after `failures` failed checks in a row. The wait between
-/// two checks starts at `interval_ms` and doubles after each failed check. The maximum wait is ten minutes, or
-/// `interval_ms` if that is longer.
+/// Returns the wait before the next check for due hours, in milliseconds, after `failures` failed checks in a row. The
+/// wait starts at `interval_ms` and doubles after each failed check, up to ten minutes or `interval_ms`, whichever is
+/// longer.
 pub fn next_look_ms(interval_ms: u64, failures: u32) -> u64 {
     let longest_ms = RETRY_MS_MAX.max(interval_ms);
     interval_ms
@@ -88,14 +87,13 @@ pub fn next_look_ms(interval_ms: u64, failures: u32) -> u64 {
 }
 
 /// Returns how long a consumer must wait after a request that cost `units` read units, in milliseconds.
-#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // The value is not negative and far below 2^53.
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // The number is not negative, and is far below 2^53.
 pub fn rest_ms(units: f64) -> u64 {
     (units.max(0.0) * 1_000.0 / READ_UNITS_PER_SECOND).ceil() as u64
 }
 
 /// The maximum cost of rolling up a range of hours, in DynamoDB read and write units. The actual cost is lower if some
-/// days have no windows or some hours have no events. The rollup skips days without windows, and writes no rows for
-/// hours without events.
+/// hours have no events, because the rollup skips days without windows, and writes no rows for hours without events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RollupCost {
     /// Number of hours to roll up.
@@ -107,9 +105,8 @@ pub struct RollupCost {
 }
 
 impl RollupCost {
-    /// Returns the maximum cost of rolling up the hours in `[from_ms, until_ms)`. The parameters `series` and
-    /// `event_types` are the numbers of series and event types in the tables. The parameter `windows` is the number of
-    /// windows in an hour.
+    /// Returns the maximum cost of rolling up the hours in `[from_ms, until_ms)`. `series` and `event_types` are the
+    /// numbers of series and event types in the tables. `windows` is the number of windows in an hour.
     pub fn of(
         from_ms: UnixMs,
         until_ms: UnixMs,
@@ -152,7 +149,7 @@ impl Grain {
     /// All grains, from the shortest to the longest.
     pub const ALL: [Grain; 2] = [Grain::Hour, Grain::Day];
 
-    /// Returns the name of the grain, which is the first part of a rollup row's attribute `shard`.
+    /// Returns the name of the grain. The attribute `shard` of a rollup row begins with this name.
     pub const fn name(self) -> &'static str {
         match self {
             Grain::Hour => "hour",
@@ -160,7 +157,7 @@ impl Grain {
         }
     }
 
-    /// Returns the length of an hour or a day in milliseconds.
+    /// Returns the length of the grain, an hour or a day, in milliseconds.
     pub const fn length_ms(self) -> i64 {
         match self {
             Grain::Hour => HOUR_MS,
@@ -196,10 +193,10 @@ impl RollupSeries {
         }
     }
 
-    /// Returns the attribute `shard` of the series' rollup rows, such as `hour#NYC#traffic`, or `hour#*#traffic` for
-    /// all cities.
+    /// Returns the value of the attribute `shard` in the rollup rows of the series, such as `hour#NYC#traffic`, or
+    /// `hour#*#traffic` for all cities.
     ///
-    /// The name `*` in the shard means all cities, but a city may also be named `*`. Therefore, the shard adds one
+    /// In a shard, `*` stands for all cities, but a city may also have the name `*`. Therefore, the function adds one
     /// asterisk to a city name that consists only of asterisks.
     pub fn shard(&self, grain: Grain) -> String {
         let (grain, kind) = (grain.name(), &self.event_type);
@@ -267,7 +264,7 @@ impl RollupRow {
         }
     }
 
-    /// Returns the total counts of the row's hour or day.
+    /// Returns the counts of the row's whole hour or day.
     pub fn counts(&self) -> SeverityCounts {
         match &self.cells {
             Cells::Hour(counts) => *counts,
@@ -296,14 +293,14 @@ pub fn parse_start(grain: Grain, sort_key: &str) -> Option<UnixMs> {
 /// The rollup mark, an item that contains the time up to which all hours are rolled up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RollupMark {
-    /// The id of the topic whose watermarks made the rolled-up hours final.
+    /// The id of the topic whose events the rollup rows count.
     pub topic_id: String,
-    /// The id of the tables whose rollup rows the mark describes.
+    /// The id of the tables that contain the rollup rows.
     pub tables_id: String,
     /// The time up to which all hours are rolled up: the end of an hour, in Unix milliseconds.
     pub until_ms: UnixMs,
-    /// Maps each partition that was idle during a rollup to the start of the first hour whose rollup rows exclude the
-    /// partition.
+    /// The partitions that were idle during a rollup. The value is the start of the first hour that was rolled up
+    /// without the partition.
     pub idle: BTreeMap<i32, UnixMs>,
     /// The version of the mark, which grows by one with each write.
     pub version: i64,
@@ -316,9 +313,9 @@ impl RollupMark {
         topic_id == Some(self.topic_id.as_str()) && self.tables_id == tables_id
     }
 
-    /// Returns the time up to which the rollup rows count all events. Rollup rows after the returned time may be
-    /// incomplete. They may lack events of a partition that was idle during the rollup and is no longer idle. The
-    /// function `counted` returns the number of counted events of a partition, or `None` if the number is unknown.
+    /// Returns the time up to which the rollup rows count all events. Later rollup rows may lack the events of a
+    /// partition that was idle during the rollup and is no longer idle. The function `counted` returns the number of
+    /// counted events of a partition, or `None` if the number is unknown.
     pub fn whole_until_ms(&self, counted: impl Fn(i32) -> Option<u64>) -> UnixMs {
         let woken = self.idle.iter().filter(|(p, _)| counted(**p) != Some(0));
         let since_ms = woken.map(|(_, since_ms)| *since_ms);

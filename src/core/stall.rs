@@ -1,24 +1,25 @@
 //! Detects partitions that make no progress although they have unread records.
 //!
-//! A Kafka client can get stuck on a single partition, most often after the leader of a partition or the group's
-//! coordinator has moved. A stuck partition can continue only with a new client. A partition *waits* while it has
-//! unread records but no records in flight. A partition does not wait while the consumer pauses reading for a known
+//! A Kafka client can stop delivering the records of a single partition, most often after the leader of the partition
+//! or the group's coordinator has moved. Only a new Kafka client can then read the partition again. A partition *waits*
+//! while it has unread records but no records in flight. It does not wait while the consumer pauses reading for a known
 //! reason, such as failed writes or a full memory budget. A partition is stalled if it has waited without interruption
-//! for a certain length of time, called the *patience* of the detector. Some long waits are normal, such as reading
-//! past a large aborted transaction. Therefore, each time that a new client does not help a partition, the patience for
-//! that partition doubles, up to [`DOUBLINGS_MAX`] times.
+//! for a certain time, called the *patience* of the detector. Some long waits are normal, such as the time for reading
+//! past a large aborted transaction. Therefore, the patience for a partition doubles each time that a new Kafka client
+//! does not help, up to [`DOUBLINGS_MAX`] times.
 
 use std::collections::BTreeMap;
 
 use crate::clock::SteadyMs;
 use crate::event::Offset;
 
-/// Time for which a partition must wait before the consumer first replaces its Kafka client, in milliseconds.
+/// The initial patience: the time for which a partition must wait before the consumer replaces its Kafka client, in
+/// milliseconds.
 pub const PATIENCE_MS: i64 = 60_000;
-/// Maximum number of times that the patience of a detector doubles. The patience is therefore at most 16 minutes.
+/// Maximum number of times that the patience for a partition doubles. The patience is therefore at most 16 minutes.
 pub const DOUBLINGS_MAX: u32 = 4;
 
-/// The state of a partition at one moment.
+/// The state of a partition at one instant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Look {
     /// The number of the Kafka partition.
@@ -59,9 +60,9 @@ impl StallDetector {
         }
     }
 
-    /// Compares the partitions with their earlier states, and returns the stalled partitions. `held_back` is true if
-    /// reading is paused for a reason other than a stuck client. If any partition is stalled, the caller creates a new
-    /// Kafka client and calls [`StallDetector::renewed`].
+    /// Compares the current states of the partitions with their earlier states, and returns the stalled partitions.
+    /// `held_back` is true while the consumer pauses reading for a known reason. If any partition is stalled, the
+    /// caller creates a new Kafka client and calls [`StallDetector::renewed`].
     pub fn look(&mut self, now_ms: SteadyMs, looks: &[Look], held_back: bool) -> Vec<i32> {
         let mut stalled = Vec::new();
         for look in looks {
@@ -108,7 +109,7 @@ impl StallDetector {
         }
     }
 
-    /// Returns the partitions that still wait at the same position after the client was replaced.
+    /// Returns the partitions that still wait at the same position although the consumer has replaced its Kafka client.
     pub fn stuck(&self) -> Vec<i32> {
         let stuck = |p: &&i32| self.places[*p].tries > 0 && self.places[*p].since_ms.is_some();
         self.places.keys().filter(stuck).copied().collect()
@@ -138,8 +139,8 @@ mod tests {
         }
     }
 
-    /// Calls `StallDetector::look` once per simulated second, starting at `from_ms`. Returns the second of the first
-    /// report of stalled partitions, and the partitions in that report.
+    /// Calls `StallDetector::look` once per simulated second, starting at `from_ms`. Returns the second in which the
+    /// detector first reports stalled partitions, and these partitions.
     fn run(
         detector: &mut StallDetector,
         from_ms: i64,

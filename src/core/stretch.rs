@@ -1,11 +1,10 @@
 //! A stretch is a run of consecutive records of one partition that belong to one row. The records of a stretch are
 //! summed, and one update adds the sum to the row.
 //!
-//! Two offsets identify a stretch. The offset `first` is the offset of the first record. The offset `next` is the
-//! offset after the last record. The fence of the row is the offset below which the row counts every record (INV-2). If
-//! the fence refuses an update, the worker drops the records below the fence, and sums the remaining records again. To
-//! be able to sum the records again, the worker keeps a few bytes of each record until the outcome of the update is
-//! known.
+//! Two offsets identify a stretch: `first`, the offset of its first record, and `next`, the offset after its last
+//! record. The fence of the row is the offset below which the row counts every record (INV-2). If the fence refuses an
+//! update, the worker drops the records below the fence, and sums the remaining records again. Therefore, the worker
+//! keeps a few bytes of each record until it knows the outcome of the update.
 
 use crate::event::{Offset, Severity};
 
@@ -14,8 +13,8 @@ use crate::event::{Offset, Severity};
 pub struct Entry {
     /// The offset of the record in the log.
     pub offset: Offset,
-    /// The lower 32 bits of the record's sequence number within the assignment. The lower 32 bits are unique among the
-    /// records in memory.
+    /// The lower 32 bits of the record's sequence number within the assignment. They are unique among the records in
+    /// memory.
     pub seq: u32,
     /// The severity whose count the record increases.
     pub severity: Severity,
@@ -23,10 +22,11 @@ pub struct Entry {
     pub late: bool,
 }
 
-/// The counts that one update adds to a row. Sums can be merged in any order and grouping, with the same result.
+/// The counts that one update adds to a row. The result of merging sums does not depend on the order in which they are
+/// merged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sum {
-    /// Number of events that are counted in a window.
+    /// Number of events that a window counts, which excludes late events.
     pub event_count: u64,
     /// Number of late events.
     pub late_count: u64,
@@ -57,7 +57,7 @@ impl Sum {
         self.severities[severity.index()] += 1;
     }
 
-    /// Returns the number of all counted events, including late events.
+    /// Returns the number of all events in the sum, including late events.
     pub fn events(&self) -> u64 {
         self.event_count.saturating_add(self.late_count)
     }
@@ -123,8 +123,8 @@ impl Stretch {
         self.entries[0].offset
     }
 
-    /// Returns the offset after the last record of the stretch, which becomes the row's fence when the row counts the
-    /// stretch.
+    /// Returns the offset after the last record of the stretch. The update that counts the stretch sets the row's fence
+    /// to this offset.
     pub fn next(&self) -> Offset {
         self.entries[self.entries.len() - 1].offset.next()
     }
@@ -176,8 +176,8 @@ mod tests {
 
     #[test]
     fn a_fence_splits_exactly() {
-        // Each test case lists a fence, the number of records below the fence, and the offsets `first` and `next` of
-        // the remaining stretch.
+        // Each test case lists a fence, the number of records below the fence, and the two offsets of the remaining
+        // stretch.
         for (fence, dropped, rest) in [
             (0, 0, Some((3, 10))),
             (3, 0, Some((3, 10))),

@@ -1,8 +1,8 @@
-//! Divides the body of a request into events, and checks each event by the rules of [`crate::parse`].
+//! Divides the body of an HTTP request into events, and checks each event by the rules of [`crate::parse`].
 //!
 //! A request body is one JSON value, a JSON array, or NDJSON, which has one JSON value per line. An accepted event
-//! keeps the bytes that the client sent, with one exception: if the field `timestamp` is absent or `"now"`, the field
-//! is set to the time of arrival.
+//! keeps the bytes that the client sent, with one exception: if the field `timestamp` is absent or `"now"`, this module
+//! sets it to the time of arrival.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -24,7 +24,7 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framing {
     /// The content of the request body determines the format. A body that begins with `[` is an array of events. A body
-    /// that is a single JSON value is one event. Any other request body contains one event per line.
+    /// that is a single JSON value is one event. In any other body, each line is an event.
     Detect,
     /// Each line of the body is an event.
     Lines,
@@ -54,8 +54,8 @@ pub enum BodyError {
 
 /// Divides a request body into at most `items_max` items.
 ///
-/// In NDJSON, lines end with LF or CRLF, and empty lines are ignored. A byte order mark at the start of the body is
-/// dropped.
+/// In NDJSON, lines end with LF or CRLF. The function ignores empty lines, and a byte order mark at the start of the
+/// body.
 ///
 /// # Errors
 /// Returns a [`BodyError`] if the body has no item, too many items, or a broken array.
@@ -166,7 +166,8 @@ pub fn judge<'a>(item: &Item<'a>, arrival_ms: UnixMs) -> Result<ValidEvent<'a>, 
         }
         Err(reject) => reject,
     };
-    // Only a rejected item is checked for a missing timestamp, so that a valid item is parsed only once.
+    // The function looks for a missing timestamp only after the parser has rejected the item, so that a valid item is
+    // parsed only once.
     let Some(timed) = with_arrival_time(item.value, reject.reason, arrival_ms) else {
         return Err(reject);
     };
@@ -178,7 +179,8 @@ pub fn judge<'a>(item: &Item<'a>, arrival_ms: UnixMs) -> Result<ValidEvent<'a>, 
     })
 }
 
-/// Returns the value with the time of arrival as its `timestamp`, if that field is absent or `"now"`.
+/// Returns the value with the time of arrival in the field `timestamp`, or `None` unless this field is absent or
+/// `"now"`.
 fn with_arrival_time(value: &[u8], reason: Reason, arrival_ms: UnixMs) -> Option<String> {
     if !matches!(reason, Reason::MissingField | Reason::BadTimestamp) {
         return None;
@@ -354,7 +356,7 @@ mod tests {
         ] {
             assert_eq!(judged(text), Err(reason), "{text}");
         }
-        // After the timestamp is added, the value is larger than a record's value may be.
+        // With the added timestamp, the value is larger than a record's value may be.
         let fill = "x".repeat(65_536 - 65);
         let text =
             format!(r#"{{"city":"NYC","event_type":"traffic","severity":"low","a":"{fill}"}}"#);

@@ -1,8 +1,8 @@
 //! Generates synthetic city events. The same seed always gives the same events, except for their times.
 //!
-//! Cities, event types and severities are drawn with fixed weights. Low is the most frequent severity. This file
-//! contains its own random number generator instead of using a crate, so that a seed gives the same events in every
-//! release. The caller decides the event times.
+//! The generator draws cities, event types and severities with fixed weights. Low is the most frequent severity. This
+//! file contains its own random number generator instead of using a crate, so that a seed gives the same events in
+//! every release. The caller decides the event times.
 
 use std::fmt::Write as _;
 
@@ -60,14 +60,14 @@ const HAPPENINGS: [[&str; 3]; 4] = [
     ],
 ];
 
-/// An endless stream of events that a seed determines.
+/// An endless stream of synthetic events. The seed determines the events.
 #[derive(Clone, Debug)]
 pub struct Synth {
     chance: Chance,
     uniform: bool,
 }
 
-/// A generator of random numbers that a seed determines. The algorithm is SplitMix64 (Steele, Lea, Flood 2014).
+/// A generator of random numbers with a seed. The algorithm is SplitMix64 (Steele, Lea, Flood 2014).
 #[derive(Clone, Debug)]
 pub struct Chance {
     state: u64,
@@ -107,13 +107,13 @@ impl Synth {
         }
     }
 
-    /// Writes the JSON of the next event with the event time `now_ms` to `out`, and returns the event's city.
-    /// `out` is cleared first.
+    /// Clears `out`, writes the JSON of the next event with the event time `now_ms` to it, and returns the event's
+    /// city.
     pub fn next_event(&mut self, now_ms: UnixMs, out: &mut String) -> &'static str {
         self.next_event_in(None, now_ms, out)
     }
 
-    /// Works like [`Synth::next_event`], but uses the given city, if there is one, instead of the drawn city.
+    /// Works like [`Synth::next_event`], but uses `city` instead of the drawn city if `city` is given.
     pub fn next_event_in(
         &mut self,
         city: Option<&'static str>,

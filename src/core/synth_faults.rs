@@ -1,24 +1,24 @@
 //! Generates synthetic events with deliberate faults: late events, events out of order, invalid events, and too many
 //! events in one city.
 //!
-//! The faults are drawn from a separate random stream, so that a seed gives the same events with and without faults.
-//! [`Faults::default`] causes no faults.
+//! The generator draws the faults from a separate random stream, so that a seed gives the same events with and without
+//! faults. [`Faults::default`] causes no faults.
 
 use crate::clock::UnixMs;
 use crate::parse::VALUE_BYTES_MAX;
 use crate::synth::{CITIES, Chance, Synth};
 
-/// Minimum and maximum age of a generated late event, in milliseconds. With an allowed lateness of ten minutes, a
-/// five-minute window is final fifteen minutes after its start. The minimum age is longer than fifteen minutes, because
-/// the watermark may lag behind the current time.
+/// Minimum and maximum age of a generated late event, in milliseconds. A five-minute window with an allowed lateness of
+/// ten minutes is final fifteen minutes after its start. The minimum age is longer, because the watermark may lag
+/// behind the current time.
 const LATE_MS: std::ops::Range<i64> = 20 * 60_000..40 * 60_000;
-/// One in every `LARGE_EVERY` invalid events has a value that is too large for the parser. More large values would fill
-/// the disk of a small broker.
+/// One of `LARGE_EVERY` invalid events has a value that is too large for the parser. With more large values, the disk
+/// of a small broker would fill up.
 const LARGE_EVERY: usize = 250;
 /// Shares between 0 and 1 are rounded down to multiples of 1 / `PARTS`.
 const PARTS: u64 = 1_000_000;
 
-/// The faults that the stream contains.
+/// The kinds of faults in a stream, and how frequent they are.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Faults {
     /// Share of events that are late, from 0 to 1.
@@ -28,8 +28,8 @@ pub struct Faults {
     /// Maximum age of events that are not late, in milliseconds. Each event gets a random age up to this maximum, so
     /// that the events are out of order.
     pub out_of_order_ms: i64,
-    /// Share of events, from 0 to 1, whose city is replaced by the first city of `CITIES`. The remaining events keep
-    /// the city that was drawn for them, which may also be the first city.
+    /// Share of events, from 0 to 1, whose city the generator replaces with the first city of `CITIES`. Each other
+    /// event keeps its random city, which may also be the first city.
     pub skew: f64,
 }
 
@@ -75,8 +75,7 @@ impl Stream {
         }
     }
 
-    /// Writes the value of the next event at `now_ms` to `out`, and returns the event's city and kind. `out` is
-    /// cleared first.
+    /// Clears `out`, writes the value of the next event at `now_ms` to it, and returns the event's city and kind.
     pub fn next_event(&mut self, now_ms: UnixMs, out: &mut Vec<u8>) -> (&'static str, Made) {
         let Faults {
             late_ratio,
@@ -117,8 +116,7 @@ impl Stream {
         clippy::cast_precision_loss
     )]
     fn hits(&mut self, share: f64) -> bool {
-        // Because `share` is between 0 and 1, its product with `PARTS` fits into a `u64`, and the rounding error is
-        // negligible.
+        // `share` is between 0 and 1, so `share * PARTS` fits into a `u64`, and the rounding error is negligible.
         share > 0.0 && self.chance.next_u64() % PARTS < (share * PARTS as f64) as u64
     }
 
@@ -208,8 +206,8 @@ mod tests {
         assert!((1_900..2_100).contains(&counts["Bad"]), "{counts:?}");
         // One tenth of the valid events are late.
         assert!((720..880).contains(&counts["Late"]), "{counts:?}");
-        // About 65 % of the events are in the first city: the half that is moved there, and three tenths of the other
-        // half.
+        // About 65 % of the events are in the first city. Half of the events are moved to it, and three tenths of the
+        // other half have it as their random city.
         assert!((6_300..6_700).contains(&first_city), "{first_city}");
         let all = Faults {
             bad_ratio: 1.0,

@@ -1,8 +1,8 @@
 //! Decides whether a consumer may write to its tables.
 //!
 //! The tables have a random id, which the `init-tables` command writes into the config item as its last step. A
-//! consumer repeats each row update until the update succeeds. If the table was deleted and created again in the
-//! meantime, the update would set a fence above records that the new table has never counted (INV-2). Therefore, a
+//! consumer repeats each row update until the update succeeds. If the table is deleted and created again in the
+//! meantime, a repeated update sets a fence above records that the new table has never counted (INV-2). Therefore, a
 //! consumer writes to the tables only if it has read their id within the last [`TRUST_MS`] milliseconds. A consumer
 //! stops if a table is missing or if the tables' id has changed:
 //!
@@ -12,14 +12,14 @@
 //! | no id for [`TRUST_MS`], because the host slept or had no network | pauses its writes until it has read the id |
 //! | another id, a missing table or no config item | writes nothing more and stops with [`crate::pipeline::Halt`] |
 //!
-//! The program assumes, without checking, that deleting and recreating tables takes longer than [`TRUST_MS`]
-//! milliseconds, as it does on AWS.
+//! This module assumes that it takes longer than [`TRUST_MS`] milliseconds to delete and recreate tables. On AWS, this
+//! is the case.
 
 use crate::clock::BootMs;
 
-/// Time for which a consumer trusts the tables' id after a read of the id, in milliseconds.
+/// Time for which a consumer may write to the tables after it began to read their id, in milliseconds.
 pub const TRUST_MS: i64 = 10_000;
-/// Time between two reads of the tables' id, in milliseconds. Each read of the id costs half a DynamoDB read unit.
+/// Time between two reads of the tables' id, in milliseconds. Each read costs half a DynamoDB read unit.
 pub const READ_INTERVAL_MS: i64 = 5_000;
 /// Wait before a failed read of the tables' id is repeated, in milliseconds.
 pub const READ_AGAIN_MS: i64 = 1_000;
@@ -35,14 +35,15 @@ pub struct TableIdentity {
 #[derive(Clone, Debug)]
 struct Known {
     id: String,
-    /// The start time of the latest read that returned `id`.
+    /// The time at which the latest read that returned `id` began.
     asked_ms: BootMs,
 }
 
 /// The outcome of reading the tables' id.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Seen {
-    /// The id has not changed, or the read was ignored because a later read had already returned the known id.
+    /// The id has not changed, or the result was ignored because it comes from a read that began before the latest
+    /// known one.
     Same,
     /// The tables were deleted and created again.
     Replaced {
@@ -58,7 +59,7 @@ impl TableIdentity {
         known.is_some_and(|known| now_ms - known.asked_ms <= TRUST_MS)
     }
 
-    /// Returns true if the tables' id must be read now. If the result is true, the caller reads the id, and then calls
+    /// Returns true if the caller must read the tables' id now. After the read, the caller calls
     /// [`TableIdentity::read`] or [`TableIdentity::read_failed`].
     pub fn begin_read(&mut self, now_ms: BootMs) -> bool {
         let due = !self.reading && now_ms >= self.next_read_ms;
@@ -66,8 +67,8 @@ impl TableIdentity {
         due
     }
 
-    /// Schedules the next read of the tables' id for `now_ms`. A read that is under way schedules the next read again
-    /// when it ends.
+    /// Schedules the next read of the tables' id for `now_ms`. If a read is in progress, its end replaces this
+    /// schedule.
     pub fn read_soon(&mut self, now_ms: BootMs) {
         self.next_read_ms = self.next_read_ms.min(now_ms);
     }
@@ -78,7 +79,7 @@ impl TableIdentity {
         self.next_read_ms = now_ms + READ_AGAIN_MS;
     }
 
-    /// Processes the tables' id from a read that began at `asked_ms`.
+    /// Processes the tables' id that a read has returned. The read began at `asked_ms`.
     pub fn read(&mut self, id: &str, asked_ms: BootMs) -> Seen {
         self.reading = false;
         let Some(known) = &mut self.known else {
@@ -102,8 +103,8 @@ impl TableIdentity {
         self.known.as_ref().is_some_and(|known| known.id == id)
     }
 
-    /// Forgets the known id of the tables, so that the next partition may start with other tables. The caller must
-    /// ensure that the consumer is not writing to the tables.
+    /// Forgets the known id of the tables, so that the next partition may start with other tables. The consumer must
+    /// not write to the tables at this time.
     pub fn forget(&mut self) {
         self.known = None;
     }

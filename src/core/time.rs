@@ -1,9 +1,9 @@
 //! Converts text to instants and instants to text.
 //!
-//! The grammar of an event's `timestamp` allows fewer formats than RFC 3339, and far fewer than the jiff crate.
-//! Therefore, this module checks the format of a timestamp itself instead of using jiff's parser. The jiff crate only
-//! decides whether the date exists, and which instant the text means. All output formats have a fixed width, so that
-//! their strings sort in the order of the instants.
+//! An event's `timestamp` may have fewer formats than RFC 3339 allows, and far fewer than the parser of the jiff crate
+//! accepts. Therefore, this module checks the format of a timestamp itself. It uses jiff only to check that the date
+//! exists, and to compute the instant. All output formats have a fixed width, so that texts sort in the same order as
+//! their instants.
 
 use std::fmt::Write as _;
 
@@ -13,13 +13,14 @@ use jiff::tz::TimeZone;
 
 use crate::clock::UnixMs;
 
-/// The end of the range of valid event times, 9999-01-01T00:00:00Z, which is not itself a valid event time.
+/// The first instant after the valid event times, 9999-01-01T00:00:00Z.
 pub const TIME_MS_END: UnixMs = UnixMs(253_370_764_800_000);
 
-/// Returns the instant of a timestamp. Returns `None` if the text does not match the grammar `YYYY-MM-DD(T|t|
-/// )hh:mm:ss[.1-9 digits](Z|z|±hh:mm)`, or if the instant is outside the years 1970 to 9998 UTC.
+/// Returns the instant of a timestamp, or `None` if the text is not a valid timestamp. A timestamp consists of
+/// `YYYY-MM-DD`, then `T`, `t` or a space, then `hh:mm:ss`, then an optional point with 1 to 9 digits, and finally `Z`,
+/// `z` or `±hh:mm`. The instant must be in the years 1970 to 9998 UTC.
 ///
-/// A timestamp with second 60 is read as second 59 with the same fraction. Digits after the milliseconds are ignored.
+/// The function reads second 60 as second 59 with the same fraction, and ignores digits after the milliseconds.
 pub fn parse_timestamp(text: &str) -> Option<UnixMs> {
     let b = text.as_bytes();
     if b.len() < 20 || b[4] != b'-' || b[7] != b'-' || b[13] != b':' || b[16] != b':' {
@@ -94,7 +95,7 @@ fn two(b: &[u8], at: usize) -> Option<i16> {
     Some(i16::from(hi - b'0') * 10 + i16::from(lo - b'0'))
 }
 
-/// Appends an instant in the format `2013-01-01T06:00:00.000Z`. An instant outside jiff's range is replaced by the
+/// Appends an instant in the format `2013-01-01T06:00:00.000Z`. For an instant outside jiff's range, appends the
 /// nearest instant in that range.
 pub fn push_millis(out: &mut String, ms: UnixMs) {
     match digits_of(ms) {
@@ -103,8 +104,9 @@ pub fn push_millis(out: &mut String, ms: UnixMs) {
     }
 }
 
-/// Returns the text of an instant in the range of valid event times, or `None` for other instants. With jiff's
-/// formatter, the two instants in each stored item would take longer to format than all other attributes together.
+/// Returns the text of an instant in the range of valid event times, or `None` for other instants. The function does
+/// not use jiff's formatter, because it would take longer for the two instants of a stored item than all other
+/// attributes together take.
 fn digits_of(ms: UnixMs) -> Option<[u8; 24]> {
     if !is_event_time(ms) {
         return None;
@@ -135,8 +137,8 @@ pub fn format_millis(ms: UnixMs) -> String {
     out
 }
 
-/// Formats an instant like `2013-01-01T06:00:00Z`, which is the format of window starts and ends. Fractions of a second
-/// are truncated.
+/// Formats an instant like `2013-01-01T06:00:00Z`, which is the format of window starts and ends. The text does not
+/// contain fractions of a second.
 pub fn format_seconds(ms: UnixMs) -> String {
     format!("{:.0}", instant(UnixMs(ms.0.div_euclid(1_000) * 1_000)))
 }

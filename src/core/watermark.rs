@@ -1,18 +1,17 @@
 //! Computes the watermark of one partition.
 //!
 //! The watermark is the largest event time so far in the partition's log, minus the allowed lateness. The watermark
-//! starts at −∞ and never goes back. The watermark itself is not stored, but computed from the largest event time.
-//! Every restart point contains the largest event time, so that all consumers compute the same watermark at the same
-//! offset (INV-4).
+//! starts at −∞ and never goes back. Every restart point contains the largest event time, so that all consumers compute
+//! the same watermark at the same offset (INV-4).
 
 use crate::clock::UnixMs;
 use crate::window::Rules;
 
-/// The largest event time of all records of a partition below an offset, or no time if no event or heartbeat is below
-/// the offset.
+/// The largest event time of a partition's records below a certain offset. There is no largest event time if none of
+/// these records is an event or a heartbeat.
 ///
-/// The type takes only eight bytes, because each record in flight contains a `MaxTime`. The value [`NEVER`] means that
-/// no time has been seen yet.
+/// A `MaxTime` takes only eight bytes, because the worker stores one for each record in flight. The value [`NEVER`]
+/// means that there is no largest event time yet.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct MaxTime(UnixMs);
 
@@ -20,7 +19,7 @@ pub struct MaxTime(UnixMs);
 const NEVER: UnixMs = UnixMs::MIN;
 
 impl MaxTime {
-    /// Returns a `MaxTime` with the largest event time `max_ms`. If `max_ms` is `None`, no time has been seen yet.
+    /// Returns a `MaxTime` with the largest event time `max_ms`, or without a largest event time if `max_ms` is `None`.
     pub const fn new(max_ms: Option<UnixMs>) -> MaxTime {
         match max_ms {
             Some(max_ms) => MaxTime(max_ms),
@@ -28,7 +27,7 @@ impl MaxTime {
         }
     }
 
-    /// Returns the largest event time, or `None` if no time has been seen yet.
+    /// Returns the largest event time, or `None` if there is none yet.
     pub const fn max_ms(self) -> Option<UnixMs> {
         if self.0.0 == NEVER.0 {
             None
@@ -49,8 +48,8 @@ impl MaxTime {
             .map(|max| max.saturating_sub(rules.lateness_ms))
     }
 
-    /// Returns true if an event with the time `time_ms` is late. `self` must be the largest event time of all records
-    /// before the event.
+    /// Returns true if an event with the time `time_ms` is late. `self` must contain the largest event time of all
+    /// records before the event.
     pub fn is_late(self, time_ms: UnixMs, rules: &Rules) -> bool {
         let end = rules.window_end(rules.window_start(time_ms));
         self.watermark_ms(rules).is_some_and(|w| end <= w)

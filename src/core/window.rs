@@ -1,7 +1,7 @@
-//! Defines tumbling windows of event time, and the fixed rules that decide whether a window counts an event.
+//! Defines the tumbling windows of event time, and the rules that decide whether a window counts an event.
 //!
-//! Windows are half-open, `[start, end)`, and aligned to the Unix epoch. The boundaries of the windows depend neither
-//! on the first event nor on the start of the program.
+//! A window includes its start and excludes its end. Windows are aligned to the Unix epoch, so their boundaries depend
+//! neither on the first event nor on the start of the program.
 
 use crate::clock::UnixMs;
 
@@ -10,10 +10,10 @@ use crate::clock::UnixMs;
 pub struct Rules {
     /// Length of a window, in milliseconds.
     pub window_ms: i64,
-    /// The allowed lateness: the difference between the largest event time and the watermark, in milliseconds.
+    /// The allowed lateness, in milliseconds. The watermark is the largest event time minus this lateness.
     pub lateness_ms: i64,
-    /// Maximum time by which an event may be ahead of its record's timestamp, in milliseconds. An event that is ahead
-    /// of its record's timestamp by more than `skew_ms` is a future event.
+    /// Maximum time by which an event time may be ahead of the timestamp of its record, in milliseconds. An event
+    /// beyond this maximum is a future event.
     pub skew_ms: i64,
 }
 
@@ -39,10 +39,9 @@ impl Rules {
         start_ms + self.window_ms
     }
 
-    /// Returns true if an event is a future event, which is too far ahead of its record's timestamp to move the
-    /// watermark.
+    /// Returns true if an event with the time `time_ms` is a future event. `record_ms` is the timestamp of its record.
     ///
-    /// An event in a record without a timestamp counts as a future event, so that it never moves the watermark.
+    /// An event in a record without a timestamp is also a future event, so that it does not move the watermark.
     pub fn is_future(&self, time_ms: UnixMs, record_ms: Option<UnixMs>) -> bool {
         record_ms.is_none_or(|record_ms| time_ms > record_ms.saturating_add(self.skew_ms))
     }

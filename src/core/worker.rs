@@ -1,16 +1,17 @@
-//! Implements the worker, a state machine for one assignment of one partition. The worker takes records and returns
-//! writes.
+//! Implements the worker: a state machine that takes the records of one assigned partition and returns the writes to
+//! the tables.
 //!
-//! The worker processes records in offset order, and determines each record's rows and whether the record is late
-//! (INV-4). The worker gathers the records of each row into stretches, and tracks which records are not yet durable.
-//! Each row has at most one update under way. While an update is under way, the worker gathers the next stretch of the
-//! same row. The worker sends the gathered stretch when the outcome of the previous update is known and the row's
-//! interval is over. If the outcome of an update is unknown, the worker sends the update again unchanged. The worker
-//! offers the end of the contiguous prefix of durable records for commit, and never a later offset (INV-1, INV-6).
+//! The worker processes records in offset order. For each record, it decides which rows count the record, and whether
+//! the record is late (INV-4). It gathers the records of each row into stretches, and tracks which records are not yet
+//! durable. Each row has at most one update in flight. While an update is in flight, the worker gathers the next
+//! stretch of the same row. The worker sends that stretch when it knows the outcome of the previous update and the
+//! row's update interval is over. If the outcome of an update is unknown, the worker sends the update again unchanged.
+//! The worker offers the end of the contiguous prefix of durable records for commit, and never a later offset (INV-1,
+//! INV-6).
 //!
-//! A worker must not read a clock, must not wait, and must not share state with another assignment. A worker and its
-//! state are dropped when the assignment ends. The module `restart` decides at which offset the next assignment of the
-//! partition begins.
+//! A worker must not read a clock, must not wait, and must not share state with the worker of another assignment. The
+//! pipeline drops the worker when the assignment ends. The module `restart` decides at which offset the next assignment
+//! of the partition begins.
 
 mod rows;
 
@@ -100,24 +101,23 @@ pub enum Write {
     Reject(Ticket, Box<Rejected>),
 }
 
-/// Bit flags for the writes of a record that are not yet done.
+/// Bit flags that say which writes of a record are not yet done.
 mod pending {
     pub(super) const RAW: u8 = 1;
     pub(super) const ALERT: u8 = 2;
     pub(super) const DLQ: u8 = 4;
     pub(super) const WINDOW: u8 = 8;
     pub(super) const TOTALS: u8 = 16;
-    /// Flags of the writes that need the whole event, which stays in memory while any such write is pending.
+    /// Flags of the writes that need the whole event. The event stays in memory while any of these writes is pending.
     pub(super) const WHOLE: u8 = RAW | ALERT | DLQ;
 }
 
 /// Memory of a record that waits only for its row updates, in bytes. Each record needs 32 bytes for a `Tracked`, and 16
-/// bytes for an `Entry` in each of two stretches. The total is doubled, because the capacity of a list may be twice its
-/// length.
+/// bytes for an `Entry` in each of two stretches. The constant is twice this sum, because the capacity of a list may be
+/// twice its length.
 const COUNTED_BYTES: u32 = 128;
 const _: () = assert!(size_of::<Tracked>() == 32 && size_of::<Entry>() == 16);
-/// Number of elements for which the worker always keeps memory in its list of records in flight and in its list of
-/// rows.
+/// Minimum capacity that the list of records in flight and the list of rows keep when the worker frees memory.
 const ROOM_KEPT: usize = 4_096;
 
 #[derive(Clone, Copy, Debug)]
@@ -133,7 +133,7 @@ enum Class {
 }
 
 impl Class {
-    /// Returns the class of an event, under the assumption that the event was not counted before.
+    /// Returns the class of an event that was not counted before.
     fn event(severity: Severity, late: bool) -> Class {
         Class::Event {
             severity,
@@ -145,7 +145,7 @@ impl Class {
 
 #[derive(Clone, Debug)]
 struct Tracked {
-    /// The offset after the record, or the end of the gap in the offsets that follows the record.
+    /// The offset after the record. If a gap in the offsets follows the record, the field contains the end of the gap.
     next: Offset,
     /// The largest event time of all records up to and including this record.
     max: MaxTime,
@@ -157,8 +157,7 @@ struct Tracked {
 }
 
 impl Tracked {
-    /// Returns `sums` with this record added. The sums count every event in the log, no matter which consumer has
-    /// counted the event in the tables.
+    /// Returns `sums` plus this record. The sums include events that another consumer has counted in the tables.
     fn added_to(&self, sums: Option<Sum>) -> Option<Sum> {
         let mut sums = sums?;
         if let Class::Event { severity, late, .. } = self.class {
@@ -178,7 +177,7 @@ pub struct Worker {
     tracked: VecDeque<Tracked>,
     first_seq: u64,
     /// The rows of all series, grouped by the hash of the series ([`keys::series_hash`]). Hashing an event's city and
-    /// type once is faster than comparing both with the names of many series.
+    /// type once is faster than comparing the city and the type with the names of many series.
     series: BTreeMap<u32, Vec<SeriesRows>>,
     rows: Vec<Option<Row>>,
     free_rows: Vec<u32>,
@@ -201,11 +200,11 @@ pub struct Tally {
     pub fence_conflicts: u64,
     /// Number of gaps in the offsets that a second read confirmed as real.
     pub gaps_real: u64,
-    /// Number of gaps in the offsets that arose because the Kafka client skipped records.
+    /// Number of gaps in the offsets at which the Kafka client had skipped records.
     pub gaps_skipped: u64,
-    /// The timestamps of the records that became durable, from which the caller computes the latency.
+    /// The timestamps of the records that became durable. The caller computes the latency from these timestamps.
     pub durable_ms: Vec<UnixMs>,
-    /// Number of bytes of the memory budget that new rows have taken.
+    /// Number of bytes that new rows have taken from the memory budget.
     pub bytes_taken: u64,
     /// Number of bytes that records and rows have returned to the memory budget.
     pub bytes_freed: u64,
@@ -233,7 +232,8 @@ impl Worker {
 
     /// Processes the next record, and appends the record's puts or its dead letter to `writes`.
     ///
-    /// The worker ignores records below its position, because it has already processed them.
+    /// The worker ignores a record whose offset is below the worker's position, because it has already processed that
+    /// record.
     pub fn take(&mut self, now_ms: SteadyMs, record: Record, writes: &mut Vec<Write>) {
         if record.offset < self.position {
             self.tally.bytes_freed += u64::from(record.bytes);
@@ -331,7 +331,7 @@ impl Worker {
         (pending, Class::event(severity, late))
     }
 
-    /// Notes that the table has stored a raw item or an alert.
+    /// Notes that the raw item or the alert of a record is stored in its table.
     pub fn put_done(&mut self, table: PutTable, seq: u64) {
         let bit = match table {
             PutTable::Raw => pending::RAW,
@@ -353,7 +353,8 @@ impl Worker {
             let tracked = &mut self.tracked[at];
             assert!(tracked.pending & bit != 0, "INV-1: a record settles once");
             tracked.pending &= !bit;
-            // Each valid event is counted in one totals row, whose fence shows whether the event was counted before.
+            // Exactly one totals row counts each valid event, so the fence of this row shows whether the event was
+            // counted before.
             if bit == pending::TOTALS
                 && let Class::Event { already: is, .. } = &mut tracked.class
             {
@@ -365,9 +366,9 @@ impl Worker {
         }
     }
 
-    /// Returns the memory of a record's event to the memory budget once no write needs the event. Row updates do not
-    /// need the event, but are sent much later than puts. If the budget included the events of all waiting row updates,
-    /// the consumer would stop reading although memory is free.
+    /// Returns the memory of an event to the memory budget once no put or dead letter needs the event. Row updates do
+    /// not need the event itself, and the worker sends them much later than puts. If the budget still included these
+    /// events, the consumer would stop reading although memory is free.
     fn lighten(&mut self, at: usize) {
         let tracked = &mut self.tracked[at];
         if tracked.pending & pending::WHOLE == 0 {
@@ -471,7 +472,7 @@ impl Worker {
     }
 }
 
-/// Returns the lower 32 bits of a record's sequence number within the assignment.
+/// Returns the lower 32 bits of a record's sequence number.
 #[allow(clippy::cast_possible_truncation)]
 fn low(seq: u64) -> u32 {
     seq as u32

@@ -1,4 +1,4 @@
-//! Compares raw events and alerts: notes for each item of a slice what the log says about it.
+//! Notes for each raw event and alert of a slice which content the log requires.
 
 use super::{At, FoundPut, Key, Lateness, Name, RowPlace, Slice, SliceEntry, content};
 use crate::clock::UnixMs;
@@ -7,14 +7,14 @@ use crate::event::{Event, Offset};
 #[derive(Clone, Debug)]
 pub(super) struct AuditPut {
     pub(super) found: Option<FoundPut>,
-    /// `seen` is true if a record of the log has the item's key. `matched` is true if a record of the log has both the
-    /// key and the content of the item.
+    /// `seen` is true if a record of the log belongs to this item. `matched` is true if such a record also requires the
+    /// content of the item.
     pub(super) seen: bool,
     pub(super) matched: bool,
     pub(super) want: Option<Want>,
 }
 
-/// The first record below the claim for which the tables must contain a raw event or an alert.
+/// The first record below the claim that requires a certain raw event or alert.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Want {
     /// The fingerprint of the content that the item should have.
@@ -36,7 +36,7 @@ impl Want {
 }
 
 impl Slice {
-    /// Notes which items the tables must contain for an event.
+    /// Notes that the tables must contain the raw event of an event, and also its alert if `alert` is true.
     pub(super) fn store(&mut self, event: &Event, at: At, alert: bool) {
         let place = RowPlace::new(&event.city, event.time_ms);
         if !self.holds(&place) {

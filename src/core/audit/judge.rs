@@ -19,13 +19,13 @@ pub enum Kind {
     Wrong,
     /// The tables contain the row, although the log has no records for it.
     Extra,
-    /// The counts are correct, but a fence of the row contains wrong offsets. With a wrong fence, a later record could
-    /// be counted twice or never.
+    /// The counts are correct, but a fence of the row is wrong. With a wrong fence, the row could count a later record
+    /// twice or never.
     Fence,
 }
 
 impl Kind {
-    /// Returns the word that reports use for this kind of difference.
+    /// Returns the name of this kind of difference in reports.
     pub const fn name(self) -> &'static str {
         match self {
             Kind::Missing => "missing",
@@ -54,9 +54,9 @@ pub enum Incomparable {
     Remade,
     /// The row counts records that are no longer in the log.
     Older,
-    /// Whether events of the row are late depends on records that are no longer in the log.
+    /// Some events of the row may or may not be late, depending on records that are no longer in the log.
     Unclear,
-    /// The row is missing, but DynamoDB may have deleted the row because the row has expired.
+    /// The row is missing, but DynamoDB may have deleted it, because it has expired.
     Expired,
     /// The row is a progress item whose sums are unknown.
     NoSums,
@@ -72,7 +72,7 @@ impl Incomparable {
         Incomparable::NoSums,
     ];
 
-    /// Returns the reason as text. Reports print the reason after words such as "not comparable: 12 rows".
+    /// Returns the reason as text. Reports print this text after words such as "not comparable: 12 rows".
     pub const fn reason(self) -> &'static str {
         match self {
             Incomparable::Remade => "from a topic that was recreated since",
@@ -115,12 +115,12 @@ pub struct AuditOutcome {
     pub wrong_sums: Vec<WrongSums>,
     /// Number of rows and progress items that differ from the log.
     pub difference_count: u64,
-    /// Number of differences, by row kind and difference kind. The row kind is either a result of [`Key::kind`] or
+    /// Number of differences, by kind of row and kind of difference. The kind of row is a result of [`Key::kind`], or
     /// [`super::PROGRESS_ITEM`].
     pub differing: BTreeMap<(&'static str, Kind), u64>,
     /// Number of rows that could not be compared, by reason.
     pub incomparable: BTreeMap<Incomparable, u64>,
-    /// Number of rows that were compared, by row kind ([`Key::kind`] or [`super::PROGRESS_ITEM`]).
+    /// Number of rows that were compared, by kind of row ([`Key::kind`] or [`super::PROGRESS_ITEM`]).
     pub compared: BTreeMap<&'static str, u64>,
     /// The numbers of events in all compared window rows.
     pub windows: Sums,
@@ -128,7 +128,7 @@ pub struct AuditOutcome {
     pub totals: Sums,
 }
 
-/// Maximum number of differences that an outcome lists. Further differences are only counted.
+/// Maximum number of differences that an outcome lists. The outcome only counts further differences.
 pub(super) const DIFFERENCES_MAX: usize = 1_000;
 
 impl AuditOutcome {
@@ -167,9 +167,10 @@ pub(super) enum RowVerdict {
 }
 
 impl Slice {
-    /// Returns the keys of rows of counts that the log requires, but that the caller did not add to the slice. Returns
-    /// at most `max` keys in ascending order, beginning after the key `after`. Because an index may lag behind its
-    /// table, the caller reads the missing rows by key. If a missing row exists, the caller repeats the comparison.
+    /// Returns the keys of rows of counts that the log requires, but that the caller has not added to the slice.
+    /// Returns at most `max` keys in ascending order, beginning after the key `after`. Because an index may lag behind
+    /// its table, the caller then reads these rows by key. If the table has one of these rows, the caller repeats the
+    /// comparison.
     pub fn missing_rows(&self, after: Option<&Key>, max: usize) -> Vec<Key> {
         self.keys(after, max, |key, entry| match entry {
             SliceEntry::Row(row) => {
@@ -181,7 +182,7 @@ impl Slice {
 
     /// Returns the keys of raw events and alerts that seem to differ from the log. Returns at most `max` keys in
     /// ascending order, beginning after the key `after`. Because an index may lag behind its table, the caller reads
-    /// the returned keys again, and passes the items to [`Slice::look_again`].
+    /// these items again by key, and passes them to [`Slice::look_again`].
     pub fn suspects(&self, after: Option<&Key>, max: usize) -> Vec<Key> {
         self.keys(after, max, |_, entry| match entry {
             SliceEntry::Row(_) => false,
@@ -192,9 +193,8 @@ impl Slice {
         })
     }
 
-    /// Returns the keys of alerts for which no record is known. Returns at most `max` keys in ascending order,
-    /// beginning after the key `after`. The caller finds the record of each returned alert through the raw event of the
-    /// alert.
+    /// Returns the keys of alerts for which the slice knows no record. Returns at most `max` keys in ascending order,
+    /// beginning after the key `after`. The caller finds the record of each alert in the raw event with the same id.
     pub fn unknown_alerts(&self, after: Option<&Key>, max: usize) -> Vec<Key> {
         self.keys(after, max, |key, entry| match entry {
             SliceEntry::Row(_) => false,
@@ -223,8 +223,8 @@ impl Slice {
             self.entries.remove(key);
             return;
         }
-        // Two records with the same id and time but different cities share one raw event, so the raw event may have
-        // either city.
+        // Two records with the same id and time but different cities have the same raw event, which may contain either
+        // city.
         let is_it = |found: &FoundPut| {
             let others = |at: (i32, Offset)| {
                 found.elsewhere && put.want.is_some_and(|w| at != (w.partition, w.offset))
@@ -253,8 +253,8 @@ impl Slice {
         })
     }
 
-    /// Removes missing items from the comparison if DynamoDB refused to store them. The records of refused items are in
-    /// the dead-letter topic.
+    /// Removes the items that DynamoDB has refused to store from the missing items. `refused` contains the positions of
+    /// their records, which are in the dead-letter topic.
     pub fn excuse(&mut self, refused: &BTreeSet<(i32, Offset)>) {
         self.entries.retain(|_, entry| match entry {
             SliceEntry::Row(_) => true,
@@ -265,7 +265,7 @@ impl Slice {
         });
     }
 
-    /// Updates the offsets at which the logs begin, because retention may have removed records while the log was read.
+    /// Updates the offsets at which the logs begin. Retention may have removed records while the caller read the log.
     pub fn begin_at(&mut self, starts: &BTreeMap<i32, Offset>) {
         for (partition, start) in starts {
             if let Some((log, _)) = self.logs.get_mut(partition) {
@@ -396,7 +396,7 @@ impl Slice {
             }
         }
         if out.is_empty() && row.lacking > 0 {
-            // The counts are equal only by chance: the row counts some records twice, and leaves out the same number of
+            // The counts are equal only by chance: the row counts some records twice, and omits the same number of
             // other records.
             out.push("its fence leaves out records that are stored".to_owned());
         }
@@ -429,7 +429,7 @@ impl Slice {
             return RowVerdict::Nothing;
         }
         if put.seen {
-            // If no record below the claim requires the item, a consumer may soon replace the item with the content of
+            // If no record below the claim requires the item, a consumer may still replace the item with the content of
             // a newer record.
             let wrong = !put.matched && put.want.is_some();
             return if wrong {

@@ -1,13 +1,13 @@
 //! Defines the keys of rows and their order in the comparison: by city, then by time, then by the kind of row.
 //!
-//! This file builds the table keys of rows with its own code, which is independent of the code that writes the rows.
+//! This file builds the keys of rows with its own code, and shares no code with the consumer.
 
 use std::fmt;
 
 use crate::clock::UnixMs;
 use crate::time::{format_millis, format_seconds};
 
-/// The time in the keys of totals rows. With this time, totals rows sort before all other rows of the same city.
+/// The time in the keys of totals rows. It sorts totals rows before all other rows of the same city.
 pub const TOTALS_TIME_MS: UnixMs = UnixMs::MIN;
 
 /// The place of a row, which consists of a city and a time. The comparison sorts rows by place.
@@ -35,7 +35,7 @@ impl RowPlace {
     }
 }
 
-/// The kind of a row, and the event type or event id of the row.
+/// The kind of a row, with the event type or the event id of the row.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Name {
     /// A totals row, which counts the events of the given event type over all time.
@@ -114,7 +114,7 @@ impl Key {
         }
     }
 
-    /// Returns the key as text in the form that the table uses.
+    /// Returns the text of the row's key in the table.
     pub fn in_table(&self) -> String {
         let (city, time_ms) = (&self.place.city, self.place.time_ms);
         match &self.name {
@@ -135,8 +135,8 @@ impl Key {
         }
     }
 
-    /// Returns the city in the form that the keys of hour rows and day rows use, where `*` stands for all cities. A
-    /// city name that consists only of asterisks gets one more asterisk, so that it differs from `*`.
+    /// Returns the city as the keys of hour rows and day rows contain it, with `*` for all cities. A city name that
+    /// consists only of asterisks gets one more asterisk, so that it differs from `*`.
     fn in_shard(&self) -> String {
         let city = self.place.city();
         let more = if city.trim_start_matches('*').is_empty() {

@@ -1,4 +1,4 @@
-//! Bounds the memory of a slice: the slice drops its last rows if all of its rows do not fit.
+//! Limits the memory of a slice. A slice drops its last rows if not all of its rows fit into memory.
 
 use super::{AuditRow, Fence, HourCounts, Key, Name, RowPlace, Slice, SliceEntry};
 
@@ -27,7 +27,8 @@ impl Slice {
         self.bytes_peak
     }
 
-    /// Adds an entry if it belongs to the slice. If the entries need too much memory, the slice drops its last entries.
+    /// Adds an entry if its key is in the range of the slice. If the entries then need too much memory, the slice drops
+    /// its last entries.
     pub(super) fn insert(&mut self, key: Key, entry: SliceEntry) {
         if !self.holds(&key.place) {
             return;
@@ -42,8 +43,8 @@ impl Slice {
         }
     }
 
-    /// Drops the upper half of the rows, so that the next slice processes these rows. All rows with the same city and
-    /// time stay in the same slice.
+    /// Drops the second half of the rows, so that the caller compares them with the next slice. All rows with the same
+    /// city and time stay in the same slice.
     fn cut(&mut self) {
         let first = self.entries.keys().next().map(|key| key.place.clone());
         let middle = self.entries.keys().nth(self.entries.len() / 2);
@@ -59,8 +60,8 @@ impl Slice {
     }
 }
 
-/// Returns the number of bytes that an entry of the slice's map uses. The number includes a share of the map's nodes,
-/// and the data that the entry points to.
+/// Returns the number of bytes that an entry of the slice's map uses. The result includes a share of the map's nodes
+/// and the heap data of the entry.
 fn bytes(key: &Key, entry: &SliceEntry) -> usize {
     let rest = match entry {
         SliceEntry::Row(row) => {
@@ -77,7 +78,7 @@ fn bytes(key: &Key, entry: &SliceEntry) -> usize {
         }
         SliceEntry::Put(_) => 0,
     };
-    // A key contains two strings, each with its own heap allocation. On average, the nodes of a `BTreeMap` are two
-    // thirds full.
+    // The number 32 is the overhead of the heap allocations of the key's two strings. The nodes of a `BTreeMap` are two
+    // thirds full on average.
     (size_of::<Key>() + size_of::<SliceEntry>()) * 3 / 2 + key.bytes() + 32 + rest
 }

@@ -1,4 +1,4 @@
-//! Compares the sums in each progress item with the counts of all log records below the offset in the progress item.
+//! Compares the sums in each progress item with the counts of all log records below the item's offset.
 
 use super::judge::Incomparable;
 use super::{AuditOutcome, Counts, Kind, Log, Slice};
@@ -32,7 +32,8 @@ pub struct WrongSums {
     pub detail: String,
 }
 
-/// The name that reports use for progress items. For other rows, reports use the name of the row's kind.
+/// The name that reports use for progress items, next to the names of the kinds of rows
+/// ([`Key::kind`](super::Key::kind)).
 pub const PROGRESS_ITEM: &str = "progress item";
 
 impl Slice {

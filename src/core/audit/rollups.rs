@@ -1,11 +1,10 @@
 //! Compares hour rows and day rows with the counts of the log.
 //!
-//! Only hours and days that end at or before [`Scope::rolled_until_ms`](super::Scope) are compared, because their
-//! windows were final when the comparison began. Hour rows and day rows have no fences, so each row must count every
-//! event that a consumer has reported as stored. If a row seems to differ from the log, the row is checked a second
-//! time before the difference is reported. An hour row or day row cannot be compared if one of its windows counts
-//! records that are no longer in the log. A row that counts all cities must always equal the sum of the rows of the
-//! individual cities.
+//! The comparison includes only hours and days that end at or before [`Scope::rolled_until_ms`](super::Scope), because
+//! their windows were final when the comparison began. Hour rows and day rows have no fences, so each row must count
+//! every event below the claim. If a row seems to differ from the log, the caller reads the row again before it reports
+//! a difference. An hour row or day row cannot be compared if one of its windows counts records that are no longer in
+//! the log. A row that counts all cities must always equal the sum of the rows of the individual cities.
 
 use super::judge::{Incomparable, Kind, RowVerdict};
 use super::{At, AuditRow, Counts, FoundRow, Key, Lateness, Name, Slice, SliceEntry};
@@ -87,8 +86,7 @@ impl Slice {
         }
     }
 
-    /// If a window row cannot be compared, the function also excludes the rows of its hour and its day from the
-    /// comparison.
+    /// If a window row cannot be compared, also excludes the rows of its hour and of its day from the comparison.
     pub(super) fn excuse_rollups_of(&mut self, window: &Key, found: &FoundRow) {
         let Name::Window(kind) = &window.name else {
             return;
@@ -111,16 +109,16 @@ impl Slice {
     }
 
     /// Returns the keys of *suspects*: hour rows and day rows that seem to differ from the log. Returns at most `max`
-    /// keys in ascending order, beginning after the key `after`. The caller first reads each suspect row again by key
-    /// ([`Slice::look_at_rollup`]). If the row still seems to differ from the log, the caller reads the rows that
-    /// should add up to the suspect row ([`Slice::look_at_windows`], [`Slice::look_at_series`]).
+    /// keys in ascending order, beginning after the key `after`. The caller first reads each suspect again by key
+    /// ([`Slice::look_at_rollup`]). If the suspect still seems to differ from the log, the caller reads the rows that
+    /// should add up to it ([`Slice::look_at_windows`], [`Slice::look_at_series`]).
     pub fn suspect_rollups(&self, after: Option<&Key>, max: usize) -> Vec<Key> {
         self.keys(after, max, is_suspect)
     }
 
-    /// Replaces the content of an hour row or day row with `found`, which is the current content of the row in the
-    /// table. The slice may lack a row that exists, because the caller finds hour rows and day rows through the totals
-    /// rows of their series. Returns true if the row still seems to differ from the log.
+    /// Replaces the content of an hour row or day row with `found`, the current content in the table. Returns true if
+    /// the row still seems to differ from the log. The slice may lack a row that exists, because the caller finds hour
+    /// rows and day rows only through the totals rows of their series.
     pub fn look_at_rollup(&mut self, key: &Key, found: Option<FoundRow>) -> bool {
         let Some(entry) = self.entries.get_mut(key) else {
             return false;
@@ -164,8 +162,8 @@ impl Slice {
         }
     }
 
-    /// Drops all hour rows and day rows from the comparison. Hour rows and day rows cannot be compared if the rollup
-    /// mark has moved back during the comparison.
+    /// Drops all hour rows and day rows from the comparison. The caller does this if the rollup mark has moved back
+    /// during the comparison.
     pub fn forget_rollups(&mut self) {
         self.entries.retain(|key, _| key.grain().is_none());
     }

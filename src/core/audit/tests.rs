@@ -1,4 +1,4 @@
-//! Tests the comparison with complete logs, and with logs whose oldest records have been deleted.
+//! Tests the comparison with complete logs, and with logs that have lost their oldest records.
 
 use std::collections::BTreeMap;
 
@@ -87,8 +87,8 @@ fn kind(slice: &Slice) -> Option<Kind> {
 
 #[test]
 fn a_row_holds_what_its_fence_says_and_at_least_what_is_claimed() {
-    // Each case lists the claim, the row in the table, and the expected difference. For the row, each case gives the
-    // count and the first and next offsets of the fence. The log contains three records, at the offsets 0, 1 and 2.
+    // Each case lists the claim, the row in the table, and the expected difference. The row consists of its count and
+    // the two offsets of its fence. The log contains three records, at the offsets 0, 1 and 2.
     for (claim, found, want) in [
         (0, None, None),
         (0, Some((2, 0, 2)), None),
@@ -98,7 +98,7 @@ fn a_row_holds_what_its_fence_says_and_at_least_what_is_claimed() {
         (0, Some((3, 0, 2)), Some(Kind::Wrong)),
         (0, Some((2, 0, 3)), Some(Kind::Wrong)),
         (1, None, Some(Kind::Missing)),
-        // One record was counted twice and another record was left out, so only the fence shows the error.
+        // The row counts one record twice and omits another record, so only the fence shows the error.
         (3, Some((3, 0, 2)), Some(Kind::Fence)),
         (3, Some((3, 0, 5)), Some(Kind::Fence)),
         (3, Some((3, 1, 3)), Some(Kind::Fence)),
@@ -159,7 +159,7 @@ fn sums_of_a_progress_item_are_those_of_the_log_below_its_next() {
                 assert!(outcome.incomparable[&reason] > 0, "{case}");
             }
         }
-        // The second slice reports nothing about progress items, because only the first slice compares progress items.
+        // Only the first slice compares progress items, so the second slice reports nothing about them.
         let lo = Some(RowPlace::new("ZZZ", UnixMs(0)));
         let rest = Slice::new(scope(1 << 20), lo, &logs).outcome();
         assert!(!rest.compared.contains_key(PROGRESS_ITEM), "{rest:?}");
@@ -169,9 +169,8 @@ fn sums_of_a_progress_item_are_those_of_the_log_below_its_next() {
 
 #[test]
 fn a_row_counted_from_lost_records_is_not_compared() {
-    // Each case lists the first offset of the log, the first offset of the row's fence, and the upper bound for the
-    // event times of lost records. The last two values are the expected number of compared windows, and the expected
-    // reason.
+    // Each case lists the first offset of the log, the first offset of the row's fence, an upper bound for the event
+    // times of lost records, the expected number of compared windows, and the expected reason.
     for (start, first, before_max_ms, compared, reason) in [
         (5, 5, Some(T0), 1, None),
         (5, 4, Some(T0), 0, Some(Incomparable::Older)),
@@ -273,7 +272,8 @@ fn alerts_that_may_have_expired_are_not_missing_and_those_kept_for_ever_are() {
         let mut missing = outcome.differences.iter();
         let found = missing.any(|d| d.key == alert && d.kind == Kind::Missing);
         assert_eq!(found, is_missing, "{alert_ttl_ms:?}: {outcome:?}");
-        // The raw event has always expired. The alert counts as expired only if it is not reported as missing.
+        // The raw event is always counted as expired. The alert is counted as expired only if it is not reported as
+        // missing.
         let expired = outcome.incomparable[&Incomparable::Expired];
         assert_eq!(expired, if is_missing { 1 } else { 2 });
     }
@@ -296,8 +296,8 @@ fn rollup(events: i64, day_hour: Option<usize>) -> FoundRow {
 
 /// Compares hour rows and day rows with a log. Between 6:00 and 7:00, the log has four events of NYC and one event of
 /// LA. All events except the last event of NYC are below the claim. `found` contains the numbers of events in four
-/// rows: the hour row and the day row of NYC, and the hour row and the day row of all cities. For each of the four
-/// rows, returns how the row differs from the log.
+/// rows: the hour row and the day row of NYC, and the hour row and the day row of all cities. Returns how each of these
+/// four rows differs from the log.
 fn compare_rollups(until_ms: i64, found: [Option<i64>; 4]) -> [Option<Kind>; 4] {
     const HOUR: i64 = 3_600_000;
     let scope = Scope {
@@ -345,7 +345,7 @@ fn an_hour_holds_what_is_claimed_of_it_and_a_day_its_hours() {
         (day_ms, [2, 4, 4, 4], [WRONG, WRONG, None, None]),
         (day_ms, [3, 3, 3, 5], [None, None, WRONG, WRONG]),
         (day_ms, [3, 3, 0, 0], [None, None, MISSING, MISSING]),
-        // Only rows of hours and days that end at or before `until_ms` are reported as missing.
+        // The comparison reports a missing row only if its hour or day ends at or before `until_ms`.
         (hour_ms, [0; 4], [MISSING, None, MISSING, None]),
         (hour_ms - 1, [0; 4], [None; 4]),
         (0, [0; 4], [None; 4]),
@@ -392,8 +392,8 @@ fn an_hour_with_a_window_that_cannot_be_compared_is_left_out() {
     // The log has one event. The hour row counts five more events, whose records are no longer in the log.
     for (start, older) in [(3, row(6, 1, 4)), (0, remade)] {
         let logs = logs(start, 4, Some(T0));
-        // Either the window row is in the same slice as the hour row, or the window row is read only when the hour row
-        // is checked a second time.
+        // The slice gets the window row either from the beginning, or only when the caller checks the hour row a second
+        // time.
         for early in [true, false] {
             let mut slice = Slice::new(rolled(), None, &logs);
             slice.add_row(hour("NYC"), rollup(6, None));
@@ -415,8 +415,7 @@ fn an_hour_with_a_window_that_cannot_be_compared_is_left_out() {
             );
         }
     }
-    // The rows of the individual cities add up to six events. The row of all cities is correct only if it also counts
-    // six events.
+    // The rows of the individual cities add up to six events, so the row of all cities must also count six events.
     for (events, want) in [(6, None), (7, Some(Kind::Wrong))] {
         let mut slice = Slice::new(rolled(), None, &logs(0, 4, None));
         slice.add_row(hour(""), rollup(events, None));

@@ -1,12 +1,12 @@
-//! Computes the watermark of the comparison, independently of the consumer's code. Also tracks whether the watermark is
-//! uncertain because records of the log are lost.
+//! Computes the watermark for the comparison with its own code. Also tracks whether the watermark is uncertain because
+//! the log has lost records.
 //!
-//! If the log still begins at offset 0, the watermark is exact. If retention removed the beginning of the log, the
-//! largest lost event time is unknown. The largest event time in a published restart point is an upper bound for the
-//! event times of lost records. If the broker sets the timestamps, the timestamp of the oldest remaining record plus
-//! the allowed skew is another upper bound. Until an event time in the log reaches the upper bound, it may be unknown
-//! whether an event is late. If producers send current events, the lateness is unknown only for events near the
-//! beginning of the log.
+//! If the log still begins at offset 0, the watermark is exact. If retention has removed the beginning of the log, the
+//! largest event time of the lost records is unknown, but there are two upper bounds for it. One upper bound is the
+//! largest event time in a published restart point. If the broker sets the timestamps, the timestamp of the oldest
+//! remaining record plus the allowed skew is another upper bound. Until an event time in the log reaches the upper
+//! bound, it may be unknown whether an event is late. If producers send current events, this affects only events near
+//! the beginning of the log.
 
 use crate::clock::UnixMs;
 use crate::window::Rules;
@@ -23,7 +23,7 @@ pub enum Lateness {
 }
 
 impl Lateness {
-    /// Returns true if the given value of the flag `late` can be correct for the event.
+    /// Returns true if `late` can be the correct flag of an event with this lateness.
     pub const fn may_be(self, late: bool) -> bool {
         match self {
             Lateness::InTime => !late,
@@ -45,9 +45,9 @@ pub struct Stamp {
 /// The largest event time of one partition so far.
 #[derive(Clone, Copy, Debug)]
 pub struct Watermark {
-    /// The largest event time among the records that were seen.
+    /// The largest event time of the records that were passed to the watermark.
     seen_ms: Option<UnixMs>,
-    /// True if lost records may have a larger event time than all records that were seen.
+    /// True if a lost record may have a larger event time than `seen_ms`.
     lost: bool,
     /// An upper bound for the event times of lost records, or `None` if no bound is known.
     lost_max_ms: Option<UnixMs>,
@@ -67,7 +67,7 @@ impl Watermark {
         }
     }
 
-    /// Returns the largest event time among the records that were seen.
+    /// Returns the largest event time of the records that were passed to the watermark.
     pub const fn seen_ms(&self) -> Option<UnixMs> {
         self.seen_ms
     }
@@ -76,9 +76,8 @@ impl Watermark {
     /// far ahead of its record's timestamp does not move the watermark.
     pub fn pass(&mut self, time_ms: UnixMs, stamp: Stamp, rules: &Rules) -> Lateness {
         if let (true, true, Some(ms)) = (self.fresh, stamp.by_broker, stamp.ms) {
-            // All earlier records have the same timestamp or an earlier timestamp, because the broker sets the
-            // timestamps. An event time moves the watermark only if it is ahead of its record's timestamp by at most
-            // the skew.
+            // The broker sets the timestamps, so no lost record has a later timestamp than this record. An event time
+            // moves the watermark only if it is ahead of the timestamp of its record by at most the skew.
             let bound = ms.saturating_add(rules.skew_ms);
             self.lost_max_ms = Some(self.lost_max_ms.map_or(bound, |known| known.min(bound)));
         }
@@ -92,7 +91,7 @@ impl Watermark {
         late
     }
 
-    /// Decides whether an event time is late, based on the records that were seen so far.
+    /// Decides whether an event with the time `time_ms` is late, based on the records so far.
     pub fn lateness_of(&self, time_ms: UnixMs, rules: &Rules) -> Lateness {
         let end_ms = rules.window_end(rules.window_start(time_ms));
         let closed_by = |max_ms: UnixMs| end_ms <= max_ms.saturating_sub(rules.lateness_ms);
@@ -124,9 +123,9 @@ mod tests {
             ms: Some(UnixMs(ms)),
             by_broker: true,
         };
-        // The broker received the first remaining record at 1,000,000 ms. The event time of an earlier record was
-        // therefore at most 1,300,000 ms, because the skew is 300,000 ms. The lateness is 600,000 ms, so the watermark
-        // before the first remaining record was at most 700,000 ms.
+        // The broker received the first remaining record at 1,000,000 ms. The skew is 300,000 ms, so no lost event time
+        // above 1,300,000 ms has moved the watermark. The lateness is 600,000 ms, so the watermark before the first
+        // remaining record was at most 700,000 ms.
         let mut watermark = Watermark::new(true, Some(UnixMs(i64::MAX)));
         assert_eq!(
             watermark.pass(UnixMs(600_000), stamp(1_000_000), &rules),
@@ -197,14 +196,13 @@ mod tests {
     fn after_a_lost_beginning_it_says_what_it_cannot_know() {
         let rules = Rules::default();
         let pass = |w: &mut Watermark, t: i64| w.pass(UnixMs(t), by_producer(t), &rules);
-        // No upper bound is known for the event times of the lost records. Without an upper bound, every event is
-        // either `Late` or `Unknown`.
+        // Without an upper bound for the event times of the lost records, every event is either `Late` or `Unknown`.
         let mut watermark = Watermark::new(true, None);
         assert_eq!(pass(&mut watermark, 900_000), Lateness::Unknown);
         assert_eq!(pass(&mut watermark, 0), Lateness::Late);
         assert_eq!(pass(&mut watermark, 300_000), Lateness::Unknown);
-        // No lost record has an event time after 900,000 ms. Until the log contains an event at 900,000 ms, an event is
-        // `Unknown` if a lost event at 900,000 ms would make it late.
+        // No lost record has an event time after 900,000 ms. Before the log contains an event at 900,000 ms, an event
+        // is `Unknown` if a lost event at 900,000 ms would make it late.
         let mut watermark = Watermark::new(true, Some(UnixMs(900_000)));
         assert_eq!(pass(&mut watermark, 300_000), Lateness::InTime);
         assert_eq!(pass(&mut watermark, 0), Lateness::Unknown);

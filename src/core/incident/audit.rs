@@ -1,13 +1,12 @@
 //! Compares the rows of a partition's incidents with a second fold of the log.
 //!
-//! The second fold begins at an old checkpoint, which is called the [`Base`]. The second fold loads incidents that were
-//! open at the base from their rows. For an incident that was open at the base, the comparison checks only whether the
-//! row contains the changes after the base. An incident that opened after the base must agree with its row in every
-//! field.
+//! The second fold begins at an old checkpoint, which is called the [`Base`]. It loads the incidents that were open at
+//! the base from their rows. For these incidents, the comparison checks only whether the row contains the changes after
+//! the base. An incident that opened after the base must agree with its row in every field.
 //!
-//! The comparison is exact even while `notify` runs, if the caller reads the newest checkpoint first and the rows
-//! second. The rows contain all changes by records below the offset of the newest checkpoint, which is called the
-//! claim. The caller looks up the end of the log last, so the log contains all records that changed the rows.
+//! The comparison is exact even while `notify` runs, if the caller reads the newest checkpoint first, then the rows,
+//! and the end of the log last. The offset of the newest checkpoint is called the *claim*. The rows contain all changes
+//! by records below the claim. The log contains all records that changed the rows.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,13 +18,13 @@ use crate::clock::UnixMs;
 use crate::event::Offset;
 use crate::parse::Body;
 
-/// Maximum number of differences that an `Outcome` describes. Further differences are only counted.
+/// Maximum number of differences that an `Outcome` describes. It only counts further differences.
 pub const DESCRIBED_MAX: usize = 100;
 
-/// A checkpoint without its list of open incidents, at which a second fold of the log can begin.
+/// A position at which a second fold of the log can begin: a checkpoint without its list of open incidents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Base {
-    /// The position at which reading begins. The records from `start` up to `next` do not change any incident.
+    /// The position at which the fold begins to read. The records from `start` up to `next` change no incident.
     pub start: Start,
     /// The first offset whose record may change an incident.
     pub next: Offset,
@@ -79,7 +78,7 @@ impl Outcome {
     }
 }
 
-/// The row of an incident, with the result of its comparison so far.
+/// The row of an incident, and the result of comparing it with the second fold so far.
 struct Row {
     incident: Incident,
     /// True if the second fold produced the incident with the same fence and the same fields as the row.
@@ -107,7 +106,7 @@ impl Audit {
         base.next <= incident.opened || is_open_at(base, incident)
     }
 
-    /// Returns a new comparison. The given rows must contain every change by a record below the offset `claim`.
+    /// Returns a new comparison. `rows` must contain every change by a record below the offset `claim`.
     pub fn new(
         source: Source,
         rules: &[Rule],
@@ -145,8 +144,8 @@ impl Audit {
         }
     }
 
-    /// Processes the next record of the log. `body` is `None` for a rejected record. Records before the base are
-    /// ignored.
+    /// Processes the next record of the log. `body` is `None` for a rejected record. The function ignores records
+    /// before the base.
     pub fn take(&mut self, offset: Offset, record_ms: Option<UnixMs>, body: Option<&Body>) {
         let mut changes = std::mem::take(&mut self.changes);
         self.fold.take(offset, record_ms, body, &mut changes);
@@ -198,7 +197,8 @@ impl Audit {
     }
 }
 
-/// Returns true if `incident`, which comes from a row, was open at the checkpoint of `base`.
+/// Returns true if `incident` was open at the checkpoint of `base`. `incident` contains the state in the row, which may
+/// be newer.
 fn is_open_at(base: &Base, incident: &Incident) -> bool {
     incident.opened < base.next && (incident.is_open() || base.next <= incident.last_change())
 }

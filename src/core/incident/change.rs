@@ -1,4 +1,4 @@
-//! Defines the changes that a fold makes to incidents, and the log and the position from which the fold reads.
+//! Defines the changes of incidents that a fold finds, the log that a fold reads, and the position at which it begins.
 
 use std::sync::Arc;
 

@@ -1,10 +1,10 @@
 //! Folds the records of one partition into incidents.
 //!
 //! The incidents depend only on the rules, the log and the first offset. A new fold can continue at a [`Checkpoint`] of
-//! an earlier fold. The new fold loads the open incidents from their rows. Each row contains the offset up to which the
-//! row is current. Rows contain neither the counts of open windows nor the last event of each group. The new fold
-//! restores the window counts and the last events by rereading some records before the checkpoint. Rereading a record
-//! does not change any incident.
+//! an earlier fold. It loads the open incidents from their rows. Each row contains the offset below which the row
+//! includes all changes. Rows contain neither the counts of open windows nor the last event of each group. The new fold
+//! restores these counts and events by reading some records before the checkpoint again. These records change no
+//! incident.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -20,14 +20,14 @@ use crate::window::Rules;
 
 pub use super::change::{Change, Source, Start, What};
 
-/// Maximum number of groups of one rule in one partition. If a rule has reached the maximum, the fold ignores events of
-/// new groups and counts them in [`LeftOut`].
+/// Maximum number of groups of one rule in one partition. After a rule has reached the maximum, the fold ignores events
+/// of new groups, and counts these events in [`LeftOut`].
 pub const GROUPS_MAX: usize = 100_000;
 
-/// A position of a fold, with the data that another fold needs to continue at this position.
+/// A position in the log, with the data that another fold needs to continue there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Checkpoint {
-    /// The position at which reading begins. The records from `start` up to `next` do not change any incident.
+    /// The position at which the fold begins to read. The records from `start` up to `next` change no incident.
     pub start: Start,
     /// The first offset whose record may change an incident.
     pub next: Offset,
@@ -49,12 +49,12 @@ impl Checkpoint {
     }
 }
 
-/// The numbers of incidents and events that a fold left out because of a limit.
+/// The numbers of incidents and events that a fold has ignored because of a limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LeftOut {
-    /// Number of incidents that were not opened because their rule had its maximum number of open incidents.
+    /// Number of incidents that the fold did not open because their rule had its maximum number of open incidents.
     pub incidents: u64,
-    /// Number of events that were ignored because their rule already had [`GROUPS_MAX`] other groups.
+    /// Number of events that the fold ignored because their rule already had [`GROUPS_MAX`] other groups.
     pub events: u64,
 }
 
@@ -76,8 +76,8 @@ pub struct Fold {
 impl Fold {
     /// Returns a fold that continues at a checkpoint.
     ///
-    /// The rows in `stored` belong to the incidents of the checkpoint, and may be newer than the checkpoint. Incidents
-    /// of rules that are not among `rules` are ignored.
+    /// `stored` contains the rows of the incidents in the checkpoint. The rows may be newer than the checkpoint. The
+    /// fold ignores incidents of rules that are not among `rules`.
     pub fn new(
         source: Source,
         rules: &[Rule],
@@ -119,17 +119,17 @@ impl Fold {
             followed.open = Some(Arc::clone(&incident));
             watch.open_count += 1;
         } else {
-            // The record that ended the incident may open the next incident of the group.
+            // The record that ended this incident may also open the next incident of the group.
             followed.stored = Some(incident.last_change());
             watch.ending.push(Arc::clone(&incident));
         }
         self.set_due(at, &incident.group);
     }
 
-    /// Processes the next record of the partition. `body` is `None` for a rejected record. The resulting changes of
-    /// incidents are appended to `changes` in log order.
+    /// Processes the next record of the partition, and appends the resulting changes of incidents to `changes`. `body`
+    /// is `None` for a rejected record.
     ///
-    /// Records below the position are ignored.
+    /// The fold ignores a record below its read position.
     pub fn take(
         &mut self,
         offset: Offset,
@@ -184,7 +184,7 @@ impl Fold {
         self.max
     }
 
-    /// Returns the numbers of incidents and events that the fold left out because of a limit.
+    /// Returns the numbers of incidents and events that the fold has ignored because of a limit.
     pub fn left_out(&self) -> LeftOut {
         self.left_out
     }
@@ -195,8 +195,8 @@ impl Fold {
         groups.filter_map(|followed| followed.open.as_ref())
     }
 
-    /// Returns the checkpoint at the current position. The checkpoint may be published once the rows contain all
-    /// changes by records before the checkpoint.
+    /// Returns the checkpoint at the current position. The caller may publish it once the rows contain all changes by
+    /// records before the checkpoint.
     pub fn checkpoint(&self) -> Checkpoint {
         let next = self.next.max(self.warm_until);
         let ending = self.watches.iter().flat_map(|watch| &watch.ending);
@@ -250,8 +250,7 @@ impl Fold {
         let Some(deadline_ms) = followed.deadline(watch.rule.condition) else {
             return;
         };
-        // A deadline that is too early causes only one unnecessary check. Moving the deadline at every event would cost
-        // more than an unnecessary check.
+        // An entry that is too early causes one unnecessary check. Moving the entry at every event would cost more.
         if followed.due_ms.is_none_or(|due_ms| deadline_ms < due_ms) {
             if let Some(due_ms) = followed.due_ms.replace(deadline_ms) {
                 self.due.remove(&(due_ms, index, group.clone()));
@@ -260,8 +259,8 @@ impl Fold {
         }
     }
 
-    /// Advances the watermark by the time of an event or a heartbeat. The new watermark may end incidents and start
-    /// silences.
+    /// Advances the watermark with the time of an event or a heartbeat. The new watermark may end incidents, and may
+    /// open incidents of silence rules.
     fn move_watermark(&mut self, at: At, time_ms: UnixMs, changes: &mut Vec<Change>) {
         if at.is_future {
             return;
@@ -276,16 +275,16 @@ impl Fold {
         {
             due.extend(self.due.pop_first());
         }
-        // The fold first ends incidents, and then opens incidents of silence rules. If the fold mixed both steps,
-        // deadlines that are too early would affect the order of the changes.
+        // The fold ends incidents in a first step, and opens incidents of silence rules in a second step. With a single
+        // step, entries that are too early would affect the order of the changes.
         let mut silences = Vec::new();
         for (_, index, group) in &due {
             let watch = &mut self.watches[*index];
             let silence = watch.end_group(*index, group, at, watermark_ms, changes);
             silences.extend(silence.map(|seen| (seen.time_ms, *index, group.clone(), seen)));
         }
-        // A silence that began before the checkpoint needs no new incident. The earlier fold has already opened an
-        // incident for the silence, or had too many open incidents.
+        // The fold opens no incident for a silence that began before the checkpoint. The earlier fold has already
+        // opened this incident, or had too many open incidents.
         if self.is_warming(at) {
             silences.clear();
         }
@@ -328,7 +327,7 @@ impl Fold {
         if !watch.rule.filter.admits(event) {
             return;
         }
-        // An event in the far future would keep its window open, and no checkpoint could move past the event.
+        // The window of an event in the far future would stay open, and no checkpoint could move past the event.
         let is_instant = matches!(watch.rule.condition, Condition::Event { .. });
         if at.is_future && !is_instant {
             return;
@@ -388,9 +387,9 @@ impl Fold {
         window: Option<Window>,
         changes: &mut Vec<Change>,
     ) {
-        // A late event is treated as if it happened at the watermark, so that its incident does not end at once. A
-        // future event is treated as if it happened at the watermark, because its incident would otherwise stay open
-        // until the future event time.
+        // The fold treats a late event as if it happened at the watermark, so that its incident does not end at once.
+        // It treats a future event in the same way, so that its incident does not stay open until the future event
+        // time.
         let watermark_ms = self.watermark_ms();
         let now_ms = if at.is_future {
             watermark_ms.or(at.record_ms).unwrap_or(event.time_ms)
@@ -409,7 +408,7 @@ impl Fold {
         }
     }
 
-    /// Processes an event of a group that a silence rule watches. The event may end a silence of the group.
+    /// Processes an event of a group under a silence rule. The event may end the silence of the group.
     fn take_sign_of_life(
         &mut self,
         at: At,
@@ -422,7 +421,7 @@ impl Fold {
         let watermark_ms = self.watermark_ms().unwrap_or(UnixMs::MIN);
         let watch = &mut self.watches[index];
         let followed = watch.groups.get_mut(group).expect("the caller made it");
-        // An event at least `silence_ms` before the watermark is too old to end a silence.
+        // An event that is at least `silence_ms` older than the watermark does not end a silence.
         if event.time_ms.saturating_add(silence_ms) <= watermark_ms {
             return;
         }

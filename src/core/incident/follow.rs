@@ -1,8 +1,8 @@
 //! Finds the incidents that changed between two reads of their table.
 //!
-//! A reader repeatedly lists the newest open incidents and the newest resolved incidents. An incident may disappear
-//! from the open list without appearing in the resolved list, if many newer incidents exist. If an open incident
-//! disappears from both lists, the reader reads it by its name.
+//! A reader repeatedly lists the newest open incidents and the newest resolved incidents. If many newer incidents
+//! exist, an incident may disappear from the open list without appearing in the resolved list. The reader then reads
+//! this incident by its name.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,16 +15,16 @@ pub struct Follower<T> {
     open: BTreeMap<Name, T>,
     resolved: BTreeMap<Name, T>,
     is_new: bool,
-    /// The last missing incident that the reader was asked to read by its name.
+    /// The last incident that the reader had to read by its name.
     last_asked: Option<Name>,
 }
 
-/// The incidents that were open in the previous read and that no list contains now, in their previous state.
+/// The incidents that were open in the previous read and are now in neither list. Each is in its previous state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Missing<T> {
     /// The incidents that the reader must read by their names now.
     pub asked: Vec<(Name, T)>,
-    /// The incidents whose turn comes in a later read. Until then, they count as unchanged.
+    /// The incidents that the reader does not read by name this time. The follower treats them as unchanged.
     pub later: Vec<(Name, T)>,
 }
 
@@ -40,8 +40,9 @@ impl<T> Default for Follower<T> {
 }
 
 impl<T: Clone + PartialEq> Follower<T> {
-    /// Returns the incidents that were open in the previous read and are in neither list now. At most `max` of them must
-    /// be read now. Successive calls take turns by name, so that every missing incident is read again after a few calls.
+    /// Returns the incidents that were open in the previous read and are now in neither list. The reader must read at
+    /// most `max` of them by name. The next call continues with the next names, so that the reader reads every missing
+    /// incident after a few calls.
     pub fn missing(
         &mut self,
         open: &[(Name, T)],
@@ -61,10 +62,10 @@ impl<T: Clone + PartialEq> Follower<T> {
         Missing { asked, later }
     }
 
-    /// Compares the current read of the table with the previous read. The parameters `open` and `resolved` contain the
-    /// newest open incidents and the newest resolved incidents. Returns the incidents that are new or have changed,
-    /// with resolved incidents before open incidents. The first call does not return resolved incidents, because these
-    /// incidents ended before the reader began.
+    /// Compares the current read of the table with the previous read. `open` contains the newest open incidents, and
+    /// `resolved` contains the newest resolved incidents. Returns the incidents that are new or have changed, with
+    /// resolved incidents before open incidents. The first call returns no resolved incidents, because they ended
+    /// before the reader began.
     pub fn take(&mut self, open: Vec<(Name, T)>, resolved: Vec<(Name, T)>) -> Vec<T> {
         let open: BTreeMap<Name, T> = open.into_iter().collect();
         let resolved: BTreeMap<Name, T> = resolved.into_iter().collect();
@@ -83,7 +84,7 @@ impl<T: Clone + PartialEq> Follower<T> {
     }
 }
 
-/// Returns the incidents in `now` that are new or whose state differs from the state in `before`.
+/// Returns the incidents in `now` that are missing from `before` or have another state there.
 fn differing<T: Clone + PartialEq>(
     now: &BTreeMap<Name, T>,
     before: &BTreeMap<Name, T>,

@@ -11,9 +11,9 @@ use crate::time::format_millis;
 pub struct Message<'a> {
     /// The kind of change that the message reports.
     pub kind: Kind,
-    /// The number of the message among all messages to the same receiver about the same incident.
+    /// The number of the message. The messages to one receiver about one incident are numbered from 1.
     pub n: u32,
-    /// The incident, in the state that the message reports.
+    /// The incident in the state that the message reports.
     pub incident: &'a Incident,
     /// The address of the web page that the message links to, if there is one.
     pub link: Option<&'a str>,
@@ -67,8 +67,8 @@ impl Incident {
         format!("{}#{}", self.rule, self.id)
     }
 
-    /// Returns the group as human-readable text, such as `NYC, traffic`. Returns an empty text if the rule of the
-    /// incident does not group events.
+    /// Returns the group as human-readable text, such as `NYC, traffic`. The text is empty if the rule of the incident
+    /// does not group events.
     pub fn group_text(&self) -> String {
         let names = [&self.group.city, &self.group.event_type];
         let names: Vec<&str> = names.into_iter().flatten().map(AsRef::as_ref).collect();

@@ -1,11 +1,12 @@
 //! Decides which messages about an incident a receiver still needs.
 //!
 //! The messages to one receiver about one incident are numbered from 1. Message 1 says that the incident was opened,
-//! and the last message says that the incident was resolved. Until the outcome of a message is known, the message is
-//! sent again with the same number. The receiver recognizes a repeated message by its number. Message 1 is not stored
-//! before it is sent, because it can be built again from the incident alone. The number and the kind of every later
-//! message are stored *before* the message is sent. If a new process replaces the sender, the new process repeats the
-//! last message whose outcome is unknown. The new process never uses the number of one message for a different message.
+//! and the last message says that the incident was resolved. Until the sender knows the outcome of a message, it sends
+//! the message again with the same number. The receiver recognizes a repeated message by its number. The sender does
+//! not store message 1 before sending it, because a new process can build this message again from the incident alone.
+//! For every later message, the sender stores the number and the kind *before* it sends the message. If a new process
+//! replaces the sender, it repeats the last message whose outcome is unknown. Therefore, two different messages never
+//! have the same number.
 
 use super::{Incident, State};
 use crate::clock::UnixMs;
@@ -15,7 +16,7 @@ use crate::clock::UnixMs;
 pub enum Kind {
     /// The incident was opened.
     Opened,
-    /// The incident has new events, or the message is a reminder that the incident is still open.
+    /// The incident has new events, or it is still open and a reminder is due.
     Updated,
     /// The incident has ended.
     Resolved,
@@ -58,14 +59,14 @@ pub struct Sent {
 /// The outcome of a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// The outcome is unknown, so the message is sent again.
+    /// The outcome is unknown, so the sender sends the message again.
     Unknown,
     /// The receiver accepted the message.
     Taken,
-    /// The receiver refused the message, so the message is not sent again. The field contains the reason why the
-    /// receiver refused the message.
+    /// The receiver refused the message, so the sender does not send it again. The field contains the reason for the
+    /// refusal.
     Refused(Box<str>),
-    /// The message was never sent, because a silence covered the incident until the incident ended.
+    /// The sender never sent the message, because a silence covered the incident until the incident ended.
     Silenced,
 }
 
@@ -84,7 +85,8 @@ impl Outcome {
 /// The times between messages to one receiver about the same incident.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timing {
-    /// Time after which the receiver gets another message about an open incident without new events, in milliseconds.
+    /// Time after which the receiver gets a reminder of an open incident without new events, in milliseconds, or `None`
+    /// for no reminders.
     pub repeat_ms: Option<i64>,
     /// Minimum time between two messages about an open incident, in milliseconds.
     pub interval_min_ms: i64,
@@ -93,10 +95,10 @@ pub struct Timing {
 /// The next step in the delivery of messages to one receiver about one incident.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Send this message. Before the first attempt to send a message other than message 1, store the message.
+    /// Send this message. Unless it is message 1, store it before the first attempt.
     Send(Sent),
-    /// Send nothing, and store a message with the outcome `Silenced`. A silence covered the incident until the incident
-    /// ended.
+    /// Send nothing, and store this message with the outcome `Silenced`, because a silence covered the incident until
+    /// it ended.
     Skip(Sent),
     /// Wait until the incident changes, or until the given time if there is one. Then call `next` again.
     Wait(Option<UnixMs>),
@@ -107,8 +109,8 @@ pub enum Step {
 /// Returns the next step in the delivery of messages to a receiver. `last` is the last message to the receiver, and
 /// `silenced` is true if a silence covers the incident now.
 ///
-/// A silence holds back messages about an open incident. If a receiver has already received a message about an
-/// incident, it always gets the message that the incident has ended.
+/// A silence holds back messages about an open incident. A receiver that already has a message about the incident
+/// always gets the message that the incident has ended.
 pub fn next(
     incident: &Incident,
     last: Option<&Sent>,

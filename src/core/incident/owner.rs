@@ -1,10 +1,10 @@
 //! Decides which incident rows a `notify` process writes, and when the process may publish a checkpoint.
 //!
-//! An owner folds the records of a partition, and keeps the latest state of each incident whose row is out of date. The
-//! owner may write the rows in any order, because a row never returns to an older state, and all owners write the same
-//! states. A checkpoint is published only after the rows contain all changes below the checkpoint. An owner can safely
-//! crash, or continue to run after another owner has replaced it. The next owner finds the same incidents again, with
-//! the same ids.
+//! An owner is the part of a `notify` process that handles one partition. It folds the records of the partition, and
+//! keeps the latest state of each incident whose row is out of date. The owner may write the rows in any order, because
+//! the table refuses to replace a row with an older state, and all owners write the same states. The owner publishes a
+//! checkpoint only after the rows contain all changes below the checkpoint. An owner can safely crash, or continue to
+//! run after another owner has replaced it, because the next owner finds the same incidents with the same ids.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -27,9 +27,9 @@ pub fn name_of(incident: &Incident) -> Name {
 #[derive(Clone, Debug)]
 struct Unwritten {
     incident: Arc<Incident>,
-    /// The offset of the first record whose change is not in the row.
+    /// The offset of the first record whose change is missing from the row.
     since: Offset,
-    /// The fence that the pending write stores in the row, or `None` if no write is pending.
+    /// The fence in the pending write of the row, or `None` if no write is pending.
     writing: Option<Offset>,
 }
 
@@ -38,7 +38,7 @@ struct Unwritten {
 pub struct Owner {
     fold: Fold,
     unwritten: BTreeMap<Name, Unwritten>,
-    /// The names of the incidents that wait for a write of their row, in the order of their changes.
+    /// The names of the incidents whose rows must be written, in the order of the changes.
     waiting: Vec<Name>,
     changes: Vec<Change>,
 }
@@ -103,8 +103,8 @@ impl Owner {
         incidents.collect()
     }
 
-    /// Notes that a write of an incident's row has completed. The stored row is now at least as new as the state that
-    /// the owner wrote.
+    /// Notes that the write of an incident's row is complete. The row now contains the state that the owner wrote, or a
+    /// newer state.
     pub fn written(&mut self, name: &Name) {
         let Some(unwritten) = self.unwritten.get_mut(name) else {
             return;

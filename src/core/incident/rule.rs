@@ -13,7 +13,7 @@ pub const RULES_MAX: usize = 100;
 /// Default value of [`Rule::open_max`], the maximum number of open incidents of a rule in one partition.
 pub const OPEN_MAX: u32 = 1_000;
 
-/// Selects the events that a rule considers. A list that is `None` admits every value.
+/// Selects the events to which a rule applies. A list that is `None` admits every value.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filter {
     /// The cities that the filter admits.
@@ -36,7 +36,7 @@ impl Filter {
     }
 }
 
-/// The condition under which a rule opens an incident, and under which the incident ends.
+/// The condition on which a rule opens an incident, and on which the incident ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Condition {
     /// An incident begins with the first event that the filter admits.
@@ -68,7 +68,7 @@ pub enum Condition {
 pub struct Rule {
     /// The name of the rule, which is part of the name of each incident.
     pub name: Arc<str>,
-    /// The filter that selects the events that the rule considers.
+    /// The filter that selects the events to which the rule applies.
     pub filter: Filter,
     /// True if events of different cities belong to different incidents.
     pub by_city: bool,
@@ -81,7 +81,7 @@ pub struct Rule {
     pub open_max: u32,
 }
 
-/// Returns a fingerprint of the rules, which changes if `rules` or the rules for event times change.
+/// Returns a fingerprint of `rules` and `times`, which is different after a change of any rule.
 pub fn fingerprint(rules: &[Rule], times: &Rules) -> String {
     format!("{:08x}", hash(&format!("{rules:?} {times:?}")))
 }

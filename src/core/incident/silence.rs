@@ -3,8 +3,7 @@
 use super::Incident;
 use crate::clock::UnixMs;
 
-/// A silence, which holds back the messages about the incidents that it covers. A field that is `None` covers every
-/// value.
+/// A silence holds back the messages about the incidents that it covers. A field that is `None` covers every value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Silence {
     /// The id of the silence, which is unique among all silences in the tables.

@@ -1,4 +1,4 @@
-//! Tests which incidents each rule finds, and that crashes and competing processes do not change the incidents.
+//! Tests which incidents each rule finds, and that crashes and competing processes change no incident.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -75,8 +75,7 @@ fn silent() -> Rule {
     rule("silent", Condition::Silence { silence_ms })
 }
 
-/// Returns a record that carries an event. The event time is `minute` minutes after [`BASE_MS`]. The record's timestamp
-/// equals the event time.
+/// Returns a record with an event. The event time and the record's timestamp are `minute` minutes after [`BASE_MS`].
 fn event(city: &str, severity: Severity, minute: i64) -> Logged {
     let event = Event {
         city: city.into(),
@@ -105,7 +104,8 @@ fn fold_all(rules: &[Rule], log: &[Logged]) -> (Fold, Vec<Change>) {
     (fold, changes)
 }
 
-/// Returns four facts about each change: its kind, the offset in the incident's id, the city, and the number of events.
+/// Returns four facts about each change: the kind of change, the offset in the incident's id, the city, and the number
+/// of events.
 fn said(changes: &[Change]) -> Vec<(What, i64, String, u64)> {
     let told = changes.iter().map(|change| {
         let incident = &change.incident;
@@ -125,8 +125,8 @@ fn an_event_rule_has_one_incident_while_events_keep_coming() {
         event("NYC", Low, 1),
         event("LA", Critical, 2),
         event("NYC", Critical, 14),
-        // The last event in NYC is at minute 14, and its incident ends after 15 quiet minutes. The watermark lags by 10
-        // minutes, so the incident ends at minute 39.
+        // The last event in NYC is at minute 14, so its incident ends when the watermark is at minute 29. The watermark
+        // is 10 minutes older than the newest event, so this is at minute 39.
         event("SF", Low, 38),
         event("SF", Low, 39),
         event("NYC", Critical, 40),
@@ -182,7 +182,7 @@ fn a_count_rule_opens_at_the_record_that_reaches_the_count() {
         event("NYC", Low, 0),
         event("NYC", Low, 1),
         event("LA", Low, 1),
-        // The count of each window starts at zero.
+        // These three events are in a new window, whose count starts at zero.
         event("NYC", Low, 5),
         event("NYC", Low, 4),
         event("NYC", Low, 3),
@@ -269,12 +269,12 @@ fn no_rule_has_more_open_incidents_than_it_may() {
     assert_eq!(fold.left_out().incidents, 3);
 }
 
-/// Simulated tables with the rows of incidents and the progress item.
+/// Simulated tables with the rows of incidents and the newest checkpoint.
 #[derive(Clone, Default)]
 struct Tables {
     rows: BTreeMap<(Arc<str>, Arc<str>), Incident>,
     progress: Option<Checkpoint>,
-    /// For each published checkpoint, the base at which a second fold can begin.
+    /// The bases of all published checkpoints. A second fold can begin at each base.
     bases: Vec<Base>,
 }
 
@@ -312,7 +312,7 @@ impl Tables {
 /// A process that owns the partition, or that still runs although another process has replaced it.
 struct Process {
     owner: Owner,
-    /// The incidents whose rows were written, but for which the process has not received the answer yet.
+    /// The incidents whose rows the process has written without receiving the answer yet.
     under_way: Vec<Arc<Incident>>,
     checkpoint: Option<Checkpoint>,
 }
@@ -326,7 +326,7 @@ impl Process {
         }
     }
 
-    /// Delivers the pending answers to the owner, or drops the pending answers if `is_lost` is true.
+    /// Delivers the pending answers to the owner, or drops them if `is_lost` is true.
     fn answer(&mut self, is_lost: bool) {
         for incident in std::mem::take(&mut self.under_way) {
             if is_lost {
@@ -337,8 +337,8 @@ impl Process {
         }
     }
 
-    /// Publishes the pending checkpoint if the rows contain all changes before the checkpoint. If no checkpoint is
-    /// pending, the process creates a checkpoint.
+    /// Publishes the pending checkpoint if the rows contain all changes before it. If no checkpoint is pending, creates
+    /// one.
     fn publish(&mut self, tables: &mut Tables) {
         match self.checkpoint.take() {
             None => self.checkpoint = Some(self.owner.fold().checkpoint()),
@@ -460,7 +460,7 @@ proptest! {
         for (which, act) in acts {
             do_act(act, &mut processes[usize::from(which)], &mut tables, &rules, &log);
         }
-        // Depending on `goes_on`, either the first process or a new process reads the log to its end.
+        // If `goes_on` is true, the first process reads the log to its end. Otherwise, a new process does.
         let [first, _] = processes;
         let mut last = if goes_on { first } else { Process::new(&tables, &rules) };
         last.answer(false);
@@ -468,7 +468,7 @@ proptest! {
         do_act(Act::Write(250), &mut last, &mut tables, &rules, &log);
         last.answer(false);
         prop_assert_eq!(differences(&tables.rows, &want), Vec::<String>::new());
-        // A second fold agrees with the rows wherever it begins, and detects a damaged row and a missing row.
+        // At every base, a second fold agrees with the rows, and detects a damaged row and a missing row.
         tables.bases.push(Base::of(&Checkpoint::begin(Offset(0))));
         for base in tables.bases.clone() {
             let outcome = audit(&tables, base, log.len(), &rules, &log);
@@ -485,7 +485,7 @@ proptest! {
             damaged.rows.remove(name);
             prop_assert_eq!(audit(&damaged, base, log.len(), &rules, &log).difference_count, 1);
         }
-        // Publishing checkpoints at the end of the log does not change any row.
+        // A process that publishes checkpoints at the end of the log changes no row.
         last.publish(&mut tables);
         last.publish(&mut tables);
         let mut again = Process::new(&tables, &rules);

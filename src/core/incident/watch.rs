@@ -13,15 +13,15 @@ use crate::keys;
 /// The events of one window of a count rule.
 #[derive(Clone, Debug)]
 pub(super) struct Window {
-    /// The position of the window's first event. A new fold that counts the window again begins to read the log at the
-    /// window's first event.
+    /// The position of the window's first event. A new fold must read the log from this position to count the window
+    /// again.
     pub(super) first: Start,
     pub(super) event_count: u64,
     pub(super) first_event_ms: UnixMs,
     pub(super) last_event_ms: UnixMs,
 }
 
-/// The latest event of a group that a silence rule follows.
+/// The latest event of a group under a silence rule.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Seen {
     /// The position at which the event can be read again.
@@ -33,11 +33,12 @@ pub(super) struct Seen {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Followed {
     pub(super) open: Option<Arc<Incident>>,
-    /// The offset below which the incident's stored row contains all changes, or `None` if the fold loaded no row.
+    /// The offset below which the stored row of the group's incident contains all changes, or `None` if the fold has
+    /// loaded no row.
     pub(super) stored: Option<Offset>,
     pub(super) windows: BTreeMap<UnixMs, Window>,
     pub(super) seen: Option<Seen>,
-    /// The time of the group's entry in `Fold::due`. The entry is never later than the group's deadline
+    /// The time of the group's entry in `Fold::due`. This time is never later than the group's deadline
     /// ([`Followed::deadline`]).
     pub(super) due_ms: Option<UnixMs>,
 }
@@ -51,7 +52,7 @@ impl Followed {
         self.open.is_none() && self.windows.is_empty() && self.seen.is_none()
     }
 
-    /// Returns the watermark at which the state of the group changes even if the group gets no further event.
+    /// Returns the watermark at which the state of the group changes if the group gets no further event.
     pub(super) fn deadline(&self, condition: Condition) -> Option<UnixMs> {
         let quiet_ms = self.open.as_ref().and_then(|open| open.quiet_at_ms);
         let window_end = |window_ms| Some(*self.windows.keys().next()? + window_ms);
@@ -72,8 +73,8 @@ pub(super) struct Watch {
     pub(super) rule: Rule,
     pub(super) groups: BTreeMap<Group, Followed>,
     pub(super) open_count: usize,
-    /// Incidents that were open at the checkpoint but are already resolved in their stored rows. The fold may not yet
-    /// have reached the records at which the incidents ended.
+    /// Incidents that were open at the checkpoint, but that are resolved in their stored rows. The fold may not yet
+    /// have read the records that ended these incidents.
     pub(super) ending: Vec<Arc<Incident>>,
 }
 
@@ -95,7 +96,7 @@ impl At {
 /// An event that meets the condition of a rule.
 pub(super) struct Match<'a> {
     pub(super) at: At,
-    /// The event time, or a substitute time if the event is late or a future event.
+    /// The event time. For a late event or a future event, the field contains the watermark instead.
     pub(super) now_ms: UnixMs,
     pub(super) event: &'a Event,
     /// The window of the event if the rule counts events, or `None` for other rules.
@@ -155,7 +156,7 @@ impl Watch {
         let incident = Arc::make_mut(open);
         found.add_to(incident);
         incident.quiet_at_ms = incident.quiet_at_ms.max(quiet_at_ms);
-        // When a further window reaches `count`, all events of the window are added to the incident.
+        // When another window reaches `count`, all events of this window belong to the incident.
         if let Some(window) = found.window.as_ref().filter(|w| w.event_count == count) {
             incident.event_count += count - 1;
             incident.first_event_ms = incident.first_event_ms.min(window.first_event_ms);
@@ -169,7 +170,8 @@ impl Watch {
         true
     }
 
-    /// Returns the number of incidents that are open when the record at `offset` may open another incident.
+    /// Returns the number of incidents that are open at the moment at which the record at `offset` may open another
+    /// incident.
     pub(super) fn open_count_at(&self, offset: Offset) -> usize {
         // One record can end one incident and open another incident. For a silence rule, the fold opens incidents first
         // and then ends incidents. For all other rules, the fold ends incidents first and then opens incidents.
@@ -179,8 +181,8 @@ impl Watch {
         self.open_count + ending.count()
     }
 
-    /// Drops the windows that the watermark has passed, and ends the group's incident if its quiet period is over. If
-    /// the group is now silent, returns its last event.
+    /// Drops the windows that the watermark has passed, and ends the incident of the group if its quiet period is over.
+    /// If the group is now silent, returns the last event of the group.
     pub(super) fn end_group(
         &mut self,
         index: usize,

@@ -1,5 +1,5 @@
-//! Commits offsets and advances progress items. Commits and progress items cover only durable records. Before each
-//! commit, the pipeline requests the topic's id from Kafka.
+//! Commits offsets and advances progress items, and never beyond the durable records. Before each commit, the pipeline
+//! requests the topic's id from Kafka.
 
 use std::sync::Arc;
 
@@ -8,8 +8,8 @@ use crate::clock::SteadyMs;
 use crate::restart::{Boundary, Metadata};
 
 impl Pipeline {
-    /// Processes the topic id that the pipeline requested before a commit. The value is `None` if Kafka did not return
-    /// the topic id.
+    /// Processes the topic id that the pipeline requested before a commit. `topic_id` is `None` if Kafka did not return
+    /// an id.
     pub fn topic_checked(&mut self, now_ms: SteadyMs, topic_id: Option<&str>) {
         let Some(parts) = self.commit.take() else {
             return;
@@ -28,7 +28,7 @@ impl Pipeline {
         }
     }
 
-    /// Processes the answer to a commit. The flag `taken` is true if Kafka accepted the commit.
+    /// Processes the answer to a commit. `taken` is true if Kafka accepted the commit.
     pub fn commit_done(&mut self, now_ms: SteadyMs, taken: bool) {
         let Some(parts) = self.commit.take() else {
             return;
@@ -48,14 +48,14 @@ impl Pipeline {
         }
     }
 
-    /// Notes that a progress item was advanced, or that the item was already further ahead.
+    /// Notes that the progress item now contains the restart point of `publish` or a later one.
     pub fn published(&mut self, now_ms: SteadyMs, publish: &Publish) {
         if let Some(running) = self.running(publish.partition, publish.assignment) {
             running.progress.published(publish.boundary, now_ms);
         }
     }
 
-    /// Notes that a progress item could not be advanced, or that it is unknown whether it was advanced.
+    /// Notes that an attempt to advance a progress item has failed, or that the outcome of the attempt is unknown.
     pub fn publish_failed(&mut self, now_ms: SteadyMs, publish: &Publish) {
         if let Some(running) = self.running(publish.partition, publish.assignment) {
             running.progress.failed(publish.boundary, now_ms);
@@ -81,8 +81,8 @@ impl Pipeline {
         }
     }
 
-    /// Publishes the last commit for partitions that get no new records, if their last publication has failed or has
-    /// older sums.
+    /// Publishes the committed restart point of partitions that get no new records, if the last publication has failed
+    /// or contains older sums.
     pub(super) fn pump_idle(&mut self, now_ms: SteadyMs) {
         for slot in self.slots.values_mut() {
             if let State::Running(running) = &mut slot.state
@@ -96,9 +96,9 @@ impl Pipeline {
         }
     }
 
-    /// Outputs the due requests to advance progress items. While writes to the tables are paused, the pipeline drops
-    /// these requests. An advanced progress item could cover records that newly created tables do not contain. After
-    /// the next commit, the pipeline outputs the request again.
+    /// Outputs the due requests to advance progress items. While writes to the tables are paused, the tables may have
+    /// been replaced by new ones that lack the records below the restart point. The pipeline then drops these requests,
+    /// and outputs a request again after the next commit.
     pub(super) fn pump_publishes(&mut self) {
         let publishes = self.publishes.drain(..).filter(|_| !self.held);
         self.outputs.extend(publishes.map(Output::Publish));
@@ -132,7 +132,7 @@ impl Running {
         })
     }
 
-    /// Returns the time at which the last commit must be published if no other commit follows.
+    /// Returns the time at which the last committed restart point must be published if no other commit follows.
     pub(super) fn idle_ms(&self) -> Option<SteadyMs> {
         let committed = self.committed.filter(|_| self.deadline_ms.is_none())?;
         self.progress.idle_ms(committed)

@@ -1,11 +1,11 @@
-//! Passes records to the worker of their partition. Records after a gap in the offsets wait until a second read has
-//! confirmed that the gap is real.
+//! Passes records to the worker of their partition. After a gap in the offsets, records wait until a second read
+//! confirms that the gap is real.
 //!
-//! If the worker took a record after an unconfirmed gap, the row update would move the row's fence past the gap. If the
-//! client had skipped records in the gap, the fence would reject them when they are read again. A record after an
-//! unconfirmed gap must not move the watermark. Therefore, records after a gap wait in memory for the result of a
-//! second read. Waiting records count toward the memory budget. If the consumer dropped waiting records and read them
-//! again, each transaction in the log would cost an additional fetch.
+//! If the worker took a record after an unconfirmed gap, its row update would move the row's fence past the gap. If the
+//! Kafka client had skipped records in the gap, the fence would reject these records when they are read again. The
+//! record would also move the watermark too early. Therefore, records after a gap wait in memory for the result of the
+//! second read, and count toward the memory budget. Dropping the records and reading them again would cost an
+//! additional fetch for each transaction in the log.
 
 use std::collections::VecDeque;
 
@@ -15,8 +15,7 @@ use crate::event::Offset;
 use crate::gap::{Gap, SecondRead, Verdict};
 use crate::worker::{Record, Write};
 
-/// A record or an end of the log that the Kafka client has reported. A report after a gap waits until the gap is
-/// confirmed.
+/// A report of the Kafka client: a record, or the end of the log. Reports after a gap wait until the gap is confirmed.
 #[derive(Clone, Debug)]
 pub(super) enum Held {
     Record(Record),
@@ -24,7 +23,7 @@ pub(super) enum Held {
     End(Offset),
 }
 
-/// Says whether the partition passes new records to the worker, keeps them, or drops them.
+/// Decides whether new records of a partition go to the worker, wait in memory, or are dropped.
 #[derive(Clone, Debug)]
 pub(super) enum Intake {
     /// The offsets have no gap, so the worker takes new records immediately.
@@ -32,12 +31,11 @@ pub(super) enum Intake {
     /// Records wait until a second read confirms that the log has no records from the worker's position up to `to`.
     Gap {
         to: Offset,
-        /// The client's reports that come after the gap, in log order.
+        /// The Kafka client's reports after the gap, in log order.
         held: VecDeque<Held>,
     },
-    /// The pipeline drops new records of the partition. Either the partition drains, or reading cannot continue at its
-    /// position. If reading cannot continue, the start rule restarts the partition once all of its records are durable
-    /// and committed.
+    /// The pipeline drops new records of the partition, because the partition drains or because reading cannot continue
+    /// at its position. In the second case, the partition restarts once all of its records are durable and committed.
     Closed,
 }
 
@@ -68,8 +66,8 @@ impl Running {
         bytes
     }
 
-    /// Passes a report from the client to the worker, or keeps the report while a gap before the report is unconfirmed.
-    /// Returns the gap if the report reveals a new gap.
+    /// Passes a report of the Kafka client to the worker, or keeps the report while a gap before it is unconfirmed.
+    /// Returns the new gap if the report reveals one.
     fn take_in(&mut self, now_ms: SteadyMs, held: Held, writes: &mut Vec<Write>) -> Option<Gap> {
         if let Intake::Gap { held: behind, .. } = &mut self.intake {
             behind.push_back(held);
@@ -96,7 +94,7 @@ impl Running {
 }
 
 impl Pipeline {
-    /// Processes records of one partition. Records that were read for an earlier assignment are dropped.
+    /// Processes records of one partition. Drops records that the shell read for an earlier assignment.
     pub fn records(
         &mut self,
         now_ms: SteadyMs,
@@ -126,7 +124,7 @@ impl Pipeline {
         }
     }
 
-    /// Notes that the client has read to the current end of the log, which is the offset `end`.
+    /// Notes that the Kafka client has read up to `end`, the current end of the log.
     pub fn reached_end(&mut self, now_ms: SteadyMs, partition: i32, assignment: u64, end: Offset) {
         let mut writes = std::mem::take(&mut self.writes);
         let gap = match self.running(partition, assignment) {
@@ -184,7 +182,7 @@ impl Pipeline {
         }
     }
 
-    /// Passes the waiting records after a confirmed gap to the worker, up to the next gap.
+    /// Passes the records that wait after a confirmed gap to the worker, up to the next gap.
     fn pass_gap(&mut self, now_ms: SteadyMs, partition: i32, assignment: u64, to: Offset) {
         let mut writes = std::mem::take(&mut self.writes);
         let Some(running) = self.running(partition, assignment) else {
@@ -208,7 +206,7 @@ impl Pipeline {
         }
     }
 
-    /// Notes that reading cannot continue at the partition's position. Once all records before the position are durable
+    /// Notes that the log has no record at the partition's position. Once all records below the position are durable
     /// and committed, the start rule decides where the partition restarts.
     pub fn out_of_range(&mut self, partition: i32, assignment: u64) {
         if let Some(running) = self.running(partition, assignment) {

@@ -1,4 +1,4 @@
-//! Defines the settings of a pipeline, and the outputs that tell the shell what to do.
+//! Defines the settings of a pipeline, and its outputs, which the shell carries out.
 
 use std::sync::Arc;
 
@@ -21,8 +21,7 @@ pub struct Options {
     pub row_interval_ms: i64,
     /// True if the consumer continues after lost records instead of stopping.
     pub continue_on_loss: bool,
-    /// Maximum number of requests in flight. Raw events, alerts and row updates each have a separate limit of
-    /// `requests_max`.
+    /// Maximum number of requests in flight. This limit applies separately to raw events, to alerts and to row updates.
     pub requests_max: u32,
     /// Time after which a partition with lag and without progress counts as stalled, in milliseconds.
     pub stall_ms: i64,
@@ -37,7 +36,7 @@ pub struct Tables {
     pub keep: RawRows,
 }
 
-/// A restart point of one partition that the caller must commit.
+/// A restart point of one partition that the shell must commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CommitPart {
     /// The number of the Kafka partition.
@@ -76,7 +75,7 @@ pub enum Halt {
         partition: i32,
         /// The committed offset.
         next: Offset,
-        /// The restart point in the progress item, at which the partition would start if there were no commit.
+        /// The restart point in the progress item. The partition would start here if there were no commit.
         progress: Option<Boundary>,
     },
     /// Retention removed the records `[from, to)` from the beginning of the log.
@@ -88,12 +87,12 @@ pub enum Halt {
         /// The offset at which the log begins now.
         to: Offset,
     },
-    /// A table or the config item is missing although the consumer has running partitions.
+    /// A table or the config item is missing while the consumer has running partitions.
     TableMissing {
         /// The index of the table in [`crate::keys::TABLES`].
         table: usize,
     },
-    /// The tables were deleted and created again although the consumer has running partitions.
+    /// The tables were deleted and created again while the consumer had running partitions.
     TablesReplaced {
         /// The id of the deleted tables, to which the consumer has written.
         was: String,
@@ -109,13 +108,13 @@ pub enum Halt {
         /// The offset at which the log ends now.
         end: Offset,
     },
-    /// The log was cut below the restart point and has grown past it again.
+    /// The log lost records below the restart point, and new records now have the offsets of the lost records.
     Replaced {
         /// The number of the Kafka partition.
         partition: i32,
         /// The restart point.
         from: Offset,
-        /// The first offset whose record was replaced.
+        /// The first offset at which the log now contains another record.
         since: Offset,
     },
 }
@@ -133,8 +132,8 @@ pub enum Output {
         /// The earliest time at which the shell may begin the lookup.
         not_before_ms: SteadyMs,
     },
-    /// Create the progress item of a partition if it does not exist. Afterwards, look up the facts about the start of
-    /// the partition again, as for [`Output::Locate`].
+    /// Create the progress item of a partition unless the item exists. Then look up the facts that decide where the
+    /// partition starts, as for [`Output::Locate`].
     CreateProgress(Publish),
     /// Stop reading this partition until the pipeline returns [`Output::Begin`].
     Hold {
@@ -145,8 +144,8 @@ pub enum Output {
     Begin {
         /// The number of the Kafka partition.
         partition: i32,
-        /// The number that identifies this assignment of the partition to the consumer. The shell passes the assignment
-        /// number to the pipeline together with the records.
+        /// The number that identifies this assignment of the partition to the consumer. The shell passes this number to
+        /// the pipeline together with the records.
         assignment: u64,
         /// The offset of the first record to read.
         next: Offset,
@@ -163,8 +162,7 @@ pub enum Output {
         /// The earliest time at which the shell may begin the second read.
         not_before_ms: SteadyMs,
     },
-    /// Log a warning that the Kafka client has skipped records. The partition restarts at an offset before the skipped
-    /// records.
+    /// Log a warning that the Kafka client has skipped records. The partition restarts before the skipped records.
     Skipped {
         /// The number of the Kafka partition.
         partition: i32,
@@ -200,14 +198,14 @@ pub enum Output {
         /// The partitions that make no progress.
         stalled: Vec<i32>,
     },
-    /// Commit the restart point of a revoked partition, and give the partition up.
+    /// Commit the restart point of a revoked partition, and then release the partition.
     Released {
         /// The number of the Kafka partition.
         partition: i32,
         /// The restart point to commit, or `None` if everything is already committed.
         commit: Option<CommitPart>,
-        /// The request to advance the progress item, if one is due. The caller may advance the progress item before the
-        /// commit succeeds, because all records below the restart point are durable.
+        /// The request to advance the progress item, if one is due. The shell may carry it out before the commit
+        /// succeeds, because all records below the restart point are durable.
         publish: Option<Publish>,
     },
     /// Log an error that the records `[from, to)` are lost. The consumer continues after the lost records.
@@ -228,6 +226,6 @@ pub enum Output {
 pub struct Report {
     /// All counts since the start of the pipeline.
     pub ledger: Ledger,
-    /// The counts since the last report. The ledger inside this tally is always empty.
+    /// The counts since the last report. The field `ledger` of this tally is always empty.
     pub tally: Tally,
 }

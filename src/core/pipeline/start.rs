@@ -18,8 +18,8 @@ impl Pipeline {
     pub fn assigned(&mut self, now_ms: SteadyMs, partitions: &[i32]) {
         for &partition in partitions {
             if self.is_draining(partition) {
-                // The shell may be waiting for the partition to drain under the former assignment. The pipeline must
-                // therefore output [`Output::Released`].
+                // The shell may still wait for the drain of the former assignment, so the pipeline must output
+                // [`Output::Released`].
                 self.give_up(partition);
             } else {
                 self.drop_slot(partition);
@@ -55,7 +55,7 @@ impl Pipeline {
             return;
         };
         if !self.identity.is(&facts.tables_id) {
-            // A newer read has returned a different tables' id, so the facts of this start are outdated.
+            // A newer read has returned another id of the tables, so these facts are outdated.
             return self.not_located(now_ms, partition, assignment);
         }
         let log_key: Arc<str> = keys::log_key(&facts.topic_id, partition).into();
@@ -65,7 +65,7 @@ impl Pipeline {
         }
         match start {
             Start::At(at) => {
-                // If the log was truncated, the sums are unknown, because the tables may count some of the truncated
+                // After a truncation of the log, the sums are unknown, because the tables may count some of the removed
                 // records.
                 let sums = at.sums.filter(|_| !loss_told);
                 let at = Boundary { sums, ..at };
@@ -118,8 +118,8 @@ impl Pipeline {
         });
     }
 
-    /// Waits until a truncated log has grown to the restart point. New records below the restart point have the same
-    /// offsets as the lost records, so the fences would reject these new records.
+    /// Waits until a truncated log has grown to the restart point again. New records below the restart point have the
+    /// offsets of lost records that the tables count, so the fences would reject the new records.
     fn wait_for_log(&mut self, now_ms: SteadyMs, partition: i32, assignment: u64) {
         let slot = self.slots.get_mut(&partition).expect("starting");
         slot.state = State::Starting { loss_told: true };
@@ -195,10 +195,10 @@ impl Pipeline {
         self.begin(now_ms, partition);
     }
 
-    /// Processes the topic's current id. If a running partition has the log of another topic id, the pipeline restarts
-    /// the partition.
+    /// Processes the topic's current id. The pipeline restarts each running partition that reads the log of another
+    /// topic id.
     ///
-    /// If a draining partition has the log of another topic id, the pipeline gives the partition up. That log no longer
+    /// The pipeline releases a draining partition of another topic id without a commit, because its log no longer
     /// exists.
     pub fn topic_seen(&mut self, now_ms: SteadyMs, topic_id: &str) {
         let concerned = |(partition, slot): (&i32, &Slot)| match &slot.state {
@@ -216,7 +216,7 @@ impl Pipeline {
     }
 }
 
-/// Returns the reason to stop if the start rule has found that the log has lost records.
+/// Returns the reason why the consumer must stop if the start rule has found a loss of records.
 fn halt_on_loss(partition: i32, start: Start) -> Option<Halt> {
     match start {
         Start::Expired { from, to } => Some(Halt::Expired {

@@ -1,4 +1,4 @@
-//! Tests each decision of a pipeline separately. The simulation (`tests/sim`) tests combinations of decisions.
+//! Tests each decision of a pipeline separately. The simulation (`tests/sim`) tests the decisions together.
 
 use super::*;
 use crate::clock::UnixMs;
@@ -331,7 +331,7 @@ fn with_continue_a_cut_log_is_waited_for_and_told_once() {
         .located(SteadyMs(1_000), 3, assignment, &cut(4), &tables());
     let out = b.pump(1_000);
     assert!(matches!(out[..], [Output::Locate { .. }]), "{out:?}");
-    // The log has reached the committed offset again, but now contains other records than the counted ones.
+    // The log has reached the committed offset again, but its records are not the counted ones.
     let grown = StartFacts {
         replaced_from: Some(Offset(3)),
         ..cut(5)
@@ -366,8 +366,8 @@ fn a_new_partition_starts_at_its_beginning() {
         };
         assert_eq!(publish.boundary, Boundary::begin(Offset(log_start)));
         assert_eq!(&*publish.log_key, "T#5");
-        // The pipeline must not count any record before the progress item exists. Once the progress item exists, the
-        // shell passes the facts about the start to the pipeline again.
+        // The pipeline must not count any record before the progress item exists. After the shell has created the
+        // progress item, it passes the facts about the start to the pipeline again.
         let again = StartFacts {
             progress: Some(publish.boundary),
             ..new
@@ -483,7 +483,7 @@ fn another_topic_id_starts_the_partition_over() {
     };
     assert_ne!(assignment, old);
     assert_eq!(b.pipeline.report().ledger.given_up, 1);
-    // An answer to a request for the old log has no effect.
+    // The pipeline ignores the answer to a request that it sent for the old log.
     b.count(20, &updates);
     b.pipeline
         .records(SteadyMs(20), 0, old, vec![record(1, "NYC", 7)]);
@@ -506,7 +506,7 @@ fn another_topic_id_starts_the_partition_over() {
 
 #[test]
 fn a_leaving_partition_of_an_old_topic_is_released() {
-    // If the pipeline did not release the partition, the shell would wait forever for the partition to drain.
+    // The pipeline must release the partition, because the shell waits for the end of the drain.
     let mut b = Bench::new(options());
     let a = b.start(0);
     b.pipeline
@@ -624,7 +624,7 @@ fn answers_of_an_earlier_assignment_change_nothing() {
     b.pump(2);
     let new = b.start(0);
     assert_ne!(old, new);
-    // The new assignment reads the same record again, so the old and the new updates concern the same rows.
+    // The new assignment reads the same record again, so the old updates and the new updates have the same rows.
     b.pipeline
         .records(SteadyMs(3), 0, new, vec![record(0, "NYC", 7)]);
     let own = b.updates(3);
@@ -691,7 +691,7 @@ fn progress_is_published_after_a_commit_that_passed_a_window() {
         };
         out.filter_map(publish).collect::<Vec<_>>()
     };
-    // The first record leaves the watermark in the same window, so the progress item does not advance.
+    // After the first record, the watermark is still in the same window, so the progress item does not advance.
     b.counted(1, 0, a, 1);
     assert_eq!(commit(&mut b, 2_000), []);
     b.pipeline
@@ -731,8 +731,8 @@ fn a_partition_has_its_turn_of_updates_and_starves_nobody() {
         assert!(updates.len() <= 2);
         order.extend(updates.iter().map(|u| u.partition));
         b.count(now_ms, &updates);
-        // In every step, another row of the busy partition becomes due. A turn of a partition includes only rows that
-        // were due at the start of the turn.
+        // In every step, another row of the busy partition becomes due. The turn of a partition includes only rows that
+        // were due when the turn started.
         let offset = 5 + now_ms;
         let city = format!("more-{now_ms}");
         b.pipeline

@@ -11,7 +11,7 @@ impl Pipeline {
     /// Decides whether the pipeline may write to the tables now.
     pub(super) fn watch_tables(&mut self, boot_ms: BootMs) {
         if self.workers().next().is_none() {
-            // No running partition depends on the current tables, so the next partition may start with other tables.
+            // The consumer has no running partition, so the next partition may start with other tables.
             self.identity.forget();
             self.held = self.halted;
             return;
@@ -22,7 +22,7 @@ impl Pipeline {
         self.held = self.halted || !self.identity.is_trusted(boot_ms);
     }
 
-    /// Processes the tables' id from a read that began at `asked_ms`.
+    /// Processes the tables' id that a read has returned. The read began at `asked_ms`.
     pub fn tables_read(&mut self, tables_id: &str, asked_ms: BootMs) {
         match self.identity.read(tables_id, asked_ms) {
             Seen::Same => self.restore_progress(asked_ms),
@@ -40,9 +40,8 @@ impl Pipeline {
 
     /// Notes that a table or the config item is missing. `table` is the index of the table in [`crate::keys::TABLES`].
     ///
-    /// A consumer with running partitions stops, because a table that reappears may lack rows. DynamoDB does not offer
-    /// a way to check whether a table still has all of its rows. A consumer without running partitions waits for the
-    /// tables.
+    /// A consumer with running partitions stops, because a table that reappears may lack rows, and DynamoDB cannot tell
+    /// whether rows are missing. A consumer without running partitions waits for the tables.
     pub fn table_missing(&mut self, table: usize) {
         if self.workers().next().is_some() {
             self.halt_tables(Halt::TableMissing { table });
@@ -62,16 +61,15 @@ impl Pipeline {
         self.held
     }
 
-    /// Notes that a progress item could not be advanced because it does not exist. A progress item is missing if the
-    /// item was deleted or if the tables were created again. The next read of the tables' id shows whether the tables
-    /// were created again.
+    /// Notes that a request to advance a progress item has failed because the item does not exist. Either the item was
+    /// deleted, or the tables were created again. The next read of the tables' id shows which of the two happened.
     pub fn progress_missing(&mut self, boot_ms: BootMs, publish: Publish) {
         self.missing.push((boot_ms, publish));
         self.identity.read_soon(boot_ms);
     }
 
-    /// Creates missing progress items again, after a read of the tables' id has shown that the tables are still the
-    /// same. The read of the id must have begun after the pipeline learned that the progress item is missing.
+    /// Creates missing progress items again, because a read of the tables' id has shown that the tables are still the
+    /// same. A progress item is created only if the read began after the pipeline learned that the item is missing.
     fn restore_progress(&mut self, asked_ms: BootMs) {
         for (since_ms, publish) in std::mem::take(&mut self.missing) {
             if since_ms > asked_ms {
@@ -82,8 +80,9 @@ impl Pipeline {
         }
     }
 
-    /// Looks for partitions that make no progress. `ends` contains the current ends of the logs, as the partition
-    /// leaders report them. `reading_paused` is true if the client must not read because the memory budget is used up.
+    /// Looks for partitions that make no progress. `ends` contains the current end of each log, as the leader of the
+    /// partition reports it. `reading_paused` is true if the consumer has paused reading because the memory budget is
+    /// used up.
     pub fn log_ends(&mut self, now_ms: SteadyMs, ends: &[(i32, Offset)], reading_paused: bool) {
         let look = |worker: &Worker| {
             let partition = worker.place().partition;
@@ -97,8 +96,8 @@ impl Pipeline {
             })
         };
         let looks: Vec<Look> = self.workers().filter_map(look).collect();
-        // While writes fail and records wait to be written, reading may pause, so a lack of progress does not mean that
-        // the client is stuck.
+        // Failing writes can also stop the reading of records. In this case, a lack of progress does not mean that the
+        // Kafka client is stuck.
         let writes_wait = self.writes_fail && self.in_flight() > 0;
         let held_back = self.held || writes_wait || reading_paused;
         let stalled = self.stalls.look(now_ms, &looks, held_back);
@@ -106,9 +105,9 @@ impl Pipeline {
             return;
         }
         self.stalls.renewed(&stalled);
-        // The pipeline gives up all partitions, because the new client joins the group as a new member. The next owner
-        // of the partitions reads the records in flight again, and the fences reject the records that are already
-        // counted (INV-2).
+        // The pipeline gives up all partitions, because the new Kafka client joins the group as a new member. The next
+        // owners of the partitions read the records in flight again, and the fences reject updates with records that
+        // are already counted (INV-2).
         let all: Vec<i32> = self.partitions().collect();
         self.revoked(now_ms, &all, true, 0);
         self.commit = None;

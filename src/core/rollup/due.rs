@@ -1,4 +1,4 @@
-//! Decides which hours are final, and which hours are rolled up next.
+//! Decides which hours are final, and which hours the consumer rolls up next.
 //!
 //! An hour is final if every partition of the topic has published a watermark at or after the hour's end. All events
 //! below a published restart point are already counted (INV-1). An event after the restart point is late if its window
@@ -12,12 +12,12 @@
 //!
 //! A topic with fewer cities than partitions has idle partitions, unless its producers send heartbeats. The rollup mark
 //! lists the idle partitions, because the first event of an idle partition may belong to an hour that is already rolled
-//! up. When a consumer counts the first event of an idle partition, the rollup starts again at the first hour that left
-//! the partition out.
+//! up. When a consumer has counted the first event of an idle partition, the rollup starts again at the first hour that
+//! was rolled up without this partition.
 //!
 //! # Assumption
 //! A partition that is added to the topic has no events in hours that are already rolled up. The definition of a final
-//! window makes the same assumption about added partitions.
+//! window makes the same assumption.
 
 use std::collections::BTreeMap;
 
@@ -29,13 +29,13 @@ use crate::restart::{Commit, Metadata};
 /// The known facts about the log of one partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LogState {
-    /// The published watermark, or `None` if the partition has not had an event or a heartbeat.
+    /// The published watermark, or `None` if the partition had no event and no heartbeat below the restart point.
     pub watermark_ms: Option<UnixMs>,
     /// The largest offset among the partition's known restart points.
     pub next: Offset,
     /// The number of counted events below the offset `next`, or `None` if the number is unknown.
     pub counted: Option<u64>,
-    /// The offset after the newest record of the log, or `None` if the caller has not provided the offset.
+    /// The offset after the newest record of the log, or `None` if the caller has not looked it up.
     pub end: Option<Offset>,
 }
 
@@ -61,10 +61,10 @@ pub struct RollupFacts {
 }
 
 impl RollupFacts {
-    /// Returns the partitions that have a progress item but no published watermark. For each returned partition, the
-    /// caller must set the end of the log ([`RollupFacts::set_end`]), which shows whether the partition is idle. The
-    /// caller must also add the group's committed offset for each returned partition ([`RollupFacts::add_commit`]).
-    /// This offset may be ahead of the progress item.
+    /// Returns the partitions that have a progress item but no published watermark. For each of them, the caller must
+    /// set the end of the log ([`RollupFacts::set_end`]), which shows whether the partition is idle. The caller must
+    /// also add the group's committed offset ([`RollupFacts::add_commit`]), because the committed offset may be ahead
+    /// of the progress item.
     pub fn unclear(&self) -> Vec<i32> {
         let logs = self.logs.iter();
         let unclear = logs.filter(|(_, log)| log.watermark_ms.is_none());
@@ -94,13 +94,13 @@ impl RollupFacts {
 /// The plan for the next hours to roll up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
-    /// The mark, which contains the time at which the rollup begins.
+    /// The mark. The rollup begins at the time in the mark.
     pub mark: RollupMark,
     /// True if the mark must be written to the table before the rollup begins.
     pub is_new: bool,
     /// The time up to which all hours are final, in Unix milliseconds.
     pub target_ms: UnixMs,
-    /// The idle partitions, each with the first hour that is rolled up without the partition.
+    /// The idle partitions, each with the start of the first hour that is rolled up without the partition.
     pub idle: BTreeMap<i32, UnixMs>,
 }
 
@@ -122,8 +122,8 @@ pub enum Waiting {
 pub fn plan(stored: Option<&RollupMark>, facts: &RollupFacts) -> Result<Plan, Waiting> {
     let mark = begin(stored, facts);
     let is_new = stored != Some(&mark);
-    // A stored mark whose time is too late must be corrected even if no hour is due. If there is no stored mark yet, a
-    // mark can be written later.
+    // A stored mark whose time is too late must be corrected even if no hour is due. The first mark can be written
+    // later.
     let must_write = is_new && stored.is_some_and(|stored| stored.is_of_same(&mark));
     let (target_ms, idle) = match final_until(facts) {
         Ok((final_ms, idle)) if final_ms > mark.until_ms => {
@@ -161,7 +161,7 @@ fn final_until(facts: &RollupFacts) -> Result<(UnixMs, Vec<i32>), Waiting> {
     Ok((least_ms.map_or(UnixMs(0), hour_start), idle))
 }
 
-/// Returns the mark, which contains the time at which the rollup continues.
+/// Returns the mark from which the rollup continues.
 fn begin(stored: Option<&RollupMark>, facts: &RollupFacts) -> RollupMark {
     let Some(stored) = stored else {
         return first_mark(facts, 0);
@@ -171,15 +171,15 @@ fn begin(stored: Option<&RollupMark>, facts: &RollupFacts) -> RollupMark {
         return first;
     }
     let mut mark = stored.clone();
-    // A partition without a progress item is treated as a partition without counted events.
+    // A partition without a progress item has no counted events.
     let counted = |partition: i32| match facts.logs.get(&partition) {
         Some(log) => log.counted,
         None => Some(0),
     };
     mark.until_ms = stored.whole_until_ms(counted);
     mark.idle.retain(|partition, _| {
-        // If a partition's watermark has passed the mark, all new events of the partition before the mark are late.
-        // Therefore, the mark does not list a partition whose watermark has passed the mark.
+        // If the watermark of an idle partition has passed the mark, its new events in rolled-up hours are late.
+        // Windows do not count late events, so the mark no longer needs to list this partition.
         let watermark_ms = facts.logs.get(partition).and_then(|log| log.watermark_ms);
         counted(*partition) == Some(0) && watermark_ms.is_none_or(|ms| ms < stored.until_ms)
     });

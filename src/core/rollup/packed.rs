@@ -4,7 +4,7 @@
 //! byte stands for hour 0. After the first three bytes, four counts follow for each hour that has events, one for each
 //! severity from low to critical. Each count is a LEB128 number: every byte contains seven bits of the number, with the
 //! lowest bits first. The highest bit of a byte is 1 if another byte follows. A day takes 99 bytes if each hour has
-//! events but fewer than 128 of each severity.
+//! events and fewer than 128 events of each severity.
 
 use super::{DayHours, SeverityCounts};
 
@@ -26,7 +26,8 @@ pub fn pack(hours: &DayHours) -> Vec<u8> {
     out
 }
 
-/// Returns the hours that an attribute stores, or `None` if the bytes do not have the format of [`pack`].
+/// Returns the hours of a day from the bytes of the attribute, or `None` if the bytes do not have the format of
+/// [`pack`].
 pub fn unpack(bytes: &[u8]) -> Option<DayHours> {
     let (present, mut rest) = bytes.split_at_checked(3)?;
     let mut out = DayHours::default();
@@ -38,7 +39,7 @@ pub fn unpack(bytes: &[u8]) -> Option<DayHours> {
             (*count, rest) = split_number(rest)?;
         }
     }
-    // Each set of counts has exactly one valid encoding, so two writers of the same counts write the same bytes.
+    // The function accepts only the bytes that `pack` writes, so each day has exactly one valid encoding.
     (rest.is_empty() && pack(&out) == bytes).then_some(out)
 }
 

@@ -1,25 +1,25 @@
-//! Plans the reads and writes of one rollup pass, which rolls up the hours of a [`Plan`].
+//! Plans the reads and writes of a rollup pass. A rollup pass rolls up the hours of a [`Plan`].
 //!
 //! The caller carries out the request that [`Roll::next_ask`] returns, reports the answer, and calls `next_ask` again.
 //! The pass divides the hours of the plan into chunks of at most one day, and processes each chunk in four steps:
 //!
-//! - First, the pass reads the windows of each series in the chunk by key, with consistent reads, and sums them by
-//!   hour.
+//! - First, the pass reads the windows of each series by key, with consistent reads, and sums the windows by hour.
 //! - Next, the pass writes the hour rows of all cities together.
-//! - If the chunk contains the last hour of a day, the pass makes the day rows from the stored hour rows of that day.
+//! - If the chunk contains the last hour of a day, the pass computes the day rows from the stored hour rows of that
+//!   day.
 //! - Finally, the pass moves the mark to the end of the chunk.
 //!
-//! After a crash, the next writer starts at the mark and writes the same rows again. Readers ignore the rows of a chunk
-//! until the mark has moved past the chunk.
+//! After a crash, the next consumer starts at the mark and writes the same rows again. Queries ignore the rows of a
+//! chunk until the mark has moved past the chunk.
 //!
-//! A read by key costs one read unit even if no window exists. If more than one day is due, the pass skips days without
-//! windows. An index shows when the next window begins, but the index may lag behind its table. The pass waits
-//! [`SETTLE_MS`] milliseconds before it queries the index.
+//! A read by key costs one read unit even if no window exists. If more than one day is due, the rollup pass skips days
+//! without windows. It finds the start of the next window in an index. Because the index may lag behind its table, the
+//! pass waits [`SETTLE_MS`] milliseconds before it queries the index.
 //!
 //! # Assumption
-//! The index contains a window at most [`SETTLE_MS`] milliseconds after the window was written. If this assumption
-//! fails and no other series has windows on the same day, the pass skips the day by mistake. No other decision of the
-//! pass depends on the index.
+//! The index contains a window at most [`SETTLE_MS`] milliseconds after a consumer has written the window. If this
+//! assumption fails and no other series has windows on the same day, the rollup pass skips the day by mistake. No other
+//! decision of the pass depends on the index.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -32,20 +32,20 @@ use crate::clock::UnixMs;
 use crate::keys::TOTALS_SHARDS;
 use crate::pace::backoff_ms;
 
-/// Time after which the index is assumed to contain every window, in milliseconds. According to AWS, an index lags
-/// behind its table by a fraction of a second.
+/// Time after which the rollup pass assumes that the index contains every window, in milliseconds. According to AWS, an
+/// index lags behind its table by a fraction of a second.
 pub const SETTLE_MS: u64 = 60_000;
 /// Maximum number of windows in one request.
 const WINDOWS_MAX: i64 = 1_000;
-/// Maximum number of all-cities rows that a pass keeps in memory, which take about 10 MB in total. If a chunk of one
-/// day exceeds the maximum, the pass uses chunks of one hour instead.
+/// Maximum number of rows for all cities that a rollup pass keeps in memory. The rows take about 10 MB in total. If a
+/// chunk of one day needs more rows, the pass uses chunks of one hour instead.
 const ALL_ROWS_MAX: usize = 100_000;
 
 /// A request of the rollup pass that the caller must carry out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ask {
-    /// Write the mark, on condition that the version of the stored mark is one lower. If the write succeeds, report the
-    /// mark to [`Roll::moved`].
+    /// Write the mark, on condition that the version of the stored mark is lower by one. If the write succeeds, report
+    /// the mark to [`Roll::moved`].
     Move(RollupMark),
     /// Wait for `SETTLE_MS` milliseconds, so that the index contains all windows. Report the end of the wait to
     /// [`Roll::settled`].
@@ -53,8 +53,8 @@ pub enum Ask {
     /// Find the first window of any series that starts at or after the given time. Report the result to
     /// [`Roll::first_window`].
     FirstWindow(UnixMs),
-    /// Read the next page of series from a shard of the totals table, in the order of their names. Report the result to
-    /// [`Roll::series`].
+    /// Read the next page of series from a shard of the totals table. The series are in the order of their names.
+    /// Report the result to [`Roll::series`].
     Series {
         /// The number of the shard.
         shard: u32,
@@ -82,23 +82,24 @@ pub enum Ask {
     Put {
         /// The rows to put, at most [`BATCH_PUTS_MAX`], with different keys.
         rows: Vec<RollupRow>,
-        /// The wait before the put, in milliseconds. The wait grows after each attempt that left rows unwritten.
+        /// The wait before the put, in milliseconds. The wait grows with each attempt after which some rows were still
+        /// unwritten.
         wait_ms: i64,
     },
-    /// The pass is complete, and the field contains the mark that is stored in the table.
+    /// The rollup pass is complete. The field contains the mark in the table.
     Done(RollupMark),
 }
 
-/// The phase of the work on a chunk.
+/// The phases in which a rollup pass processes a chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     /// The pass reads the windows of the chunk and sums them into hours.
     Hours,
-    /// The pass stores the hour rows, because the day rows are computed from stored hour rows.
+    /// The pass writes the hour rows to the table, because it computes the day rows from stored hour rows.
     Storing,
     /// The pass reads the stored hour rows and computes the day rows.
     Days,
-    /// All rows of the chunk are computed, but some rows may not be stored yet.
+    /// The pass has computed all rows of the chunk, but some rows may not be stored yet.
     Made,
 }
 
@@ -144,7 +145,7 @@ impl Walk {
     }
 }
 
-/// A chunk of hours that are rolled up together.
+/// A chunk of hours that a rollup pass rolls up together.
 #[derive(Clone, Debug)]
 struct Chunk {
     from_ms: UnixMs,
@@ -155,13 +156,13 @@ struct Chunk {
     /// The counts of all cities by event type and hour.
     all_cities: BTreeMap<(String, UnixMs), SeverityCounts>,
     event_types: BTreeSet<String>,
-    /// The all-cities series whose day rows are not computed yet. Each event type has one all-cities series.
+    /// The rollup series of all cities whose day rows are not computed yet. Each event type has one such series.
     days: VecDeque<RollupSeries>,
     /// The rows that are computed but not yet written to the table.
     rows: VecDeque<RollupRow>,
 }
 
-/// The rows of the current put. The put is repeated until every row is stored.
+/// The rows of the current put. The rollup pass repeats the put until every row is stored.
 #[derive(Clone, Debug, Default)]
 struct Sending {
     rows: Vec<RollupRow>,
@@ -178,9 +179,9 @@ pub struct Roll {
     window_ms: i64,
     hours_max: i64,
     is_settled: bool,
-    /// The start of the next chunk. No window starts between the mark and the start of the next chunk.
+    /// The start of the next chunk. No window starts between the mark and this time.
     from_ms: UnixMs,
-    /// True if the index has shown that the first window after the mark starts on the day of `from_ms`.
+    /// True if the pass has found in the index that the first window after the mark starts on the day of `from_ms`.
     is_found: bool,
     chunk: Option<Chunk>,
     sending: Sending,
@@ -204,12 +205,12 @@ impl Roll {
         }
     }
 
-    /// Returns the mark that the table contains, or the new mark that the pass must write before any row.
+    /// Returns the mark in the table. If the mark is new, returns the mark that the pass must write before any row.
     pub const fn mark(&self) -> &RollupMark {
         &self.mark
     }
 
-    /// Returns the time up to which the pass rolls up all hours, in Unix milliseconds.
+    /// Returns the time up to which the rollup pass rolls up all hours.
     pub const fn target_ms(&self) -> UnixMs {
         self.target_ms
     }
@@ -293,7 +294,7 @@ impl Roll {
             days: VecDeque::new(),
             rows: VecDeque::new(),
         });
-        // The first request of a chunk is always a read, and only puts use the random number.
+        // The first request of a chunk is a read, which does not use the random number.
         self.next_ask(0)
     }
 
@@ -311,7 +312,7 @@ impl Roll {
         self.is_settled = true;
     }
 
-    /// Processes the start of the first window that the index returned, or `None` if the index returned no window.
+    /// Processes the start of the first window in the index, or `None` if the index has no such window.
     pub fn first_window(&mut self, start_ms: Option<UnixMs>) {
         let day_ms = start_ms.map_or(self.target_ms, day_start);
         self.from_ms = day_ms.clamp(self.from_ms, self.target_ms);
@@ -375,14 +376,14 @@ impl Roll {
 }
 
 impl Chunk {
-    /// Returns the next read that the chunk needs. Returns `None` if rows must be written first, or if no further read
-    /// is needed.
+    /// Returns the next read that the chunk needs. Returns `None` if the pass must write rows first, or if the chunk
+    /// needs no further read.
     fn next_ask(&mut self, window_ms: i64) -> Option<Ask> {
         loop {
             if let Some(ask) = self.folding_ask(window_ms) {
                 return Some(ask);
             }
-            // The pass writes a full batch of rows before it computes more rows, so that few rows stay in memory.
+            // The rollup pass writes a full batch of rows before it computes more rows, so that few rows are in memory.
             if self.phase == Phase::Made || self.rows.len() >= BATCH_PUTS_MAX {
                 return None;
             }
@@ -410,8 +411,8 @@ impl Chunk {
         }
     }
 
-    /// Returns the request for the next windows of the current series. If all windows of the series are read, turns the
-    /// sums of the series into rows and returns `None`.
+    /// Returns the request for the next windows of the current series. After the last window of the series, converts
+    /// its sums into rows and returns `None`.
     fn folding_ask(&mut self, window_ms: i64) -> Option<Ask> {
         let folding = self.folding.as_mut()?;
         if folding.next_ms < self.until_ms {
@@ -470,7 +471,7 @@ impl Chunk {
         self.days = types.map(|kind| RollupSeries::all_cities(&kind)).collect();
     }
 
-    /// Removes the rows of the next put from the chunk, and returns the removed rows.
+    /// Removes the rows for the next put from the chunk and returns them.
     fn take_rows(&mut self) -> Vec<RollupRow> {
         let len = self.rows.len().min(BATCH_PUTS_MAX);
         self.rows.drain(..len).collect()

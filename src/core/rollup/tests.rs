@@ -1,4 +1,4 @@
-//! Tests the keys of rollup rows, packed days, costs, and the decision about which hours are due.
+//! Tests the keys of rollup rows, the packed days, the costs, and the decision which hours are due.
 
 mod passes;
 mod steps;
@@ -97,8 +97,8 @@ fn a_usual_day_takes_99_bytes() {
         &[][..],
         &[0, 0],
         &[0, 0, 0, 0],
-        // The next four inputs encode hour 9 incorrectly: with a missing number, with an extra number, with only zeros,
-        // or with an incomplete last number.
+        // The next four inputs encode hour 9 incorrectly. They have a missing number, an extra number, only zeros, and
+        // an incomplete last number.
         &[0, 2, 0, 1, 0, 0],
         &[0, 2, 0, 1, 0, 0, 0, 0],
         &[0, 2, 0, 0, 0, 0, 0],
@@ -235,7 +235,7 @@ fn a_commit_and_the_end_of_the_log_tell_whether_a_partition_is_idle() {
     assert_eq!(facts.unclear(), [1]);
     facts.set_end(1, Offset(5));
     assert_eq!(plan(None, &facts), Err(Waiting::NoWatermark(1)));
-    // Since the last write of the progress item at offset 3, the consumer has read two rejected records.
+    // The progress item is at offset 3. Since then, the consumer has read two rejected records.
     let commit = |next: i64, topic: &str, tables: &str, events: u64| Commit {
         next: Offset(next),
         metadata: format!("v1;topic={topic};tables={tables};max=-;sums={events},0,{events},0,0,0"),
@@ -282,8 +282,8 @@ fn an_idle_partition_that_counts_an_event_takes_back_its_hours() {
         BTreeMap::from([(2, hours(2))]),
         "its hours are left out again"
     );
-    // The rollup mark also moves back if a consumer has counted events of the formerly idle partition, but the
-    // partition has no watermark. For example, a partition with only future events has no watermark.
+    // The rollup mark also moves back if a consumer has counted events of the formerly idle partition while the
+    // partition has no watermark. A partition with only future events is an example.
     let again = check(&[first, log(None, 4, Some(1), 4), idle]).unwrap();
     assert_eq!(
         (again.is_new, again.mark.until_ms, again.target_ms),
@@ -386,7 +386,7 @@ proptest! {
     ) {
         let until_ms = BASE_MS + until * HOUR_MS;
         let stored = mark(until_ms, &[]);
-        // Initially, a consumer has read each log up to a restart point, and at most three records are unread.
+        // At first, a consumer has read each log up to a restart point, and at most three records are unread.
         let at = |records: &Vec<Logged>, read: usize| read.min(records.len());
         let then = logs.iter().map(|(records, read, more)| {
             let read = at(records, *read);

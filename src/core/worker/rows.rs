@@ -1,8 +1,8 @@
 //! Manages the rows of one assignment. Each row holds the records that wait for its next update, and has at most one
-//! update under way.
+//! update in flight.
 //!
-//! The worker must know when it last wrote a row, because it writes each row at most once per interval. Therefore, the
-//! worker keeps a row in memory until the row has had nothing to write for a whole interval.
+//! The worker writes each row at most once per update interval, so it must remember when it last wrote the row. It
+//! drops a row from memory only after the row had nothing to write for a whole interval.
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ pub(super) struct Row {
     key: RowKey,
     /// The records that the next update of the row will count.
     gathered: Vec<Entry>,
-    /// The update of the row that is under way or that the worker will send again.
+    /// The row's update that is in flight, or that the worker will send again.
     sent: Option<Sent>,
     /// The time of the row's entry in `Worker::due`, if the row has an entry.
     due_ms: Option<SteadyMs>,
@@ -161,8 +161,8 @@ impl Worker {
         None
     }
 
-    /// Drops all rows if the partition has no records in flight. Without records in flight, a row stores nothing but
-    /// the time of its last update.
+    /// Drops all rows if the partition has no records in flight. A row without records in flight contains only the time
+    /// of its last update.
     pub fn free_idle_rows(&mut self) {
         if self.in_flight() > 0 {
             return;
@@ -178,11 +178,11 @@ impl Worker {
         self.due.first().map(|(ms, _)| *ms)
     }
 
-    /// Processes the outcome of a row update. The function `wait_ms` takes a number of attempts, and returns the wait
-    /// before the next attempt in milliseconds.
+    /// Processes the outcome of a row update. The function `wait_ms` takes the number of attempts so far, and returns
+    /// the wait before the next attempt in milliseconds.
     ///
     /// # Panics
-    /// Panics if the row has no update under way.
+    /// Panics if the row has no update in flight.
     pub fn update_done(
         &mut self,
         now_ms: SteadyMs,
@@ -222,13 +222,13 @@ impl Worker {
             }
             UpdateOutcome::Fenced(fence) => {
                 self.tally.fence_conflicts += 1;
-                // If the outcome of an earlier attempt is unknown, that attempt may itself have set the fence at the
-                // end of the stretch.
+                // A fence at the end of the stretch may come from an earlier attempt of this update whose outcome is
+                // unknown.
                 let own = sent.unknown && fence == sent.stretch.next();
                 let (below, rest) = sent.stretch.split_at_fence(fence);
                 if let Some(rest) = rest {
-                    // The records at or above the fence are sent at once, together with the records that were gathered
-                    // during the update.
+                    // The worker sends the records at or above the fence at once, together with the records that it
+                    // gathered during the update.
                     let mut entries = rest.into_entries();
                     entries.append(&mut row.gathered);
                     row.gathered = entries;
@@ -247,8 +247,8 @@ impl Worker {
         self.settle();
     }
 
-    /// Makes the worker ignore row intervals. A draining worker sends a gathered stretch as soon as the stretch's row
-    /// has no update under way.
+    /// Makes the worker ignore the update intervals of rows. A draining worker sends a gathered stretch as soon as its
+    /// row has no update in flight.
     pub fn drain(&mut self, now_ms: SteadyMs) {
         self.draining = true;
         for id in 0..self.rows.len() {
@@ -291,9 +291,9 @@ impl Worker {
     }
 }
 
-/// Appends an element to a list. If the list is empty, the function reserves memory for exactly one element, because
-/// most lists of a row never get a second element. With the default capacity of `Vec`, the lists of a row would take a
-/// third of the row's memory.
+/// Appends an element to a list. For the first element, the function reserves memory for exactly one element, because
+/// most lists of a row never get a second element. With the default capacity of `Vec`, the lists would take a third of
+/// a row's memory.
 fn push_first_exactly<T>(list: &mut Vec<T>, first: T) {
     if list.capacity() == 0 {
         list.reserve_exact(1);

@@ -1,5 +1,4 @@
-//! Tests each decision of a worker separately. The simulation in `tests/sim` tests how the decisions of a worker
-//! interact.
+//! Tests each decision of a worker separately. The simulation in `tests/sim` tests the decisions of a worker together.
 
 use super::rows::ROW_BYTES;
 use super::*;
@@ -229,8 +228,8 @@ fn an_update_without_a_clear_outcome_is_sent_again_as_it_was() {
 
 #[test]
 fn ones_own_lost_reply_is_counted_and_anothers_work_is_not() {
-    // Each test case lists the outcome of an earlier attempt, the fence that refuses the update, and the expected
-    // numbers of counted and already counted events.
+    // Each test case lists the outcome of an earlier attempt, the fence that refuses the update, the expected number of
+    // counted events, and the expected number of already counted events.
     for (before, fence, counted, already) in [
         (Some(UpdateOutcome::Unknown), 3, 3, 0),
         (Some(UpdateOutcome::Unknown), 9, 0, 3),
@@ -271,7 +270,7 @@ fn a_conflict_drops_what_is_counted_and_sums_the_rest_again() {
     b.done(1_020, &updates[0], UpdateOutcome::Fenced(Offset(3)));
     b.done(1_020, &updates[1], UpdateOutcome::Fenced(Offset(5)));
     assert_eq!(b.worker.durable(), at(3, 2), "below both fences");
-    // The records at or above the fence are sent at once, together with the records that were gathered during the
+    // The worker sends the records at or above the fence at once, together with the records that it gathered during the
     // update.
     let rest = b.updates(1_020);
     assert_eq!(rest.iter().map(span).collect::<Vec<_>>(), [(3, 6, 3)]);
@@ -288,7 +287,7 @@ fn a_conflict_drops_what_is_counted_and_sums_the_rest_again() {
 
 #[test]
 fn a_fence_below_the_stretch_is_a_plain_repetition() {
-    // If a row's fence is below a stretch, the row counts none of the records in the stretch yet.
+    // A fence below the first offset of a stretch means that the row counts no record of the stretch.
     let mut b = Bench::new(RawRows::None);
     b.low(1_000, 4, 5);
     let updates = b.updates(1_000);
@@ -408,7 +407,7 @@ fn a_restart_at_a_boundary_judges_as_no_restart_would() {
 #[test]
 fn late_is_judged_record_by_record_and_counted_apart() {
     let mut b = Bench::new(RawRows::All);
-    // Although all events arrive at the same time, the watermark before each event decides whether that event is late.
+    // All events arrive at the same time, but each event is late or not according to the watermark directly before it.
     let times = [0, 899_999, 1, 900_000, 2, 299_999, 300_000];
     for (n, time_ms) in (0..).zip(times) {
         b.low(1_000, n, time_ms);
@@ -559,7 +558,7 @@ fn a_drain_waits_for_no_interval() {
     b.worker.drain(SteadyMs(1_030));
     let last = b.updates(1_030);
     assert_eq!(last.iter().map(span).collect::<Vec<_>>(), [(1, 2, 1); 2]);
-    // Records that were gathered during an update are sent as soon as the outcome of the update is known.
+    // The worker sends the records that it gathered during an update as soon as it knows the outcome of the update.
     b.low(1_040, 2, 7);
     for update in &last {
         b.done(1_050, update, UpdateOutcome::Counted);
@@ -600,7 +599,7 @@ fn a_gap_at_the_end_moves_the_boundary_behind_the_records_before_it() {
     );
     b.finish(1_000);
     assert_eq!(b.worker.durable(), at(9, 5));
-    // The worker ignores records below its position.
+    // The worker ignores a record below its position.
     b.low(1_000, 8, 6);
     assert_eq!(b.worker.in_flight(), 0);
 }
@@ -675,11 +674,7 @@ fn a_rejected_record_holds_the_boundary_until_its_letter_is_acknowledged() {
 
 #[test]
 fn what_is_kept_decides_the_items_and_nothing_else() {
-    for (keep, raw, alerts) in [
-        (RawRows::All, 4, 2),
-        (RawRows::Alerts, 2, 2),
-        (RawRows::None, 0, 0),
-    ] {
+    for (keep, raw, alerts) in [(RawRows::All, 4, 2), (RawRows::Alerts, 2, 2), (RawRows::None, 0, 0)] {
         let mut b = Bench::new(keep);
         for (n, severity) in (0..).zip(Severity::ALL) {
             b.record(0, n, Some(n), event("NYC", severity, n));
@@ -720,7 +715,7 @@ fn the_room_of_a_large_backlog_is_given_back() {
     assert_eq!(b.worker.in_flight(), 0);
     assert!(b.worker.tracked.capacity() <= 4 * ROOM_KEPT);
     assert!(b.worker.rows.capacity() <= ROOM_KEPT);
-    // After the worker has freed the memory of its lists, it still adds later records to the correct rows.
+    // The worker has freed the memory of its lists, and still adds later records to the correct rows.
     b.low(2_000, 40_000, 1);
     assert_eq!(b.updates(2_000).len(), 2);
 }

@@ -27,8 +27,8 @@ fn items() -> [FoundPut; 2] {
     [Some(EXTRA), None].map(|extra| item(content("NYC", "traffic", "high", "queue", false, extra)))
 }
 
-/// Compares the items of the record at offset 0 with the items in the tables. Returns for the raw event and for the
-/// alert how the item differs from the log.
+/// Compares the log, which contains one record at offset 0, with a raw event and an alert in the tables. Returns how
+/// each of the two items differs from the log.
 fn compare(
     scope: Scope,
     logs: &BTreeMap<i32, Log>,
@@ -82,7 +82,7 @@ fn an_item_has_the_content_of_its_record() {
         (1, [Some(&raw), None], [None, MISSING]),
         (1, [Some(&other), Some(&alert)], [WRONG, None]),
         (1, [Some(&raw), Some(&other)], [None, WRONG]),
-        // A raw event also has the further fields of its event, and a flag for a time in the future.
+        // A raw event also contains the unknown fields of its event, and the flag for a future event.
         (1, [Some(&plain), Some(&alert)], [WRONG, None]),
         (1, [Some(&future), Some(&alert)], [WRONG, None]),
         (1, [Some(&raw), Some(&raw)], [None, WRONG]),
@@ -90,7 +90,7 @@ fn an_item_has_the_content_of_its_record() {
         (1, [Some(&raw), Some(&late(&alert))], [None, WRONG]),
         // DynamoDB may delete an expired item at any time, so its content does not matter.
         (1, [Some(&expired(&other)), Some(&alert)], [None, None]),
-        // Above the claim, a consumer may still store the items.
+        // The record is above the claim, so a consumer may still store its items.
         (0, [None, None], [None, None]),
         (0, [Some(&other), Some(&other)], [None, None]),
     ] {
@@ -130,7 +130,8 @@ fn only_the_items_that_the_tables_store_are_required() {
 #[test]
 fn an_item_without_a_record_is_extra_if_the_log_should_have_its_record() {
     let raw = Key::raw("NYC", UnixMs(T0), "other");
-    // Each case lists the first offset of the log, the source in the item, and whether the topic was recreated.
+    // Each case lists the first offset of the log, the source in the item, whether the topic was recreated, and the
+    // expected result.
     for (start, source, remade, want) in [
         (0, None, false, Ok(Kind::Extra)),
         (3, None, false, Err(Incomparable::Older)),
@@ -168,7 +169,7 @@ fn an_item_that_is_read_again_replaces_the_earlier_one() {
         elsewhere: true,
         ..item(7)
     };
-    // An item of another city with the same id and time may have replaced the raw event.
+    // The raw event of another city with the same id and time may have replaced the raw event.
     for (now, differs) in [
         (Some(raw.clone()), false),
         (Some(item(7)), true),

@@ -1,8 +1,8 @@
-//! Tests which rows a slice holds, and which rows it leaves to the next slice.
+//! Tests which rows a slice keeps, and which rows it drops for the next slice.
 
 use super::*;
 
-/// Adds a row of counts of the given city.
+/// Adds the window row of the given city, event type and start to the slice.
 fn add(slice: &mut Slice, city: &str, event_type: &str, start_ms: i64) {
     let key = Key::window(city, event_type, UnixMs(start_ms));
     slice.add_row(key, row(1, 0, 1));
@@ -13,7 +13,7 @@ fn a_slice_is_full_when_its_rows_fill_three_quarters_of_its_memory() {
     let max = 64 << 10;
     let mut slice = Slice::new(scope(max), None, &logs(0, 1, None));
     assert!(slice.is_empty() && !slice.is_full());
-    // A row that is read again replaces the row that was read before, so it needs no further memory.
+    // A row that the caller adds again replaces the earlier row, so it needs no further memory.
     for _ in 0..1_000 {
         add(&mut slice, "NYC", "traffic", T0);
     }

@@ -1,4 +1,4 @@
-//! Tests the names of rows, of differences and of reasons in reports.
+//! Tests the names that reports use for rows, differences and reasons.
 
 use super::*;
 

@@ -1,10 +1,10 @@
-//! Tests what the comparison reports: the text of each difference, the sums, and the keys that the caller reads again.
+//! Tests the results of the comparison: the text of each difference, the sums, and the keys that the caller must read
+//! again.
 
 use super::super::judge::DIFFERENCES_MAX;
 use super::*;
 
-/// Compares a window row with a log of `records` records. All records below `claim` are stored. Returns how the row
-/// differs from the log.
+/// Compares a window row with a log of `records` records and the given claim. Returns how the row differs from the log.
 fn difference(claim: i64, records: i64, found: Option<FoundRow>) -> Option<(Kind, String)> {
     let mut slice = Slice::new(scope(1 << 20), None, &logs(0, claim, None));
     if let Some(found) = found {
@@ -226,11 +226,11 @@ fn only_rows_of_counts_that_the_table_lacks_are_missing() {
         ..scope(1 << 20)
     };
     let mut slice = Slice::new(scope, None, &logs(0, 1, None));
-    // The row differs from the log, but the table has it. The row of LA is in the table, but not in the log.
+    // The slice has the window row of NYC and the totals row of LA, so neither row is missing.
     slice.add_row(nyc(), row(9, 0, 1));
     slice.add_row(Key::totals("LA", "traffic"), row(1, 0, 1));
     take(&mut slice, "NYC", 0, T0);
-    // The hour and the day of the event are missing, too, but are found in another way.
+    // The hour row and the day row of the event are also missing, but `missing_rows` does not return such rows.
     assert_eq!(
         slice.missing_rows(None, 99),
         [Key::totals("NYC", "traffic")]
@@ -252,7 +252,7 @@ fn refused_items_are_not_missing() {
     assert!(!slice.misses_puts());
     let missing = |d: &Difference| d.key.kind() == "raw event";
     assert!(!slice.outcome().differences.iter().any(missing));
-    // The rows of the refused event stay in the comparison.
+    // The comparison still expects the rows of counts of the refused event.
     assert_eq!(slice.missing_rows(None, 9).len(), 2);
 }
 
@@ -284,8 +284,8 @@ fn an_alert_gets_its_record_from_its_raw_event() {
 
 #[test]
 fn a_missing_item_may_have_expired() {
-    // Each case lists the time of the record, the time of the tables, the current time, and whether the item is
-    // reported as missing. Raw events are kept for 1,000,000 ms.
+    // Each case lists the creation time of the tables, the current time, and whether the item is reported as missing.
+    // The tables keep raw events for 1,000,000 ms.
     for (made_ms, now_ms, is_missing) in [
         (0, T0 + 999_999, true),
         (0, T0 + 1_000_000, false),
@@ -336,7 +336,7 @@ fn a_wrong_progress_item_is_reported_with_both_sums() {
             .to_owned(),
     };
     assert_eq!(outcome.wrong_sums, [want]);
-    // The row of the window and the totals are missing, too.
+    // The window row and the totals row are also missing.
     let missing: u64 = outcome.differing.values().sum();
     assert_eq!(outcome.difference_count, missing);
     assert_eq!(outcome.differing[&(PROGRESS_ITEM, Kind::Wrong)], 1);

@@ -1,4 +1,4 @@
-//! Tests which hour rows and day rows are compared, and which of them are excused.
+//! Tests which hour rows and day rows the slice compares, and which ones it excludes from the comparison.
 
 use super::*;
 
@@ -42,7 +42,7 @@ fn only_hours_and_days_within_the_range_are_compared() {
         ((T0, T0 + HOUR_MS - 1), false, false),
     ] {
         let mut slice = rolled(range, &logs(0, 9, None));
-        // The second event is at another hour, and moves the watermark so that the third event is late.
+        // The second event is in a later hour and moves the watermark, so that the third event is late.
         take(&mut slice, "NYC", 0, T0);
         take(&mut slice, "NYC", 1, DAY_END_MS);
         take(&mut slice, "NYC", 2, T0);
@@ -75,7 +75,7 @@ fn a_rollup_row_without_events_or_with_a_flaw_differs() {
     assert_eq!(suspects, want);
     assert_eq!(slice.suspect_rollups(None, 2), suspects[..2]);
     assert_eq!(slice.suspect_rollups(Some(&suspects[1]), 9), suspects[2..]);
-    // A row that the slice does not know is no suspect.
+    // A row outside the slice never seems to differ from the log.
     assert!(!slice.look_at_rollup(&hour("SF"), Some(rollup(1, None))));
 }
 
@@ -110,7 +110,8 @@ fn a_window_excuses_only_its_own_hour_and_day() {
     let next_hour = Key::rollup("NYC", "traffic", Grain::Hour, UnixMs(T0 + HOUR_MS));
     let keys = [hour("NYC"), day("NYC"), next_hour, hour("LA")];
     let window = |city, start_ms| Key::window(city, "traffic", UnixMs(start_ms));
-    // For each window, the case lists which of the keys differ although the window cannot be compared.
+    // Each case lists a window that cannot be compared, and for each hour row or day row whether it is still reported
+    // as different.
     for (key, differ) in [
         (window("NYC", T0), [false, false, true, true]),
         (window("NYC", T0 + HOUR_MS - 1), [false, false, true, true]),

@@ -1,9 +1,9 @@
-//! Tests the fields of incidents, the windows of count rules, and what a fold leaves out.
+//! Tests the fields of incidents, the windows of count rules, and the events that a fold ignores because of a limit.
 
 use super::*;
 use crate::incident::fold::GROUPS_MAX;
 
-/// Returns the times of an incident in minutes after [`BASE_MS`]: its first event, its last event and its opening.
+/// Returns the times of an incident's first event, of its last event and of its opening, in minutes after [`BASE_MS`].
 fn minutes(incident: &Incident) -> [i64; 3] {
     let times = [
         incident.first_event_ms,
@@ -23,11 +23,11 @@ fn an_incident_has_the_times_and_offsets_of_its_events() {
         event("NYC", Critical, 5),
         event("SF", Low, 100),
     ];
-    // Each case lists the number of changes, the times of the incident of NYC, and its first offset.
+    // Each case lists the number of changes, and the times and the first offset of the incident in NYC.
     for (rule, count, times, opened) in [
         (critical(), 4, [2, 5, 3], 1),
         (surge(2), 2, [2, 3, 2], 2),
-        // The silence of NYC begins at minute 35, which the watermark reaches with the last record.
+        // The silence of NYC begins at minute 35. The watermark reaches this minute with the last record.
         (silent(), 1, [5, 5, 100], 4),
     ] {
         let (_, changes) = fold_all(&[rule], &log);
@@ -61,7 +61,7 @@ fn a_window_keeps_its_count_when_an_earlier_window_ends() {
         event("NYC", Low, 4),
         event("NYC", Low, 6),
         event("NYC", Low, 7),
-        // The watermark passes the end of the first window, at minute 5.
+        // With this event, the watermark passes the end of the first window, at minute 5.
         event("SF", Low, 16),
         event("NYC", Low, 8),
     ];
@@ -94,7 +94,7 @@ fn a_rule_follows_a_limited_number_of_groups() {
         take(&mut fold, n, &logged, &mut changes);
     }
     assert_eq!(fold.left_out().events, 5);
-    // A group that the fold follows still gets its events.
+    // The fold still counts the events of a group that it already has.
     let mut offset = GROUPS_MAX + 5;
     let mut next = |fold: &mut Fold, city: &str, minute| {
         let logged = event(city, Severity::Low, minute);
@@ -103,7 +103,7 @@ fn a_rule_follows_a_limited_number_of_groups() {
         changes.len()
     };
     assert_eq!(next(&mut fold, "C0", 0), 1);
-    // When their windows are over, the groups make room for others.
+    // When the window of a group is over, the fold drops the group and accepts a new one.
     assert_eq!(next(&mut fold, "new", 100), 2, "the incident of C0 ends");
     assert_eq!(next(&mut fold, "new", 100), 3);
     assert_eq!(fold.left_out().events, 5);

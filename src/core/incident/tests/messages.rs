@@ -1,4 +1,5 @@
-//! Tests when a receiver needs a message about an incident, what the message says, and which silences hold it back.
+//! Tests when a receiver needs a message about an incident, the content of the message, and the silences that hold it
+//! back.
 
 use serde_json::json;
 
@@ -26,7 +27,7 @@ fn incident(state: State, event_count: u64) -> Incident {
     }
 }
 
-/// Returns a message whose outcome is unknown, `after_ms` milliseconds after [`NOW_MS`].
+/// Returns a message that was created `after_ms` milliseconds after [`NOW_MS`], and whose outcome is unknown.
 fn message(n: u32, kind: Kind, event_count: u64, after_ms: i64) -> Sent {
     Sent {
         n,
@@ -45,7 +46,7 @@ fn sent(n: u32, kind: Kind, outcome: Outcome) -> Sent {
     }
 }
 
-/// Returns the next step `after_ms` milliseconds after [`NOW_MS`]. News are sent after 100 ms.
+/// Returns the next step at `after_ms` milliseconds after [`NOW_MS`]. Two messages are at least 100 ms apart.
 fn step(
     last: Option<&Sent>,
     incident: &Incident,
@@ -80,8 +81,8 @@ fn news_and_reminders_are_sent_in_time() {
     let last = sent(1, Kind::Opened, Outcome::Taken);
     let wait = |after_ms: i64| Step::Wait(Some(NOW_MS + after_ms));
     let news = |events, after_ms| Step::Send(message(2, Kind::Updated, events, after_ms));
-    // Each case lists the number of events, whether a silence covers the incident, the time since the last message, and
-    // the time between reminders.
+    // Each case lists the number of events, whether a silence covers the incident, the time since the last message, the
+    // time between reminders, and the expected step.
     for (events, silenced, after_ms, repeat_ms, want) in [
         (5, false, 999, Some(1_000), wait(1_000)),
         (5, false, 1_000, Some(1_000), news(5, 1_000)),
@@ -111,7 +112,7 @@ fn the_end_is_told_once_although_a_silence_covers_the_incident() {
     for (last, want) in [
         (sent(1, Opened, Taken), end(2)),
         (sent(2, Updated, refused()), end(3)),
-        // A message without a known outcome is sent again as it was.
+        // The sender repeats a message with an unknown outcome unchanged.
         (unknown.clone(), Step::Send(unknown)),
         (sent(1, Opened, Silenced), Step::Done),
         (sent(3, Resolved, Taken), Step::Done),

@@ -1,4 +1,4 @@
-//! Tests which rows of incidents an owner writes, and how the rows are compared with the log.
+//! Tests which rows of incidents an owner writes, and the comparison of these rows with the log.
 
 use super::*;
 use crate::incident::audit::{DESCRIBED_MAX, Difference};
@@ -9,8 +9,8 @@ const UNKNOWN: &str = "the log has no such incident";
 const DIFFERS: &str = "a field differs from the log";
 const MISSING: &str = "the row is missing";
 
-/// Returns a log with two incidents. The records 0 and 1 belong to the incident of NYC, and record 2 ends it. Record 3
-/// opens the incident of LA.
+/// Returns a log with two incidents. Records 0 and 1 belong to the incident of NYC, record 2 ends the incident of NYC,
+/// and record 3 opens the incident of LA.
 fn log() -> [Logged; 4] {
     use Severity::{Critical, Low};
     [
@@ -37,8 +37,8 @@ fn a_row_must_have_the_changes_below_the_claim() {
         opened: Offset(2),
         ..ended.clone()
     };
-    // Each case lists the number of records before the base, the claim, the rows, the number of compared rows, and the
-    // differences.
+    // Each case lists the number of records before the base, the claim, the rows in the table, the number of compared
+    // rows, and the differences.
     for (base, claim, rows, compared, differences) in [
         (0, 4, &[ended, la][..], 2, &[][..]),
         (0, 4, &[ended], 2, &[MISSING]),
@@ -130,7 +130,7 @@ fn an_owner_writes_each_change_and_publishes_what_the_rows_contain() {
     owner.failed(&name);
     owner.failed(&name);
     assert_eq!(owner.next_writes(9), first, "the failed write is repeated");
-    // The incident changes again while the first change is written.
+    // The incident changes again before the owner knows the outcome of the first write.
     read(&mut owner);
     owner.written(&name);
     assert_eq!(owner.unwritten_count(), 1);

@@ -1,4 +1,4 @@
-//! Tests which events a rule considers, and to which group an event belongs.
+//! Tests to which events a rule applies, and to which group an event belongs.
 
 use super::*;
 use crate::incident::Group;

@@ -3,8 +3,8 @@
 use super::*;
 use crate::gap::{Gap, SecondRead};
 
-/// Returns the gaps for which the pipeline requests a second read. Each gap is paired with the earliest time at which
-/// its second read may begin.
+/// Returns the gaps for which the pipeline requests a second read, each with the earliest time at which this read may
+/// begin.
 fn gaps(outputs: &[Output]) -> Vec<(Gap, i64)> {
     let gap = |output: &Output| match output {
         Output::CheckGap {
@@ -68,7 +68,7 @@ fn a_partition_starts_over_before_records_that_the_client_skipped() {
     assert_eq!(gaps(&b.pump(2)), [(gap(1, 5), 2)]);
     let found = SecondRead::Next(Offset(3));
     b.pipeline.gap_checked(SteadyMs(3), 0, a, gap(1, 5), found);
-    // The pipeline drops further records after the gap, and returns their memory to the budget.
+    // The pipeline drops further records after the gap, and returns the memory of these records to the budget.
     b.pipeline
         .records(SteadyMs(3), 0, a, vec![record(6, "NYC", 8)]);
     let report = b.pipeline.report();

@@ -74,7 +74,7 @@ fn a_record_is_durable_once_all_of_its_writes_are_done() {
     b.pipeline
         .batch_answered(SteadyMs(11), raw.clone(), &stored(), 0);
     assert_eq!(b.pipeline.in_flight(), 2, "the alert is not stored yet");
-    // The table refuses the alert twice, so its record goes to the dead-letter topic.
+    // The table refuses the alert twice, so the pipeline sends its record to the dead-letter topic.
     b.pipeline
         .batch_answered(SteadyMs(12), alert.clone(), &BatchOutcome::Invalid, 0);
     let again = puts(&b.pump(16));
@@ -110,7 +110,7 @@ fn only_the_puts_of_a_lost_partition_are_dropped() {
     for batch in batches {
         assert_eq!(batch.puts.len(), 1);
         assert_eq!(batch.puts[0].ticket.partition, 1);
-        // A put that is under way when its partition is lost is not sent again.
+        // The consumer loses the partition while a put is in flight, so the pipeline does not repeat the put.
         let failed = BatchOutcome::Failed { throttled: false };
         b.pipeline.batch_answered(SteadyMs(10), batch, &failed, 0);
     }

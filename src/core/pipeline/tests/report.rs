@@ -6,8 +6,8 @@ use crate::parse::Reason;
 
 const HOUR_MS: i64 = 3_600_000;
 
-/// Passes five records of a new partition to the pipeline, and reports that all of their writes are done. Returns the
-/// reports from before and after the writes.
+/// Passes five records of a new partition to the pipeline, and then acknowledges all writes of these records. Returns
+/// the pipeline's reports from before and after the acknowledgements.
 fn work(b: &mut Bench, partition: i32) -> [Report; 2] {
     let assignment = start(b, partition);
     let city = |n| format!("city {partition} {n}");

@@ -1,4 +1,5 @@
-//! Tests the reaction to replaced or missing tables, and the replacement of clients that make no progress.
+//! Tests how the pipeline reacts to replaced or missing tables, and when it replaces a Kafka client that makes no
+//! progress.
 
 use super::*;
 use crate::keys::AGGREGATIONS;
@@ -84,7 +85,8 @@ fn another_tables_id_stops_the_consumer_before_its_next_write() {
     assert_eq!(halts(out), [replaced]);
     b.pipeline.tables_read("E", BootMs(2));
     assert_eq!(halts(b.pump(2)), [], "it says so once");
-    // After the tables are replaced, a draining partition does not wait for unwritten records.
+    // The pipeline no longer writes to replaced tables, so a draining partition does not wait for its unwritten
+    // records.
     b.pipeline.revoked(SteadyMs(3), &[0, 1], false, DRAIN_MS);
     let given_up = [(0, None, None), (1, None, None)];
     assert_eq!(released(&b.pump(3)), given_up);

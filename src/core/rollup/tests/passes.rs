@@ -1,4 +1,4 @@
-//! Tests complete rollup passes on simulated tables, with crashes of the writer at any step.
+//! Tests complete rollup passes on simulated tables. The consumer may crash at any step.
 
 use crate::clock::UnixMs;
 use std::collections::BTreeSet;
@@ -87,7 +87,8 @@ impl Tables {
         }
     }
 
-    /// Rolls up all hours before `until_ms`. For each number `n` in `crashes`, a writer crashes after `n` steps.
+    /// Rolls up all hours before `until_ms`. For each number `n` in `crashes`, a consumer crashes after `n` steps, and
+    /// another one continues.
     fn roll_up(&mut self, until_ms: UnixMs, crashes: &[usize]) {
         let now = facts(&[log(Some(until_ms), 9, Some(9), 9)]);
         let mut crashes = crashes.iter().copied();
@@ -106,7 +107,7 @@ impl Tables {
         }
     }
 
-    /// Returns the expected rollup rows, computed from the windows without the code under test.
+    /// Returns the expected rollup rows. This function computes them from the windows without the code under test.
     fn want(&self, until_ms: UnixMs) -> BTreeMap<(String, String), SeverityCounts> {
         let mut want = BTreeMap::<(String, String), SeverityCounts>::new();
         for ((series, start_ms), counts) in &self.windows {
@@ -208,8 +209,7 @@ fn days_without_windows_cost_no_reads_of_windows() {
     assert_eq!(tables.keys_read, 2 * 288);
     let mark = tables.mark.clone().unwrap();
     assert_eq!(mark.until_ms, until_ms);
-    // If only one day is due, the rollup pass reads the windows of that day without first querying the index of
-    // windows.
+    // If only one day is due, the rollup pass reads the windows of this day and does not query the index.
     tables.roll_up(until_ms + DAY_MS, &[]);
     assert_eq!(tables.keys_read, 3 * 288);
     let asked = tables.asked;

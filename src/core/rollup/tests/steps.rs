@@ -1,4 +1,4 @@
-//! Tests single steps of a rollup pass: which hours form a chunk, what is read for them, and when a put is repeated.
+//! Tests single steps of a rollup pass: the hours of a chunk, the reads for a chunk, and the repeated puts.
 
 use super::*;
 use crate::pace::backoff_ms;
@@ -14,7 +14,7 @@ fn pass(from: i64, until: i64, window_ms: i64) -> Roll {
     Roll::new(plan, window_ms)
 }
 
-/// Answers the requests for series. Only the first shard has series. Returns the next request of another kind.
+/// Answers the requests for series so that only the first shard has series. Returns the first request of another kind.
 fn past_series(roll: &mut Roll, series: &[&str]) -> Ask {
     loop {
         let ask = roll.next_ask(0);
@@ -31,7 +31,7 @@ fn past_series(roll: &mut Roll, series: &[&str]) -> Ask {
     }
 }
 
-/// Returns the hours after [`BASE_MS`] at which a request for windows begins and ends.
+/// Returns the time range of a request for windows, in hours after [`BASE_MS`].
 fn hours_of(ask: &Ask) -> (i64, i64) {
     match ask {
         Ask::Windows {
@@ -65,13 +65,14 @@ fn a_chunk_ends_with_its_day() {
 
 #[test]
 fn the_index_is_asked_only_if_more_than_a_day_is_due() {
-    // Each case lists the first window that the index shows, in hours, and the hours whose windows are read next.
+    // Each case lists the start of the first window in the index, in hours, and the hours whose windows the pass reads
+    // next.
     for (first, want) in [
         (Some(0), Some((0, 24))),
         (Some(23), Some((0, 24))),
         (Some(24), Some((24, 48))),
         (Some(100), Some((96, 100))),
-        // The index may still contain a window that the mark has already passed.
+        // The index returns a window before the mark.
         (Some(-30), Some((0, 24))),
         (Some(300), None),
         (None, None),
@@ -100,7 +101,8 @@ fn the_index_is_asked_only_if_more_than_a_day_is_due() {
 
 #[test]
 fn a_thousand_windows_are_read_at_once() {
-    // Each case lists the length of a window in milliseconds, and the seconds of the hour at which each read begins.
+    // Each case lists the length of a window in milliseconds, and for each read the second of the hour at which it
+    // begins.
     for (window_ms, begins) in [(1_000, &[0, 1_000, 2_000, 3_000][..]), (3_600, &[0])] {
         let mut roll = pass(0, 1, window_ms);
         let mut ask = past_series(&mut roll, &["NYC#traffic"]);
@@ -158,8 +160,8 @@ fn a_put_is_repeated_for_the_rows_that_were_not_stored() {
         panic!("it puts");
     };
     let chance = u32::MAX;
-    // In each round, the table does not store the listed rows of the put. The last number is the first row that is sent
-    // again.
+    // Each case lists the attempt number, the rows of the put that the table does not store, and the first row that the
+    // pass sends again.
     for (attempt, unprocessed, first) in [(1, &[0, 1][..], 0), (2, &[1], 1), (3, &[0], 1)] {
         roll.put(unprocessed);
         let want = Ask::Put {
@@ -189,7 +191,7 @@ fn a_day_row_has_the_stored_hours_of_its_day() {
         (&series, day_ms),
         (&rollups(Some("NYC"), "traffic"), BASE_MS)
     );
-    // The answer also contains hours of the days before and after.
+    // The answer also contains hours of the previous day and of the next day.
     let hours: Vec<_> = [-1, 0, 23, 24]
         .map(|hour| (BASE_MS + hour * HOUR_MS, [5, 0, 0, 1]))
         .to_vec();
@@ -198,7 +200,7 @@ fn a_day_row_has_the_stored_hours_of_its_day() {
         panic!("it reads the hours of all cities");
     };
     assert_eq!(all, rollups(None, "traffic"));
-    // A series without events on the day gets no day row.
+    // If a series has no events on the day, the pass writes no day row for it.
     roll.hours(all, &[]);
     let Ask::Put { rows, wait_ms: 0 } = roll.next_ask(0) else {
         panic!("it puts the day row");
@@ -223,7 +225,7 @@ fn a_day_with_very_many_event_types_is_rolled_up_hour_by_hour() {
         .collect();
     let mut ask = past_series(&mut roll, &names);
     let mut reads = Vec::new();
-    // All rows of all cities stay in memory until the chunk ends, and 100,000 of them are too many.
+    // The rows that count all cities stay in memory until the chunk ends, so the pass limits their number to 100,000.
     while let Ask::Windows { .. } = ask {
         let read = hours_of(&ask);
         match reads.last_mut() {
@@ -246,13 +248,14 @@ fn a_day_with_very_many_event_types_is_rolled_up_hour_by_hour() {
             }
         };
     }
-    // The pass never divides an hour, however many rows it has.
+    // A chunk has at least one whole hour, even if this hour has too many rows.
     assert_eq!(reads, [((0, 24), 100_000 / 24 + 1), ((0, 1), 4_200)]);
 }
 
 #[test]
 fn the_cost_of_a_range_counts_the_days_that_end_in_it() {
-    // With ten series and two event types, an hour has 12 rows. Each chunk reads the names of the series for 39 units.
+    // With ten series and two event types, an hour has 12 rows. In each chunk, the pass spends 39 read units on the
+    // names of the series.
     for (from, until, days) in [(5, 23, 0), (5, 24, 1), (5, 29, 1), (0, 48, 2), (23, 73, 3)] {
         let hours = until - from;
         let cost = RollupCost::of(

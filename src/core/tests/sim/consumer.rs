@@ -1,4 +1,4 @@
-//! Simulates a consumer, which consists of the real pipeline and the requests that have no answer yet.
+//! Simulates a consumer. It consists of the real pipeline and the requests that have no answer yet.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -28,10 +28,9 @@ pub(crate) enum Request {
     ReadTables,
     /// Recreates a deleted progress item.
     Restore(Publish),
-    /// A request to tables that no longer exist. The consumer either gets the answer that the tables are missing, or
-    /// gets no answer.
+    /// A request to tables that no longer exist. The answer is that the tables are missing, or there is no answer.
     Gone(Box<Request>),
-    /// A write of a progress item that was sent to the former tables but reaches the tables that replaced them.
+    /// A write of a progress item that a consumer sent to the former tables, but that reaches the new tables.
     StalePublish(Publish),
     /// A second read of a gap in the offsets, with the partition, the assignment and the gap.
     CheckGap(i32, u64, Gap),
@@ -48,8 +47,8 @@ pub(crate) enum Float {
 }
 
 impl Request {
-    /// Returns the write that the request contains, or `None` if the request cannot take effect after its sender has
-    /// crashed.
+    /// Returns the write that may still take effect after the sender of the request has crashed, or `None` if there is
+    /// none.
     pub(crate) fn float(self) -> Option<Float> {
         match self {
             Request::Put(batch) => Some(Float::Put(batch)),
@@ -76,9 +75,9 @@ pub(crate) struct Consumer {
     pub(crate) requests: Vec<Request>,
     /// For each partition, the assignment and the offset of the next record to deliver.
     pub(crate) reading: BTreeMap<i32, (u64, usize)>,
-    /// For each partition and assignment, the number of the topic that existed when the assignment started.
+    /// The number of the topic that existed at the start of an assignment, by partition and assignment.
     pub(crate) topics: BTreeMap<(i32, u64), usize>,
-    /// The partitions that this consumer has lost to another consumer without being notified.
+    /// The partitions that this consumer has lost to another consumer without a notification.
     pub(crate) zombie: Vec<i32>,
     /// The partitions on which the Kafka client is stuck.
     pub(crate) stuck: BTreeSet<i32>,
@@ -125,7 +124,7 @@ impl Consumer {
         now_ms: SteadyMs,
         boot_ms: BootMs,
     ) -> Result<(Vec<CommitPart>, Report), String> {
-        // From time to time, the simulation acts as if memory were short.
+        // From time to time, the simulated consumer frees memory as if memory were short.
         if now_ms.0 % 3 == 0 {
             self.pipeline.make_room();
         }

@@ -41,9 +41,9 @@ pub(crate) fn topic_id(n: usize) -> String {
     format!("topic-id-{n}")
 }
 
-/// Returns a random log for a partition. Some events are out of order, late, ahead of their record's timestamp, sent
-/// twice, or refused by the table. Besides events, the log contains heartbeats, invalid records, records without a
-/// timestamp, and control records.
+/// Returns a random log for a partition. Some events are out of order, late, ahead of the timestamp of their record,
+/// sent twice, or refused by the table. In addition to events, the log contains heartbeats, invalid records, records
+/// without a timestamp, and control records.
 pub(crate) fn log(rng: &mut Rng) -> Vec<Logged> {
     let mut now = 1_357_000_000_000;
     (0..rng.below(60))
@@ -104,7 +104,7 @@ pub(crate) fn record(
             event_type: (*kind).into(),
             severity: Severity::ALL[*severity],
             time_ms: UnixMs(*time_ms),
-            // The event's description contains the topic id, so that every stored event shows which log it comes from.
+            // The description of an event is the topic id, so that every stored event shows which log it comes from.
             description: topic_id(topic).into(),
             event_id: id.as_deref().map(Into::into),
             extra: None,

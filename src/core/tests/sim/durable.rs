@@ -1,7 +1,7 @@
-//! Simulates the durable state, which persists when consumers end: tables with their fences, progress items, and the
+//! Simulates the durable state, which outlives the consumers: the tables with fences and progress items, and the
 //! group's committed offsets.
 //!
-//! Every restart point is checked for INV-1 and INV-4 as soon as it is written. `Durable::check_rows` checks INV-2.
+//! Each write of a restart point checks INV-1 and INV-4. `Durable::check_rows` checks INV-2.
 
 mod checks;
 
@@ -22,8 +22,7 @@ use crate::draw::topic_id;
 use crate::reference::{self, Found, Logged, POISON, RowName, Said, Tables};
 use crate::trace::{Item, Lines, Point, Row, Step, Stretch, Trace, into, log_name};
 
-/// The logs of all topics of a run, and the results of a fold over each log. The topics of a run exist one after
-/// another.
+/// The logs of all topics of a run, and the results of the fold over each log. Only one topic exists at a time.
 #[derive(Debug)]
 pub(crate) struct Logs {
     /// The records, by topic and partition.
@@ -63,7 +62,7 @@ pub(crate) struct Durable {
     /// The group's committed offset for each partition, with its metadata. The metadata may name a former topic that no
     /// longer exists.
     pub(crate) commits: BTreeMap<i32, Commit>,
-    /// True if a consumer that runs an older version has owned a partition. The older version writes no sums.
+    /// True if a consumer of an older version, which writes no sums, has owned a partition.
     pub(crate) older: bool,
     /// The offset of the oldest record in each partition of the current topic.
     pub(crate) starts: Vec<usize>,
@@ -340,7 +339,7 @@ impl Durable {
         Ok(true)
     }
 
-    /// Simulates a consumer that runs an older version. The consumer writes a progress item and a commit without sums.
+    /// Simulates a consumer of an older version, which writes a progress item and a commit without sums.
     pub(crate) fn forget_sums(&mut self, partition: i32) {
         self.older = true;
         let (tables, of) = (self.tables_id(), self.log_key(partition));

@@ -2,11 +2,10 @@
 //!
 //! One seed decides everything in a run: the records, the owner of each partition at any time, the lost requests, the
 //! crashes, and the consumers that continue as zombies. A zombie is a consumer that continues although other consumers
-//! own its partitions. A request may be lost before or after the request takes effect. Faults occur only in the first
-//! phase of a run. In the second phase, the remaining consumers must finish reading the log. At the end, the tables
-//! must equal a plain fold over the log (`reference`), which shares no code with the core. In addition to the
-//! simulation, the module `recovery` tests the recovery law (INV-3), and the module `model` tries every order of events
-//! in small worlds.
+//! own its partitions. A request may be lost before or after it takes effect. Faults occur only in the first phase of a
+//! run. In the second phase, the remaining consumers must finish reading the log. At the end, the tables must equal the
+//! result of a simple loop over the log, the *fold* (`reference`), which shares no code with the core. The module
+//! `recovery` tests the recovery law (INV-3), and the module `model` tries every order of events in small worlds.
 //!
 //! ```text
 //! SIM_SEEDS=100000 cargo test --test sim whatever_happens      runs more seeds
@@ -110,7 +109,7 @@ fn a_seed_always_ends_alike() {
 
 #[test]
 fn the_faults_happen() {
-    // A simulation without faults would prove nothing.
+    // The simulation is only useful if all kinds of faults occur in it.
     let seen: Vec<world::Seen> = (0..300)
         .map(|seed| World::new(seed).run().unwrap())
         .collect();

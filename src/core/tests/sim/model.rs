@@ -1,22 +1,22 @@
 //! The exhaustive model tries every possible order of events in a small world that runs the real core.
 //!
-//! A small world has one partition with a few records, and two consumers that run the real pipeline. From each state,
-//! the search tries all possible actions:
+//! A small world has one partition with a few records, and two consumers that run the real pipeline. In each state, the
+//! search tries all possible actions:
 //!
 //! - A record is delivered to a consumer.
-//! - A request ends in one of five ways: it takes effect and is answered, is lost, takes effect without an answer,
-//!   takes effect twice, or takes effect long after its sender has given it up.
+//! - A request ends in one of five ways. It takes effect and gets an answer, it is lost, it takes effect without an
+//!   answer, it takes effect twice, or it takes effect long after its sender has given it up.
 //! - A consumer crashes.
 //! - The partition moves to another consumer, with or without a notification of its former owner.
 //! - The group's offsets are lost.
 //!
-//! Because each kind of fault may occur only a limited number of times, the number of states is finite, and the search
-//! visits every state. In each state, the search checks INV-1, INV-2, INV-4, INV-7 and the recovery law (INV-3). The
-//! recovery law says that after a crash of all consumers, a new consumer must make the tables equal to the result of
-//! the fold. Writes of the crashed consumers that take effect after the recovery must not change the tables.
+//! Each kind of fault may occur only a limited number of times. Therefore, the number of states is finite, and the
+//! search visits every state. In each state, the search checks INV-1, INV-2, INV-4, INV-7 and the recovery law (INV-3).
+//! The recovery law has two parts. After a crash of all consumers, a new consumer must make the tables equal to the
+//! result of the fold. Then writes of the crashed consumers must no longer change the tables.
 //!
-//! Two states are the same if they have the same hash. The hash covers everything that affects the future of a state.
-//! The hash of a state excludes the simulated time, because every wait ends before the next action.
+//! Two states are the same if they have the same hash. The hash includes everything that affects the next states. It
+//! excludes the simulated time, because every wait ends before the next action.
 
 mod digest;
 mod scene;
@@ -34,7 +34,7 @@ use worlds::{QUICK, Small, WHOLE};
 
 /// Number of random sequences of actions that the test runs in each small world.
 const WAYS: u64 = 40;
-/// Average number of actions in a random sequence, if the small world allows that many actions.
+/// Average number of actions in a random sequence, unless the small world allows fewer actions.
 const ACTIONS_MEAN: usize = 60;
 
 /// Time between two actions, in milliseconds. All waits in the core are shorter than `ACTION_MS`, except for the wait
@@ -56,12 +56,13 @@ enum Fate {
 #[derive(Clone, Copy, Debug)]
 enum Action {
     Deliver(usize),
-    /// A request of a consumer ends. The fields contain the consumer, the index of the request, and the way in which
-    /// the request ends.
+    /// A request of a consumer ends. The fields are the index of the consumer, the index of the request, and the way in
+    /// which it ends.
     Answer(usize, usize, Fate),
-    /// A consumer crashes. The bit mask selects the requests of the crashed consumer that may still take effect.
+    /// A consumer crashes. The second field is a bit mask of the requests that may still take effect.
     Crash(usize, u32),
-    /// A consumer gets the partition. The Boolean field is true if the partition's former owner is not notified.
+    /// A consumer gets the partition. The second field is true if the former owner of the partition gets no
+    /// notification.
     Take(usize, bool),
     Land(usize),
     LoseGroup,
@@ -83,8 +84,8 @@ fn search(small: &Small) -> Result<usize, Wrong> {
     })?;
     let mut seen = HashSet::from([begin.digest()]);
     let mut recovered = HashSet::new();
-    // The stack of the depth-first search: each state on the path to the current state, with its actions that were not
-    // tried yet.
+    // The stack of the depth-first search: the states on the path to the current state, each with the actions that the
+    // search has not tried yet.
     let actions = begin.actions();
     let mut way = vec![(begin, actions, None::<Action>)];
     while let Some((state, actions, _)) = way.last_mut() {
@@ -136,8 +137,8 @@ fn go(
     state.recovers(small)
 }
 
-/// Runs random sequences of actions in each small world. Unlike the exhaustive search, random sequences of actions can
-/// write traces.
+/// Runs random sequences of actions in each small world. The exhaustive search writes no traces, so these random
+/// sequences do.
 #[test]
 fn any_way_through_a_small_world_keeps_the_invariants() {
     let worlds: Vec<&Small> = QUICK.iter().chain(&WHOLE).collect();
@@ -166,7 +167,7 @@ fn every_order_of_events_in_a_small_world_keeps_the_invariants() {
         let found = search(small).map_err(|Wrong { problem, way }| {
             let names: Vec<String> = way.iter().map(|action| format!("{action:?}")).collect();
             let mut actions = way.into_iter();
-            // To write a trace, the test runs the actions that led to the problem once more.
+            // The test repeats the actions that led to the problem, in order to write a trace.
             drop(trace::written(&format!("model-{at}"), |lines| {
                 crate::problem(|| go(small, lines, |_| actions.next()))
             }));

@@ -1,11 +1,11 @@
-//! Tests the recovery law (INV-3). All consumers may stop after any step of a run, and a different number of new
-//! consumers may continue. At the end, the tables must still equal the fold over the log.
+//! Tests the recovery law (INV-3). All consumers stop after some step of a run, and one to four new consumers continue.
+//! At the end, the tables must still equal the fold over the log.
 
 use crate::world::World;
 use crate::{env, first_failure};
 
-/// Runs the schedule of a seed. Each time `every` steps have passed, the test copies the world and stops all consumers
-/// in the copy. One to four new consumers then read the log of the copy to its end.
+/// Runs the simulated world of a seed. After every `every` steps, the test copies the world and stops all consumers in
+/// the copy. One to four new consumers then read the log of the copy to its end.
 fn stopped_anywhere(seed: u64, every: usize) -> Result<(), String> {
     let mut world = World::new(seed);
     let steps = world.draw_steps();

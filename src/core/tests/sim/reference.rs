@@ -1,4 +1,5 @@
-//! Computes the expected content of the tables with a plain fold over the log, which shares no code with the core.
+//! Computes the expected content of the tables with a simple loop over the log, the *fold*. The fold shares no code
+//! with the core.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -23,7 +24,7 @@ pub(crate) struct Logged {
 }
 
 impl Logged {
-    /// Returns true if the event time `time_ms` is too far ahead of the record's timestamp to move the watermark.
+    /// Returns true if an event with the time `time_ms` is a future event in this record.
     pub(crate) fn is_future(&self, time_ms: i64) -> bool {
         self.timestamp_ms.is_none_or(|stamp| time_ms > stamp + SKEW)
     }
@@ -57,12 +58,12 @@ pub(crate) struct Tables {
     pub(crate) alerts: BTreeSet<(String, i64, String)>,
     /// The topic id, partition and offset of each rejected record in the dead-letter topic.
     pub(crate) dead: BTreeSet<(String, i32, usize)>,
-    /// The records in the dead-letter topic whose items the tables refused: the partition, the offset, and true for an
-    /// alert or false for a raw item.
+    /// The records in the dead-letter topic whose items the tables refused. Each entry consists of the partition, the
+    /// offset, and true for an alert or false for a raw item.
     pub(crate) refused: BTreeSet<(i32, usize, bool)>,
 }
 
-/// The results of a fold over one partition's log, apart from the tables that the fold fills.
+/// The other results of the fold over one partition's log, in addition to the content of the tables.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Found {
     /// The largest event time below each offset of the log.

@@ -1,7 +1,7 @@
-//! Writes traces, which describe the events in a simulated world as steps of the transition system in `proof/`.
+//! Writes traces. A trace describes a run of a simulated world as steps of the transition system in `proof/`.
 //!
 //! `proof/refine.py` accepts a trace only if every line is a step of the transition system. `docs/PROOF.md` describes
-//! the lines of a trace. The simulated world derives the trace from the inputs and outputs of the pipeline, so the core
+//! the lines of a trace. The simulation derives the trace from the inputs and outputs of the pipeline, so the core
 //! contains no code for traces.
 
 use std::collections::BTreeSet;
@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use crate::reference::{LATENESS, Logged, Said, WINDOW};
 
-/// A shared buffer for the lines of one trace, which survives a panic of the simulated world.
+/// A shared buffer for the lines of one trace. The buffer is still readable after a panic of the simulated world.
 pub(crate) type Lines = Arc<Mutex<String>>;
 
 /// Returns true if the environment variable `SIM_TRACES` requests traces.
@@ -25,8 +25,8 @@ pub(crate) fn are_wanted() -> bool {
 }
 
 /// Calls the function `run` and returns its result. If the environment variable `SIM_TRACES` names a folder, `run` gets
-/// a buffer for the lines of a trace. After `run` has returned or panicked, the content of the buffer is written to a
-/// file in that folder.
+/// a buffer for the lines of a trace. After `run` has returned or panicked, `written` writes the content of the buffer
+/// to a file in this folder.
 pub(crate) fn written<T>(name: &str, run: impl FnOnce(Option<Lines>) -> T) -> T {
     let Some(folder) = std::env::var_os("SIM_TRACES") else {
         return run(None);
@@ -87,8 +87,8 @@ impl Stretch {
     }
 }
 
-/// A restart point in the format of the traces: the tables, the log, the offset, and the largest event time and the
-/// number of events below the offset.
+/// A restart point in the format of the traces. It consists of the tables, the log, the offset, and the largest event
+/// time and the number of events below the offset.
 #[derive(Serialize)]
 pub(crate) struct Point {
     /// The id of the tables, or `None` for a commit that does not name any tables.
@@ -132,7 +132,7 @@ pub(crate) struct Held {
     pub(crate) into: &'static str,
 }
 
-/// Returns the name of a log in traces, which must equal the log key in the core.
+/// Returns the name of a log in traces, which is the same as the log key in the core.
 pub(crate) fn log_name(topic_id: &str, partition: i32) -> String {
     format!("{topic_id}#{partition}")
 }
@@ -149,7 +149,7 @@ pub(crate) fn into(table: PutTable) -> &'static str {
 #[derive(Serialize)]
 #[serde(tag = "step", rename_all = "snake_case")]
 pub(crate) enum Step {
-    // Steps with a cause outside of the consumers, such as the deletion of the tables.
+    // Steps that no consumer causes, such as the deletion of the tables.
     MakeTables {
         tables: String,
     },
@@ -241,7 +241,8 @@ pub(crate) enum Step {
     },
 }
 
-/// Writes the steps of a simulated world to the lines of a trace. Steps are ignored until `Trace::begin` is called.
+/// Writes the steps of a simulated world to the lines of a trace. Before the call of `Trace::begin`, it ignores all
+/// steps.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Trace {
     lines: Option<Lines>,
@@ -289,8 +290,8 @@ impl Trace {
         }
     }
 
-    /// Notes that a consumer begins to read a topic. The first consumer that reads a topic writes the topic's id into
-    /// the config item of the tables. This write is a step of the trace.
+    /// Notes that a consumer begins to read a topic. The first consumer of a topic writes the topic's id into the
+    /// config item of the tables, which is a step of the trace.
     pub(crate) fn claim(&mut self, tables: &str, topic: usize) {
         if self.is_on() && self.claimed.insert((tables.to_owned(), topic)) {
             let tables = tables.to_owned();

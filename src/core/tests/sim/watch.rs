@@ -1,4 +1,4 @@
-//! Writes the steps of one consumer's workers into the trace. The steps are derived from the inputs and outputs of the
+//! Writes the steps of one consumer's workers to the trace. It derives these steps from the inputs and outputs of the
 //! consumer's pipeline.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,7 +11,7 @@ use citystream_core::restart::{Boundary, Metadata, StartFacts};
 use crate::consumer::Request;
 use crate::trace::{Held, Point, Step, Trace, into, log_name};
 
-/// A worker of the consumer, with the part of its state that the trace contains. Each assignment has its own worker.
+/// The worker of an assignment, with the part of its state that the trace contains.
 #[derive(Clone, Debug)]
 struct Watched {
     /// The number that identifies the worker in the trace.
@@ -19,7 +19,7 @@ struct Watched {
     /// The offset that the worker had reached at its last step in the trace.
     position: i64,
     durable: i64,
-    /// The offsets of the records that were passed to the pipeline, but that the worker has not taken yet.
+    /// The offsets of the records that the pipeline has, but that the worker has not taken yet.
     given: BTreeSet<i64>,
 }
 
@@ -30,7 +30,7 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    /// Adds the assignment's worker to the trace, if the pipeline has started the worker from `facts`.
+    /// Adds the worker of the assignment to the trace, if the pipeline has started this worker from `facts`.
     pub(crate) fn located(
         &mut self,
         trace: &mut Trace,
@@ -70,8 +70,8 @@ impl Watch {
         }
     }
 
-    /// Writes the new steps of every running worker to the trace. The trace shows an offset as skipped if the worker
-    /// passed the offset without a record.
+    /// Writes the new steps of every running worker to the trace. An offset that the worker has passed without a record
+    /// is a skipped offset in the trace.
     pub(crate) fn follow(&mut self, trace: &Trace, pipeline: &Pipeline) {
         for now in pipeline.workers().filter(|_| trace.is_on()) {
             let Some(watched) = self.workers.get_mut(&now.place().assignment) else {
@@ -126,8 +126,8 @@ impl Watch {
         });
     }
 
-    /// Writes commits into the trace. The trace uses only the offset and the metadata of a commit, because nothing else
-    /// reaches Kafka.
+    /// Writes commits to the trace. The trace contains only the offset and the metadata of a commit, because nothing
+    /// else reaches Kafka.
     fn offered(&self, trace: &Trace, parts: &[CommitPart]) {
         for part in parts {
             let worker = self.worker(part.assignment);
@@ -151,8 +151,8 @@ impl Watch {
         trace.step(|| Step::Offer { worker, at });
     }
 
-    /// Writes the answer to a row update to the trace. The caller must call this function just before the pipeline
-    /// processes the answer.
+    /// Writes the answer to a row update to the trace. The caller must do this just before the pipeline processes the
+    /// answer.
     pub(crate) fn update_answered(
         &self,
         trace: &Trace,
@@ -177,8 +177,8 @@ impl Watch {
         }
     }
 
-    /// Writes the answer to a batch to the trace. The caller must call this function just before the pipeline processes
-    /// the answer.
+    /// Writes the answer to a batch to the trace. The caller must do this just before the pipeline processes the
+    /// answer.
     pub(crate) fn batch_answered(
         &self,
         trace: &Trace,
@@ -202,8 +202,8 @@ impl Watch {
         }
     }
 
-    /// Writes the acknowledgement of a dead letter to the trace. The caller must call this function just before the
-    /// pipeline processes the acknowledgement. `refused_by` is the table that refused the record's item, if any.
+    /// Writes the acknowledgement of a dead letter to the trace. The caller must do this just before the pipeline
+    /// processes the acknowledgement. `refused_by` is the table that refused the record's item, if any.
     pub(crate) fn letter_answered(
         &self,
         trace: &Trace,

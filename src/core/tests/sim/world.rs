@@ -1,4 +1,4 @@
-//! Runs consumers on a simulated log, consumer group and tables, with a schedule that depends on the seed.
+//! Runs consumers on a simulated log, consumer group and tables. The seed determines the order of all events.
 
 mod accidents;
 mod answers;
@@ -31,7 +31,7 @@ pub(crate) struct World {
     now_ms: SteadyMs,
     pub(crate) durable: Durable,
     floats: Vec<Float>,
-    /// The puts that the simulation has wrongly refused. The simulation wrongly refuses the same put at most once.
+    /// The valid puts that the simulation has refused. It refuses the same valid put at most once.
     refused_wrongly: BTreeSet<(PutTable, Ticket)>,
     consumers: Vec<Option<Consumer>>,
     faults: bool,
@@ -119,7 +119,7 @@ impl World {
         self.pump(who)
     }
 
-    /// Moves a partition to another consumer, with or without a notification of the former owner.
+    /// Moves a partition to another consumer, and notifies the former owner only sometimes.
     fn rebalance(&mut self, to: usize) {
         let partition = self.rng.below(self.partitions as usize) as i32;
         for other in (0..self.consumers.len()).filter(|other| *other != to) {
@@ -168,9 +168,9 @@ impl World {
             return;
         }
         let of_this_log = c.topics.get(&(partition, assignment)) == Some(&self.durable.topic);
-        // The program gives no guarantee for records that a consumer reads after a topic was deleted but before the
-        // consumer detects the deletion. The simulation delivers no records until the consumer detects the deletion,
-        // and reports the consumer's position as out of range.
+        // The program gives no guarantee for records that a consumer reads between the deletion of a topic and its
+        // detection. Therefore, the simulation delivers no records during this time, and reports the consumer's
+        // position as out of range.
         if !of_this_log || from < self.durable.starts[partition as usize] {
             c.reading.remove(&partition);
             c.pipeline.out_of_range(partition, assignment);
@@ -197,14 +197,14 @@ impl World {
         self.follow(who);
     }
 
-    /// Writes the latest steps of a consumer's workers into the trace.
+    /// Writes the latest steps of a consumer's workers to the trace.
     fn follow(&mut self, who: usize) {
         if let Some(c) = &mut self.consumers[who] {
             c.watch.follow(&self.durable.trace, &c.pipeline);
         }
     }
 
-    /// Simulates a Kafka client that sometimes skips records or jumps to the end of the log.
+    /// Sometimes skips records or jumps to the end of the log, as a faulty Kafka client does.
     fn skip(&mut self, partition: i32, from: usize) -> usize {
         if !self.faults || !self.rng.one_in(16) {
             return from;
@@ -220,7 +220,7 @@ impl World {
         to.max(from)
     }
 
-    /// Returns the time of the boot clock, which equals the time of the steady clock because no simulated host sleeps.
+    /// Returns the time of the boot clock. It equals the time of the steady clock, because no simulated host sleeps.
     fn boot_ms(&self) -> BootMs {
         BootMs(self.now_ms.0)
     }
@@ -249,8 +249,8 @@ impl World {
     }
 
     /// Passes the ends of the logs to a consumer from time to time. Removes a consumer that has stopped, so that a new
-    /// consumer may replace it. If a consumer has replaced its Kafka client, the released partitions are assigned to
-    /// the consumer again.
+    /// consumer may replace it. If a consumer has replaced its Kafka client, assigns the released partitions to the
+    /// consumer again.
     fn look(&mut self, who: usize) {
         let c = self.consumers[who].as_mut().expect("just pumped");
         if c.halted {

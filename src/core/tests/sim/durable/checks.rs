@@ -1,4 +1,4 @@
-//! Checks the durable state, which persists when consumers end.
+//! Checks the durable state: the tables and the commits, which outlive the consumers.
 
 use std::collections::BTreeMap;
 
@@ -12,8 +12,8 @@ use crate::draw::topic_id;
 use crate::reference::{self, RowName, Tables};
 
 impl Durable {
-    /// Checks that every record below the boundary is stored and counted (INV-1). Checks that the boundary contains the
-    /// largest event time of all records below the boundary (INV-4).
+    /// Checks that every record below the boundary is stored and counted (INV-1). Also checks that the boundary
+    /// contains the largest event time of these records (INV-4).
     pub(super) fn check_restart_point(&self, partition: i32, at: Boundary) -> Result<(), String> {
         let next = at.next.0 as usize;
         let want = self.logs.truth[self.topic][partition as usize].max_below[next];
@@ -35,7 +35,7 @@ impl Durable {
         }
         let log_key = self.log_key(partition);
         for (row, last) in found.last {
-            // The row's fence must be above the row's last record below the boundary.
+            // `last` is the last record of the row below the boundary, so the row's fence must be above it.
             let fence = self.fences.get(&(row.clone(), log_key.clone()));
             if fence.is_none_or(|f| f.0 <= last as i64) {
                 return Err(format!(
@@ -46,8 +46,8 @@ impl Durable {
         Ok(())
     }
 
-    /// Checks that the sums of a boundary equal the counts of the log below the boundary. The sums of a boundary may be
-    /// unknown only if a consumer that runs an older version has owned a partition. The older version writes no sums.
+    /// Checks that the sums of a boundary equal the counts of the log below the boundary. The sums may be unknown only
+    /// if a consumer of an older version, which writes no sums, has owned a partition.
     fn check_sums(&self, topic: usize, partition: usize, at: Boundary) -> Result<(), String> {
         let next = at.next.0 as usize;
         let want = &self.logs.truth[topic][partition].counted_below[next];
@@ -108,8 +108,8 @@ impl Durable {
         all.next().ok_or_else(|| format!("a fence names {log_key}"))
     }
 
-    /// Compares the tables with the fold over the first `partitions` partitions of the current topic. For an earlier
-    /// topic, rows can only be compared with the records below their fences, as [`Durable::check_rows`] does.
+    /// Compares the tables with the fold over the first `partitions` partitions of the current topic. The rows of
+    /// former topics are checked by [`Durable::check_rows`].
     pub(crate) fn compare(&self, partitions: i32) -> Result<(), String> {
         let mut want = Tables::default();
         let mut last = BTreeMap::new();

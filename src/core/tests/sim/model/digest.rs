@@ -1,4 +1,4 @@
-//! Computes a hash of a model state. The hash covers all parts of the state that affect its future.
+//! Computes the hash of a state of the model. The hash includes all parts of the state that affect the next states.
 
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
@@ -9,8 +9,8 @@ pub(super) fn digest(text: &str) -> u64 {
     hasher.finish()
 }
 
-/// Appends the debug text of a consumer to `out`, but omits times, counts and numbers of attempts. The omitted values
-/// do not affect what the consumer does later.
+/// Appends the debug text of a consumer to `out`, without times, counts and numbers of attempts. The omitted values do
+/// not affect what the consumer does later.
 pub(super) fn normalized(text: &str, out: &mut String) {
     let mut rest = text;
     while let Some(at) = rest.find("ledger: Ledger {") {

@@ -24,8 +24,8 @@ pub(super) struct Scene<'a> {
 }
 
 impl Scene<'_> {
-    /// Runs a consumer until all of its unanswered requests are writes. Requests that read, and requests to create a
-    /// progress item, are answered at once.
+    /// Runs a consumer until all of its requests without an answer are writes. The model answers reads, and requests to
+    /// create a progress item, at once.
     pub(super) fn settle(&mut self, c: &mut Consumer) -> Result<(), String> {
         for _ in 0..ASKS_MAX {
             for wait_ms in [0, ACTION_MS - 1_000] {
@@ -169,15 +169,15 @@ impl Scene<'_> {
                     .letter_answered(trace, &c.pipeline, ticket, offset, None);
                 c.pipeline.reject_done(ticket);
             }
-            // The model does not report failed publications. Its actions are as far apart as a publication and its retry,
-            // so each action would repeat the publication, and the number of states would grow without bound.
+            // The model does not report failed publications. A retry of a publication would be due at each action of
+            // the model, so the number of states would grow without bound.
             Request::Refused(..)
             | Request::Publish(_)
             | Request::Create(_)
             | Request::Locate(..)
             | Request::CheckGap(..)
             | Request::CheckTopic => {}
-            // In the model, a consumer never needs to read the tables' id again, because the boot clock stands still.
+            // The boot clock of the model stands still, so a consumer never needs to read the tables' id again.
             Request::ReadTables
             | Request::Restore(_)
             | Request::Gone(_)

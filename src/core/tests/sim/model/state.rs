@@ -14,10 +14,10 @@ use crate::consumer::{Consumer, Float, Request};
 use crate::durable::{Durable, Logs};
 use crate::trace::Lines;
 
-/// The start of the model's clock. In the text of a state, only times of the model's clock have 13 digits and begin
-/// with a 7. Therefore, the hash of a state can omit every time of the model's clock.
+/// The start of the model's clock. In the text of a state, only times of this clock have 13 digits and begin with a 7.
+/// Therefore, the hash can recognize and omit these times.
 const BEGIN_MS: SteadyMs = SteadyMs(7_000_000_000_000);
-/// Maximum duration of a drain, in milliseconds, which is long enough for every drain to finish.
+/// Maximum duration of a drain, in milliseconds. Every drain finishes within this time.
 const DRAIN_MS: i64 = 900_000_000_000;
 /// Maximum number of rounds that a new consumer may take to reach the end of the log.
 const ROUNDS_MAX: usize = 200;
@@ -26,9 +26,9 @@ const ROUNDS_MAX: usize = 200;
 pub(super) struct State {
     now_ms: SteadyMs,
     members: [Option<Arc<Member>>; 2],
-    /// The durable state, together with its hash.
+    /// The durable state, such as tables and commits, together with its hash.
     pub(super) durable: Arc<(Durable, u64)>,
-    /// The unanswered writes that may still take effect, sorted by their debug text.
+    /// The writes without an answer that may still take effect, sorted by their debug text.
     pub(super) floats: Vec<(String, Float)>,
     left: Budget,
 }
@@ -73,8 +73,8 @@ fn sealed(durable: Durable) -> Arc<(Durable, u64)> {
 }
 
 impl State {
-    /// Returns the first state of a small world, in which the partition has just been assigned to the first consumer.
-    /// If `lines` contains a buffer, the state writes its trace to that buffer.
+    /// Returns the first state of a small world. In this state, the first consumer has just got the partition. If
+    /// `lines` contains a buffer, the world writes its trace to that buffer.
     pub(super) fn begin(small: &Small, lines: Option<Lines>) -> Result<State, String> {
         let mut durable = Durable::new(Logs::new(vec![vec![(small.log)()]]));
         durable.items = small.keep != RawRows::None;
@@ -186,8 +186,8 @@ impl State {
         Ok(next)
     }
 
-    /// Applies `change` to a consumer, which is created first if it does not exist. After the change, runs the consumer
-    /// until all of its unanswered requests are writes.
+    /// Applies `change` to a consumer, and creates the consumer first if it does not exist. Then runs the consumer
+    /// until all of its requests without an answer are writes.
     fn change(
         &mut self,
         scene: &mut Scene<'_>,
@@ -264,8 +264,8 @@ impl State {
     }
 
     /// Checks the recovery law (INV-3). All consumers crash, a new consumer reads the log to its end, and then the
-    /// writes of the crashed consumers take effect. The tables must equal the fold over the log, both before and after
-    /// the crashed consumers' writes take effect.
+    /// writes of the crashed consumers take effect. The tables must equal the expected tables both before and after
+    /// these writes take effect.
     pub(super) fn recovers(&self, small: &Small) -> Result<(), String> {
         let mut durable = self.durable.0.clone();
         let mut scene = Scene {

@@ -1,4 +1,4 @@
-//! Defines the small worlds that the model explores.
+//! Defines the small worlds whose states the model visits.
 
 use citystream_core::plan::RawRows;
 
@@ -55,7 +55,7 @@ fn bad() -> Logged {
     }
 }
 
-/// Returns a log of four records, of which the third is late because the second moves the watermark far ahead.
+/// Returns a log of four records. The third record is late, because the second one moves the watermark far ahead.
 fn late_log() -> Vec<Logged> {
     vec![event(0), event(30), event(1), event(31)]
 }
@@ -70,7 +70,7 @@ fn item_log() -> Vec<Logged> {
     vec![event(0), event(30)]
 }
 
-/// The small worlds that every run of `cargo test` explores.
+/// The small worlds whose states every run of `cargo test` visits.
 pub(super) const QUICK: [Small; 4] = [
     Small {
         name: "late records; a takeover, a crash",
@@ -110,7 +110,7 @@ pub(super) const QUICK: [Small; 4] = [
     },
 ];
 
-/// Small worlds with more faults at the same time. These worlds run only with `MODEL=whole`.
+/// Small worlds with more faults. The test visits their states only with `MODEL=whole`.
 pub(super) const WHOLE: [Small; 5] = [
     Small {
         name: "late records; a crash, a delayed write, a lost group",

@@ -1,4 +1,4 @@
-//! Simulates faults of the log, the tables and the consumers.
+//! Simulates faults of the log, of the tables and of the consumers.
 
 use citystream_core::table_identity::TRUST_MS;
 
@@ -6,8 +6,8 @@ use super::World;
 use crate::consumer::{Float, Request};
 
 impl World {
-    /// Removes records below the offset of the progress item, as Kafka's retention does. A commit of a removed offset
-    /// may still take effect later, in which case the next worker must start at the progress item.
+    /// Removes records below the offset of the progress item, as Kafka's retention does. A delayed commit of a removed
+    /// offset may still take effect later. The next worker must then start at the progress item.
     pub(super) fn retain(&mut self) {
         let partition = self.rng.below(self.partitions as usize);
         let log_key = self.durable.log_key(partition as i32);
@@ -37,13 +37,13 @@ impl World {
         }
     }
 
-    /// Deletes the tables and creates them again. The replacement takes longer than the time for which a consumer
-    /// trusts the tables' id. No consumer acts while the tables are replaced. Unanswered requests fail, because their
-    /// tables no longer exist.
+    /// Deletes the tables and creates them again. The simulated time moves ahead by more than the time for which a
+    /// consumer trusts the tables' id, and no consumer acts during this time. Requests without an answer fail, because
+    /// their tables no longer exist.
     pub(super) fn remake_tables(&mut self) {
         let d = &mut self.durable;
-        // New tables can be filled only from a complete log. Therefore, the simulation replaces the tables only while
-        // the first topic exists and all of its logs are complete.
+        // Consumers can fill new tables only from complete logs. Therefore, the simulation replaces the tables only
+        // while the first topic exists and all of its logs are complete.
         if d.topic > 0 || d.starts.iter().any(|start| *start > 0) {
             return;
         }

@@ -10,7 +10,7 @@ use super::World;
 use crate::consumer::{Float, Request};
 use crate::draw::topic_id;
 
-/// Returns the outcome that the core derives from the table's correct answer to a row update.
+/// Returns the outcome that the core computes from the correct answer of the table to a row update.
 fn judge(update: &RowUpdate, outcome: UpdateOutcome) -> UpdateOutcome {
     let shown = |fence| Shown {
         same_row: true,
@@ -23,8 +23,8 @@ fn judge(update: &RowUpdate, outcome: UpdateOutcome) -> UpdateOutcome {
     }
 }
 
-/// Returns the outcome that the core derives from a wrong answer, which belongs to a different row update. The update
-/// that the consumer sent has not reached the table.
+/// Returns the outcome that the core computes from the answer to another row update. The update that the consumer sent
+/// has not reached the table.
 fn judge_wrong(update: &RowUpdate, fate: usize) -> UpdateOutcome {
     let shown = |same_row, fence| Shown {
         same_row,
@@ -49,8 +49,8 @@ impl World {
         }
         let at = self.rng.below(c.requests.len());
         let publish = matches!(c.requests[at], Request::Publish(_));
-        // A write of a progress item is rarely under way when the tables are replaced at a random time. Therefore, the
-        // simulation may also replace the tables just before it answers such a write.
+        // At a random time, a write of a progress item is rarely in flight. Therefore, the simulation may also replace
+        // the tables just before it answers such a write.
         if publish && self.faults && self.rng.one_in(6) {
             self.remake_tables();
         }
@@ -214,9 +214,9 @@ impl World {
 
     fn answer_stale_publish(&mut self, who: usize, publish: Publish) -> Result<(), String> {
         self.seen.stale_publishes += 1;
-        // An outdated write would take effect if the new tables already contained the progress item. The simulation
-        // does not send outdated writes to existing progress items, because operators must stop all consumers before
-        // they recreate tables.
+        // A write for the former tables would take effect if the new tables already contained the progress item. The
+        // simulation does not let such a write reach an existing progress item, because operators must stop all
+        // consumers before they recreate tables.
         let made = self.durable.progress.contains_key(&*publish.log_key);
         if !made && !self.durable.publish(&publish)? {
             let boot_ms = self.boot_ms();
@@ -303,8 +303,8 @@ impl World {
         }
     }
 
-    /// Answers a batch wrongly. The answer either reports all puts as unprocessed although they are stored, or is the
-    /// refusal of a different batch.
+    /// Gives a wrong answer to a batch. Either the table stores all puts and the answer reports them as unprocessed, or
+    /// the answer is the refusal of another batch.
     fn answer_wrongly(
         &mut self,
         who: usize,

@@ -1,4 +1,5 @@
-//! Simulates the end of a run, in which no further faults occur and the remaining consumers read the log to its end.
+//! Simulates the second phase of a run. In this phase, no faults occur, and the remaining consumers read the log to its
+//! end.
 
 use citystream_core::table_identity::READ_INTERVAL_MS;
 
@@ -18,9 +19,9 @@ impl World {
         self.durable.compare(self.partitions)
     }
 
-    /// Stops the faults, and lets the remaining consumers read the log to its end. Random numbers decide which
-    /// consumers crash, and which consumers continue as zombies. A random number decides whether existing or new
-    /// consumers own the partitions.
+    /// Stops the faults, and lets the remaining consumers read the log to its end. Before that, some random consumers
+    /// crash, and some continue as zombies. Another random number decides whether existing or new consumers own the
+    /// partitions.
     pub(super) fn heal(&mut self) -> Result<(), String> {
         for who in 0..self.consumers.len() {
             if self.rng.one_in(3) {
@@ -33,8 +34,7 @@ impl World {
         for n in 0..owners {
             let who = n % self.consumers.len();
             if replaces {
-                // The replaced consumer keeps running next to the new consumer until the replaced consumer has no work
-                // left.
+                // The replaced consumer continues to run, next to the new consumer, until it has no work left.
                 let old = self.consumers[who].replace(fresh.clone());
                 self.consumers.push(old);
             } else if self.consumers[who].is_none() {
@@ -45,8 +45,8 @@ impl World {
         self.finish(&owner_of)
     }
 
-    /// Crashes every consumer, and divides the partitions among `resumed` new consumers. The requests of crashed
-    /// consumers may still take effect later. At the end of the run, the tables must equal the fold over the log.
+    /// Crashes every consumer, and divides the partitions among `resumed` new consumers. The requests of the crashed
+    /// consumers may still take effect. At the end, the tables must equal the fold over the log.
     pub(crate) fn stop_and_resume(mut self, resumed: usize) -> Result<(), String> {
         for who in 0..self.consumers.len() {
             self.crash(who);
@@ -88,7 +88,7 @@ impl World {
         let owner_of = |partition: i32| owners[partition as usize % owners.len()];
         for &partition in &all {
             let owner = owner_of(partition);
-            // While a consumer drains a revoked partition, the partition no longer belongs to that consumer.
+            // A consumer that drains a revoked partition no longer owns it.
             let reads = self.consumer(owner).reading.contains_key(&partition);
             let kept = reads && self.rng.one_in(2);
             for other in (0..self.consumers.len()).filter(|other| *other != owner) {
@@ -115,8 +115,8 @@ impl World {
                     self.pump(who)?;
                 }
             }
-            // The check ignores the group's committed offsets. A zombie may have written the last commit. The committed
-            // offset is then an older but valid restart point.
+            // The check ignores the group's committed offsets, because the last commit may come from a zombie. Such a
+            // commit contains an older but valid restart point.
             let done = |p: &i32| {
                 let end = self.durable.log(*p).len() as i64;
                 let owner = self.consumers[owner_of(*p)].as_ref();

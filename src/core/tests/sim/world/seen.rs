@@ -1,6 +1,6 @@
-//! Counts the faults that happened in a run, so that a test can check that all kinds of faults occur.
+//! Counts the faults in a run, so that a test can check that all kinds of faults occur.
 
-/// Counts the faults that happened in a run, so that a test can check that all kinds of faults occur.
+/// Counts the faults in a run, so that a test can check that all kinds of faults occur.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Seen {
     pub(crate) crashes: u64,
