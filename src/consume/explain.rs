@@ -101,4 +101,4 @@ fn lost_records(topic: &str, partition: i32) -> SettingsError {
     SettingsError::new(format!("lost records of {topic} partition {partition}"))
 }
 
-const TABLES_REMEDY: &str = "stop all consumers; restore all four tables to one moment, or delete the rest with citystream init-tables --delete and create new tables with citystream init-tables; then start the consumers";
+const TABLES_REMEDY: &str = "stop all consumers; restore all four tables to one moment, or delete the other tables one by one (init-tables --delete would delete the topic too) and run citystream init-tables; then start the consumers";

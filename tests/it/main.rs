@@ -1,6 +1,6 @@
 //! Tests of the built binary and of whole roles, on brokers and databases inside this process.
 //!
-//! The tables in `docs/OPERATIONS.md` and `docs/RELIABILITY.md` say which test shows which behaviour.
+//! The tables in `docs/RELIABILITY.md` say which test shows which behaviour.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod accept;
