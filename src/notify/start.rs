@@ -83,9 +83,6 @@ impl Starter {
         let mut is_new_base = *stored.rules != *self.rules_print || stored.bases.is_empty();
         let at = &mut stored.checkpoint;
         if at.start.next < begin {
-            // If retention has deleted only records before the checkpoint, the loss is harmless. The rules have already
-            // evaluated the deleted records. A second evaluation would only restore the counts of windows that are
-            // still open.
             if at.next < begin {
                 let (from, to) = (at.next.0, begin.0);
                 tracing::error!(
@@ -93,6 +90,16 @@ impl Starter {
                     from,
                     to,
                     "retention deleted records before any rule evaluated them"
+                );
+            } else {
+                // The rules have evaluated the deleted records. Only a second evaluation restores the counts of the
+                // windows that were open at the checkpoint.
+                let (from, to) = (at.start.next.0, begin.0);
+                tracing::warn!(
+                    partition,
+                    from,
+                    to,
+                    "retention deleted records of open windows; a rule that counts events may count too few"
                 );
             }
             at.start.next = begin;
