@@ -1,4 +1,4 @@
-//! The results of requests to DynamoDB and Kafka, and the channel that carries these results to the shell.
+//! The results of requests to DynamoDB and Kafka, and the channel through which the shell gets these results.
 
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -26,20 +26,19 @@ pub(super) enum Done {
         partition: i32,
         assignment: u64,
     },
-    /// The request to create the progress item of a partition failed.
+    /// The consumer could not create the progress item of a partition.
     NotCreated(Unlocated),
     Published(Publish),
-    /// The outcome of the request is unknown, or the request has failed.
+    /// The request to advance a progress item has failed, or its outcome is unknown.
     PublishFailed(Publish),
-    /// A progress item could not be advanced, because the table does not contain the item. The [`BootMs`] is the time
-    /// at which the request began, on the clock of [`crate::sys::boot_ms`].
+    /// The request to advance a progress item has failed, because the item does not exist. The [`BootMs`] is the time
+    /// at which the request began.
     ProgressMissing(BootMs, Publish),
-    /// The random id of the tables, as read from the config item. The [`BootMs`] is the time at which the read began,
-    /// measured with [`crate::sys::boot_ms`].
+    /// The random id of the tables from the config item. The [`BootMs`] is the time at which the read began.
     TablesRead(String, BootMs),
-    /// The random id of the tables could not be read.
+    /// The read of the tables' random id has failed.
     TablesUnread(Trouble),
-    /// A table does not exist, or the config item is missing from the table. The value is the table's index in
+    /// A table does not exist, or its config item does not exist. The field contains the index of the table in
     /// [`crate::core::keys::TABLES`].
     TableMissing(usize),
     GapRead {
@@ -48,24 +47,24 @@ pub(super) enum Done {
         gap: Gap,
         second: SecondRead,
     },
-    /// A result from a Kafka client, with the generation number of that client. The shell ignores results from former
-    /// Kafka clients.
+    /// The result of a request to Kafka, with the generation number of the Kafka client that sent the request. The
+    /// shell ignores the results of former Kafka clients.
     Kafka(u64, Answer),
 }
 
 /// The result of a request to Kafka.
 pub(super) enum Answer {
     Located(Result<Found, SettingsError>),
-    /// The id of the topic, which the shell requests before each commit.
+    /// The id of the topic. The shell requests it before each commit.
     Topic(Option<String>),
     Committed(bool),
     Looked(Looked),
-    /// The read positions at which the Kafka client may have stopped to read.
+    /// The read positions at which the Kafka client may have stopped reading.
     Unreadable(Vec<ReadPosition>),
-    /// No broker has returned the offset range of a log, so the read positions must be checked again.
+    /// No broker has returned the offset range of some log, so the shell must check the read positions again.
     RangesUnknown,
-    /// The number of records that the group must still commit before `consume --stop-at-end` exits. The value is `None`
-    /// if the shell did not request the number of records, or if Kafka did not answer.
+    /// The number of records that the group must still commit before `consume --stop-at-end` exits. The field is `None`
+    /// if the shell did not request this number, or if Kafka did not answer.
     AtEnd(Option<u64>),
 }
 
@@ -85,7 +84,7 @@ pub(super) struct Answers {
 }
 
 impl Answers {
-    /// Returns a sender for results that come from the first Kafka client.
+    /// Returns a sender for the results of the first Kafka client.
     pub(super) fn new(done: UnboundedSender<Done>) -> Answers {
         Answers {
             done,
@@ -93,8 +92,8 @@ impl Answers {
         }
     }
 
-    /// Begins a new generation of results, because the consumer uses a new Kafka client. After this call, the shell
-    /// ignores the results of all former Kafka clients.
+    /// Begins a new generation of results after the consumer has replaced its Kafka client. The shell then ignores the
+    /// results of all former Kafka clients.
     pub(super) fn begin_generation(&mut self) {
         self.generation += 1;
     }
@@ -110,7 +109,7 @@ impl Answers {
     }
 
     pub(super) fn send(&self, done: Done) {
-        // Sending fails only after the shell has ended, when no task waits for the result any more.
+        // Sending fails only after the shell has ended, and then no task needs the result.
         if self.done.send(done).is_err() {
             tracing::trace!("a request outlived the role");
         }
@@ -123,7 +122,7 @@ pub(super) struct Looked {
     pub(super) ends: Option<Vec<(i32, Offset)>>,
 }
 
-/// The state of the topic, as reported by the brokers.
+/// The state of the topic, as the brokers report it.
 pub(super) enum TopicNow {
     Is(String),
     Missing,

@@ -1,4 +1,4 @@
-//! Manages the Kafka client of a consumer, and replaces the client when partitions stall.
+//! Manages the Kafka client of a consumer. The consumer replaces its Kafka client when a partition stalls.
 
 use std::sync::Arc;
 
@@ -39,8 +39,8 @@ impl Client {
         })
     }
 
-    /// Starts another Kafka client and closes the current client. The function does not wait until the current client
-    /// is closed, because closing a stalled client may never finish.
+    /// Starts a new Kafka client, and begins to close the current one. The function does not wait for the end of the
+    /// closing, because a stalled client may never finish closing.
     pub(super) fn replace(&mut self) -> KafkaResult<()> {
         let (consumer, budget, events) = (self.start)()?;
         self.budget = budget;
@@ -49,7 +49,8 @@ impl Client {
         Ok(())
     }
 
-    /// Waits for the next event from the consumer thread. Returns `None` after the consumer thread has ended.
+    /// Waits for the next event from the consumer thread, and returns it. Returns `None` after the consumer thread has
+    /// ended.
     pub(super) async fn next_event(&mut self) -> Option<ConsumerEvent> {
         self.events.recv().await
     }
@@ -74,7 +75,7 @@ impl Client {
         self.consumer.beat_ms()
     }
 
-    /// Returns the error handler of the Kafka client.
+    /// Returns the errors that the Kafka client has reported.
     pub(super) fn errors(&self) -> ClientErrors {
         self.consumer.client_errors()
     }

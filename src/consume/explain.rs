@@ -1,4 +1,4 @@
-//! The error messages for problems that make the consumer stop until an operator fixes them.
+//! The error messages of a consumer that stops because an operator must fix a problem.
 
 use crate::core::event::Offset;
 use crate::core::keys::{self, TableNames};

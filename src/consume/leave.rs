@@ -13,10 +13,10 @@ use crate::telemetry::steady_ms;
 
 /// Maximum duration of the drain after SIGTERM, in milliseconds.
 const SHUTDOWN_DRAIN_MS: i64 = 7_000;
-/// Maximum wait for the last commit before the consumer leaves the group.
+/// Maximum duration of the last commit before the consumer leaves the group.
 const COMMIT_TIMEOUT: Duration = Duration::from_millis(1_200);
-/// Maximum total time for the drain, the last commit and leaving the group. The whole shutdown may take at most 10 s,
-/// so `END_TIMEOUT` must be shorter than 10 s.
+/// Maximum total time for the drain, the last commit and leaving the group. It is shorter than the 10 s that a shutdown
+/// may take.
 const END_TIMEOUT: Duration = Duration::from_millis(9_400);
 
 impl Shell {
@@ -27,18 +27,18 @@ impl Shell {
         let given_up_before = self.pipeline.report().ledger.given_up;
         self.drain().await;
         let parts = self.revokes.take_parts();
-        // The last commit is sent before the Kafka client closes, so that the next owner of each partition starts at
-        // the partition's boundary (INV-1). Without the last commit, the next owner would start at an older committed
-        // offset, and would read some records a second time.
+        // The shell commits before it closes the Kafka client, so that the next owner of each partition starts at the
+        // partition's boundary (INV-1). Without this commit, the next owner would start at an older committed offset,
+        // and would read some records a second time.
         self.commit_last(parts).await;
         let ledger = self.pipeline.report().ledger;
-        // `given_up` excludes records that were given up in earlier rebalances, because other members of the group read
-        // these records.
+        // `given_up` excludes the records that this consumer gave up in earlier rebalances, because other members of
+        // the group have read these records.
         let given_up = ledger.given_up - given_up_before;
         let metrics = &self.host.metrics;
         *metrics.ledger.lock().expect("no panic holds the ledger") = ledger;
-        // The Kafka client leaves the group when its last handle is dropped. The field `requests` also holds handles of
-        // the Kafka client. The channel of events closes after the client has left the group.
+        // The Kafka client leaves the group when the last handle to it is dropped, and `requests` contains such
+        // handles. The channel of events closes after the Kafka client has left the group.
         drop(self.requests);
         let mut events = self.client.close();
         let left = async {
@@ -48,9 +48,9 @@ impl Shell {
                 }
             }
         };
-        // During a rebalance, Kafka takes a member out of the group only after the other members have joined again. If
-        // the process exits while Kafka waits for other members, Kafka keeps this member in the group until the
-        // member's session times out. Until the session times out, no other member reads the partitions of this member.
+        // During a rebalance, Kafka removes a member from the group only after the other members have joined again. If
+        // the process exits before that, Kafka keeps this member in the group until its session times out. Until then,
+        // no other member reads the partitions of this member.
         let timeout = END_TIMEOUT.saturating_sub(started.elapsed());
         if tokio::time::timeout(timeout, left).await.is_err() {
             tracing::warn!("Kafka did not confirm in time that this member left the group");
@@ -87,7 +87,7 @@ impl Shell {
             let wake = self.until_next(100);
             tokio::select! {
                 // After the consumer thread has ended, `next_event` returns `None` at once. `None` does not match the
-                // pattern, so the drain waits for the other branches.
+                // pattern, so `select!` waits for the other branches.
                 Some(event) = self.client.next_event() => self.event(event),
                 Some(done) = self.done.recv() => self.finish(done),
                 () = tokio::time::sleep(wake) => {}

@@ -2,9 +2,8 @@
 //! committed offset, the progress item, and the offset range of the log.
 //!
 //! If facts about one partition are missing, the consumer still starts reading the other partitions. The pipeline
-//! requests missing facts again later. The topic's id must be read before all other facts about a partition. If the
-//! topic's id were read later, facts about the log of a deleted topic could be mistaken for facts about the new topic's
-//! log.
+//! requests the missing facts again later. The locator reads the topic's id before all other facts. With the reverse
+//! order, it could take facts about a deleted topic's log for facts about the new topic's log.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -28,16 +27,16 @@ use crate::sys;
 
 /// Maximum wait for a broker's answer to one request.
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
-/// Timeout of a request to a partition leader, if requests go to several leaders at the same time. If one leader does
-/// not answer, the consumer starts reading the partitions of the other leaders after at most five seconds.
+/// Maximum wait for the answer of a partition leader. If one leader does not answer, the consumer starts reading the
+/// partitions of the other leaders after at most five seconds.
 const LEADER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Maximum number of requests to partition leaders at the same time.
 const QUESTIONS_MAX: usize = 16;
-/// Maximum number of partitions of a topic. If a topic had more than 1,000 partitions, the fences of a row would not
-/// fit into a DynamoDB item.
+/// Maximum number of partitions of a topic. With more partitions, the fences of a row could exceed the size limit of a
+/// DynamoDB item.
 const PARTITIONS_MAX: usize = 1_000;
 
-/// Finds the facts that the consumer needs to start reading a partition, by sending requests to Kafka and DynamoDB.
+/// Sends requests to Kafka and DynamoDB for the facts that the consumer needs to start reading a partition.
 #[derive(Clone)]
 pub(super) struct Locator {
     inquiry: Inquiry,
@@ -46,7 +45,7 @@ pub(super) struct Locator {
     topic: String,
 }
 
-/// A partition that the consumer can start reading, because all necessary facts are known.
+/// A partition with all facts that the consumer needs to start reading it.
 #[derive(Clone, Debug)]
 pub(super) struct Located {
     pub(super) partition: i32,
@@ -55,20 +54,19 @@ pub(super) struct Located {
     pub(super) tables: Tables,
 }
 
-/// The result of `Locator::locate`: the partitions for which all facts are known, and the partitions for which facts
-/// are missing.
+/// The result of `Locator::locate`: the partitions with all facts, and the partitions with missing facts.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Found {
     pub(super) located: Vec<Located>,
     pub(super) missing: Vec<Unlocated>,
 }
 
-/// A partition that the consumer cannot start reading yet, because necessary facts are missing.
+/// A partition that the consumer cannot start reading yet, because it lacks facts.
 #[derive(Clone, Debug)]
 pub(super) struct Unlocated {
     pub(super) partition: i32,
     pub(super) assignment: u64,
-    /// A description of the condition that the consumer waits for before it reads the partition.
+    /// A description of the condition for which the consumer waits before it reads the partition.
     pub(super) why: String,
 }
 
@@ -121,9 +119,9 @@ impl Locator {
         let config = self.config().await?;
         self.claim(&config, &topic_id).await?;
         let (inquiry, partitions) = (self.inquiry.clone(), wanted.iter().map(|(p, _)| *p));
-        // The function skips partitions whose number is not below the topic's partition count. If the topic no longer
-        // has a partition, the group will soon revoke that partition. If the answering broker does not know a new
-        // partition yet, a later attempt finds the facts about the new partition.
+        // The function skips partitions that the topic does not have according to the broker. Either the topic no
+        // longer has the partition, and the group soon revokes it. Or the broker does not know the new partition yet,
+        // and a later attempt finds its facts.
         let partitions: Vec<i32> = partitions.filter(|p| *p < count).collect();
         let asked = partitions.clone();
         let commits = run_blocking(move || inquiry.commits(&asked, ANSWER_TIMEOUT))
@@ -135,9 +133,8 @@ impl Locator {
             rules: config.rules,
             keep: config.raw,
         };
-        // The function reads the topic's id again after the requests for the other facts. A different id means that the
-        // topic was recreated in the meantime, or that one broker did not know the new topic yet. If the id is
-        // different, the facts may come from the logs of two different topics.
+        // A different id means that the topic was recreated since the first request, or that one broker does not know
+        // the new topic yet. The facts may then come from the logs of two different topics.
         if self.topic().await?.0 != topic_id {
             return Err(Trouble::Wait(
                 "the topic to settle, because it was recreated".to_owned(),
@@ -185,8 +182,9 @@ impl Locator {
         Ok(Found { located, missing })
     }
 
-    /// For each committed offset that may be a restart point, returns the first lower offset whose record was replaced.
-    /// The value is `None` if no record was replaced, and an error if the leader of the partition has not answered.
+    /// Returns for each committed offset that may be a restart point the first lower offset at which the log now
+    /// contains another record. The value is `None` if no record was replaced, and an error if the leader of the
+    /// partition has not answered.
     async fn replaced(
         &self,
         topic_id: &str,
@@ -221,8 +219,8 @@ impl Locator {
         Ok(asked.into_iter().map(answer).collect())
     }
 
-    /// Requests the first offset and the end offset of each partition's log from the partition leaders. Several
-    /// requests run at the same time.
+    /// Requests the first offset and the end offset of each partition's log from its leader. Several requests run at
+    /// the same time.
     pub(super) async fn ranges(
         &self,
         partitions: impl IntoIterator<Item = i32>,
@@ -299,10 +297,11 @@ impl Locator {
     }
 }
 
-/// The range of a partition's log, and the first offset below the committed offset whose record was replaced.
+/// The range of a partition's log, and the first offset below the committed offset at which the log now contains
+/// another record.
 type LogFacts = ((Offset, Offset), Option<Offset>);
 
-/// Returns what Kafka has answered about a partition's log, or a description of the missing answer.
+/// Returns the facts about a partition's log from Kafka's answers, or a description of the missing answer.
 fn log_of(
     partition: i32,
     ranges: &BTreeMap<i32, KafkaResult<(Offset, Offset)>>,

@@ -1,4 +1,4 @@
-//! The pipeline that counts Kafka records in DynamoDB tables.
+//! Implements the `consume` command, which counts Kafka records in DynamoDB tables.
 //!
 //! The consumer thread (`kafka::consumer`) reports records and rebalances. The pipeline (`core::pipeline`) decides what
 //! to do. The shell (`consume::shell`) carries out the pipeline's decisions by sending requests to Kafka and DynamoDB.
@@ -53,14 +53,14 @@ use shell::{Shell, ShellOptions, done_channel};
 pub use status::{Status, Wait};
 
 /// Maximum number of requests in flight per table. A table answers in 5 to 10 ms, so 64 requests allow about 100,000
-/// items per second. More requests in flight would not increase the speed, because items would only wait in DynamoDB
-/// instead of in this process.
+/// items per second. With a higher maximum, items would wait in DynamoDB instead of in this process, and the consumer
+/// would not be faster.
 const REQUESTS_MAX: u32 = 64;
-/// Default session timeout, which `--kafka-property` overrides. With the default timeout, the group notices a killed
-/// member after 10 s.
+/// Default session timeout. With this timeout, the group notices a killed member after 10 s. The operator can change
+/// the session timeout with `--kafka-property`.
 const SESSION_TIMEOUT_MS: u64 = 10_000;
 
-/// A callback that receives a partition and its boundary, which is the offset below which all records are durable.
+/// A callback that gets the number of a partition and its boundary, the offset below which all records are durable.
 pub type SettledCallback = Arc<dyn Fn(i32, i64) + Send + Sync>;
 
 /// The parts of the surrounding process that the pipeline uses, such as the metrics and the status of the process.
@@ -69,13 +69,13 @@ pub struct Host {
     pub metrics: Metrics,
     /// The status that the pipeline updates.
     pub status: Arc<Status>,
-    /// A callback that slows down a producer in the same process to the speed of the pipeline. The field is `None` if
-    /// this process has no producer.
+    /// A callback that reports the progress of the consumer to a producer in the same process, so that the producer
+    /// does not send faster. The field is `None` if the process has no producer.
     pub settled: Option<SettledCallback>,
     /// True if producers may set the Kafka timestamps of records. If the field is false, the consumer logs a warning
     /// when a producer has set the timestamp of a record.
     pub producer_time_is_fine: bool,
-    /// A partition with lag counts as stalled if it makes no progress for this time, in milliseconds. Only tests use a
+    /// Time after which a partition with lag and without progress counts as stalled, in milliseconds. Only tests use a
     /// value other than [`PATIENCE_MS`](crate::core::stall::PATIENCE_MS).
     pub stall_ms: i64,
     /// The schedule and the speed of rollups, or `None` if the consumer does not roll up hours.
@@ -112,8 +112,8 @@ pub async fn run_with(
         args.kafka.topic.clone(),
     )
     .context("failed to start the dead-letter producer")?;
-    // After a revoke, the drain may take at most half of the session timeout. The group removes a member that sends
-    // nothing for the whole session timeout.
+    // The group removes a member that sends nothing for the whole session timeout, so a drain may take at most half of
+    // it.
     let drain_max = Duration::from_millis(session_ms / 2);
     let second_reader = SecondReader::new(&config, &args.kafka.topic);
     let start_client = start_client(config, &args, drain_max);
@@ -148,8 +148,8 @@ pub async fn run_with(
 
 /// Returns a function that starts a Kafka client in the consumer group.
 fn start_client(config: ClientConfig, args: &Consume, drain_max: Duration) -> StartClient {
-    // Records in the pipeline may use half of the memory budget. The other half of the memory budget is for fetched
-    // data, requests in flight, and the program itself.
+    // The pipeline's records may use half of the memory budget. The other half is for fetched data, requests in flight,
+    // and the program itself.
     let (topic, budget_bytes) = (args.kafka.topic.clone(), args.memory_budget / 2);
     Box::new(move || {
         let budget = Arc::new(Budget::new(budget_bytes));
@@ -176,8 +176,8 @@ pub(crate) fn check_settings(args: &Consume) -> anyhow::Result<()> {
 /// override the operator's properties.
 fn consumer_config(args: &Consume) -> anyhow::Result<ClientConfig> {
     let mut config = client_config(&args.kafka, "consume")?;
-    // Maximum total size of the record values in librdkafka's queue of fetched records, in KiB. For small records, the
-    // queue needs about three times as much memory as the record values.
+    // Maximum total size of the record values in librdkafka's queue of fetched records, in KiB. A queue of small
+    // records needs about three times this size in memory.
     let queued_kib = (args.memory_budget / 16 / 1024).max(1_024);
     let defaults = [
         ("fetch.queue.backoff.ms", "5".to_owned()),
@@ -189,8 +189,8 @@ fn consumer_config(args: &Consume) -> anyhow::Result<ClientConfig> {
         ),
         // Maximum number of compressed bytes that one fetch response contains for one partition. With librdkafka's
         // default of 1 MiB per partition, six partitions exceeded the memory budget by 100 MiB after decompression.
-        // With 128 KiB per partition, 24 partitions exceeded the memory budget by 50 MiB. Fetching at most 64 KiB per
-        // partition is as fast as fetching more.
+        // With 128 KiB per partition, 24 partitions exceeded the memory budget by 50 MiB. A limit of 64 KiB per
+        // partition is as fast as a higher limit.
         (
             "fetch.message.max.bytes",
             (args.memory_budget / 2_048)
@@ -198,7 +198,7 @@ fn consumer_config(args: &Consume) -> anyhow::Result<ClientConfig> {
                 .to_string(),
         ),
         ("fetch.wait.max.ms", "100".to_owned()),
-        // Interval at which the client looks for a new topic or new partitions.
+        // Time between two requests for the partitions of the topic, which find a new topic or new partitions.
         ("topic.metadata.refresh.interval.ms", "5000".to_owned()),
     ];
     for (name, value) in defaults {

@@ -1,5 +1,5 @@
-//! The progress line that `consume --stop-at-end` shows on a terminal. The progress line shows how many of the initial
-//! records the group has committed, the rate, and the remaining time.
+//! Shows the progress line of `consume --stop-at-end` on a terminal. The line contains the share of the initial records
+//! that the group has committed, the rate, and the remaining time.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +16,7 @@ const TICK: Duration = Duration::from_millis(200);
 /// Number of terminal columns that the whole progress line needs. On a narrower terminal, the line omits the bar.
 const COLUMNS_MIN: u16 = 80;
 
-/// A progress line on the terminal. The terminal shows the progress line until the `ProgressLine` is dropped.
+/// A progress line on the terminal. It disappears when the `ProgressLine` is dropped.
 pub(crate) struct ProgressLine {
     task: tokio::task::JoinHandle<()>,
     bar: ProgressBar,
@@ -86,8 +86,8 @@ fn draw(bar: &ProgressBar, (left, total): (u64, u64), progress: &mut Option<Task
     progress.look(steady_ms(), done);
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
     let rate = HumanCount(progress.per_second().round() as u64);
-    // The progress bar's message is set before the bar's position. If the position were set first, the progress line
-    // could briefly show a remaining time although all records are committed.
+    // The function sets the message before the position of the bar. With the reverse order, the line could briefly show
+    // a remaining time although all records are committed.
     bar.set_message(format!(
         "{rate}/s, {}",
         show_eta(progress.seconds_left(left))

@@ -34,8 +34,8 @@ pub(super) fn report_counts(pipeline: &mut Pipeline, host: &Host, budget: &Budge
     }
     let now_ms = unix_ms();
     for at_ms in tally.durable_ms {
-        // The measured latency can be negative, because the clocks of two hosts differ a little. The measured latency
-        // can be very large, because replayed records may be years old.
+        // The measured latency can be negative, because the clocks of two hosts differ. It can also be very large,
+        // because replayed records may be years old.
         let ms = (now_ms - at_ms).clamp(0, i64::from(u32::MAX));
         let ms = u32::try_from(ms).expect("just clamped");
         m.event_latency_seconds.observe(f64::from(ms) / 1_000.0);
@@ -77,8 +77,7 @@ pub(super) fn report_lag(
 /// Removes the metrics of a partition that this consumer no longer owns.
 pub(super) fn forget_partition(host: &Host, topic: &str, partition: i32) {
     let label = partition.to_string();
-    // `remove_label_values` returns an error if the partition does not have the metric. The function ignores the error
-    // of `remove_label_values`.
+    // `remove_label_values` returns an error if the partition does not have the metric, which is harmless here.
     let lag = &host.metrics.lag_records;
     drop(lag.remove_label_values(&[topic, &label]));
     let watermark = &host.metrics.watermark_seconds;

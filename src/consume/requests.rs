@@ -38,13 +38,12 @@ pub(super) struct Requests {
     dead_letters: DeadLetters,
     second_reader: Arc<SecondReader>,
     pub(super) answers: Answers,
-    /// The topic id that was current when the consumer last started reading a partition.
+    /// The topic's id at the time when the consumer last started reading a partition.
     topic_id: String,
-    /// The tasks that send dead letters. Each key of the map consists of a partition and the number of the partition's
-    /// assignment to this consumer.
+    /// The tasks that send dead letters, by partition and assignment number.
     letters: BTreeMap<(i32, u64), JoinSet<()>>,
-    /// The semaphore ensures that only one record at a time is read from Kafka again. Reading a record again opens a
-    /// separate Kafka client.
+    /// A semaphore that lets only one task at a time read a record from Kafka again, because each of these reads opens
+    /// a separate Kafka client.
     reads_again: Arc<Semaphore>,
     second_reads: Arc<Semaphore>,
 }
@@ -70,19 +69,19 @@ impl Requests {
         }
     }
 
-    /// Makes all further requests use a new Kafka client. After this call, the shell ignores results from the former
-    /// Kafka client.
+    /// Makes all further requests use a new Kafka client. The shell then ignores the results of the former Kafka
+    /// client.
     pub(super) fn use_client(&mut self, inquiry: Inquiry) {
         self.answers.begin_generation();
         self.locator = self.locator.renewed(inquiry);
     }
 
-    /// Sets the topic id that is written into later dead letters.
+    /// Sets the topic id that later dead letters contain.
     pub(super) fn set_topic_id(&mut self, topic_id: &str) {
         topic_id.clone_into(&mut self.topic_id);
     }
 
-    /// Returns the topic id that was current when the consumer last started reading a partition.
+    /// Returns the topic's id at the time when the consumer last started reading a partition.
     pub(super) fn topic_id(&self) -> &str {
         &self.topic_id
     }
@@ -108,8 +107,8 @@ impl Requests {
     /// Sends a row update to DynamoDB.
     ///
     /// If the outcome is unknown, the pipeline sends the same update again, and the row's fence rejects an update that
-    /// was already applied (INV-2). The AWS SDK is configured not to retry the update. With retries by the SDK, all
-    /// requests would share one retry budget, and concurrent requests would exhaust this budget.
+    /// was already applied (INV-2). The AWS SDK does not retry the update, because all requests share the SDK's retry
+    /// budget, and concurrent requests would exhaust this budget.
     pub(super) fn update(&self, update: RowUpdate) {
         let (writer, answers) = (self.writer.clone(), self.answers());
         tokio::spawn(async move {
@@ -143,9 +142,9 @@ impl Requests {
         });
     }
 
-    /// Moves a progress item forward. If the request fails, the pipeline repeats it.
+    /// Moves a progress item forward. If the request fails, the pipeline requests the move again.
     ///
-    /// The write's condition prevents the progress item from moving back (INV-4), so a late request from the
+    /// The condition of the write prevents a progress item from moving back (INV-4), so a late request of the
     /// partition's former owner changes nothing.
     pub(super) fn publish(&self, publish: Publish) {
         let (writer, answers) = (self.writer.clone(), self.answers());
@@ -186,8 +185,8 @@ impl Requests {
 
     /// Requests the topic's current id before a commit.
     ///
-    /// If the topic was recreated, the pipeline drops the restart points of the former log. A restart point of the
-    /// former log is wrong for the new log, because the new log's records below that offset are not durable (INV-1).
+    /// If the topic was recreated, the pipeline does not commit the restart points of the former log. They are wrong
+    /// for the new log, because the records of the new log below these offsets are not durable (INV-1).
     pub(super) fn check_topic(&self) {
         let (inquiry, answers) = (self.locator.inquiry(), self.answers());
         tokio::spawn(async move {
@@ -199,8 +198,8 @@ impl Requests {
 
     /// Commits restart points to the consumer group. All records before a restart point are durable (INV-1).
     ///
-    /// The commit runs on a thread for blocking calls instead of the consumer thread. If the consumer thread waited for
-    /// the group coordinator, it would stop polling Kafka (INV-5).
+    /// The commit runs on a thread for blocking calls. The consumer thread cannot run it, because the consumer thread
+    /// must poll Kafka while the commit waits for the group coordinator (INV-5).
     pub(super) fn commit(&self, parts: Vec<CommitPart>) {
         let (inquiry, answers) = (self.locator.inquiry(), self.answers());
         tokio::spawn(async move {
@@ -214,7 +213,7 @@ impl Requests {
         });
     }
 
-    /// Waits for the duration `wait`, and then finds the facts that the consumer needs to start reading the given
+    /// Waits for the duration `wait`, and then requests the facts that the consumer needs to start reading the given
     /// partitions.
     pub(super) fn locate(&self, wanted: Vec<(i32, u64)>, wait: Duration) {
         let (locator, answers) = (self.locator.clone(), self.answers());
@@ -227,8 +226,8 @@ impl Requests {
 
     /// Waits for the duration `wait`, and then reads the missing offsets of `gap` a second time.
     ///
-    /// A separate Kafka client reads the missing offsets, because the consumer's client may have skipped records.
-    /// Committing an offset after skipped records would lose these records (INV-6).
+    /// A separate Kafka client reads the missing offsets, because the consumer's Kafka client may have skipped records.
+    /// A commit of an offset after skipped records would lose these records (INV-6).
     pub(super) fn read_gap(&self, partition: i32, assignment: u64, gap: Gap, wait: Duration) {
         let (reader, answers) = (Arc::clone(&self.second_reader), self.answers());
         let turn = Arc::clone(&self.second_reads);
@@ -257,7 +256,7 @@ impl Requests {
         });
     }
 
-    /// Sends a record to the dead-letter topic because DynamoDB permanently refused the record's raw item or alert. The
+    /// Sends a record to the dead-letter topic because DynamoDB has permanently refused its raw item or its alert. The
     /// counts still include this record.
     pub(super) fn refuse(&mut self, table: PutTable, put: Put) {
         let (letters, answers) = (self.dead_letters.clone(), self.answers());
@@ -295,9 +294,9 @@ impl Requests {
         });
     }
 
-    /// Runs a task that sends a dead letter. The task is aborted when the assignment of the record's partition ends. If
-    /// the task were not aborted, it would keep the record in memory for as long as Kafka refuses the dead letter. The
-    /// next owner of the partition reads the rejected record again and sends the dead letter.
+    /// Runs a task that sends a dead letter. The consumer aborts the task when the assignment of the record's partition
+    /// ends. Otherwise, the task would keep the record in memory for as long as Kafka refuses the dead letter. The next
+    /// owner of the partition reads the rejected record again and sends the dead letter.
     fn spawn_letter(&mut self, ticket: Ticket, sending: impl Future<Output = ()> + Send + 'static) {
         let letters = self.letters.entry((ticket.partition, ticket.assignment));
         letters.or_default().spawn(sending);
@@ -334,12 +333,12 @@ impl WaitingStarts {
         self.why.insert(partition, why);
     }
 
-    /// Removes a partition from the list of waiting partitions. Returns true if the partition was waiting.
+    /// Removes a partition from the waiting partitions. Returns true if the partition was one of them.
     pub(super) fn end(&mut self, partition: i32) -> bool {
         self.why.remove(&partition).is_some()
     }
 
-    /// Returns the reason for the first waiting partition, or `None` if no partition is waiting.
+    /// Returns the reason why the first waiting partition waits, or `None` if no partition waits.
     pub(super) fn first(&self) -> Option<&str> {
         self.why.values().next().map(String::as_str)
     }

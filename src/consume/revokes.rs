@@ -1,4 +1,4 @@
-//! Keeps track of revokes until their partitions have drained.
+//! Tracks each revoke until the revoked partitions have drained.
 
 use std::collections::BTreeSet;
 use std::sync::mpsc::Sender;
@@ -14,14 +14,14 @@ pub(super) struct Revokes {
 struct Revoke {
     partitions: BTreeSet<i32>,
     parts: Vec<CommitPart>,
-    /// The channel that carries the restart points to the consumer thread, which waits inside librdkafka's rebalance
-    /// callback. The field is `None` for the drain during shutdown, because no callback waits for the restart points.
+    /// The channel through which the consumer thread gets the restart points. The consumer thread waits for them in
+    /// librdkafka's rebalance callback. The field is `None` for the drain during shutdown, because no callback waits.
     answer: Option<Sender<Vec<CommitPart>>>,
 }
 
 impl Revokes {
-    /// Adds a revoke of `partitions`. After the partitions have drained, their restart points are sent to the channel
-    /// `answer`. If `answer` is `None`, the restart points are kept for [`Revokes::take_parts`].
+    /// Adds a revoke of `partitions`. After the partitions have drained, their restart points go to the channel
+    /// `answer`. If `answer` is `None`, [`Revokes::take_parts`] returns the restart points.
     pub(super) fn add(&mut self, partitions: &[i32], answer: Option<Sender<Vec<CommitPart>>>) {
         self.waiting.push(Revoke {
             partitions: partitions.iter().copied().collect(),
@@ -33,10 +33,9 @@ impl Revokes {
     /// Removes a released partition from all revokes. Adds the partition's restart point to each revoke that contained
     /// the partition.
     ///
-    /// The pipeline releases a partition only once, even if several revokes wait for this partition. Every revoke that
-    /// waits for the partition therefore gets the partition's restart point. Several revokes wait for a partition if a
-    /// rebalance happens while the consumer drains before its exit. Committing the same restart point twice changes
-    /// nothing.
+    /// The pipeline releases a partition only once, even if several revokes wait for it. This happens if the group
+    /// rebalances while the consumer drains before its exit. Therefore, each of these revokes gets the restart point of
+    /// the partition. A second commit of the same restart point changes nothing.
     pub(super) fn release(&mut self, partition: i32, commit: Option<&CommitPart>) {
         for revoke in &mut self.waiting {
             if revoke.partitions.remove(&partition) {
@@ -62,7 +61,7 @@ impl Revokes {
         self.waiting.iter().all(|r| r.partitions.is_empty())
     }
 
-    /// Removes and returns the restart points of the revokes that have no answer channel.
+    /// Removes the revokes that have no answer channel, and returns their restart points.
     pub(super) fn take_parts(&mut self) -> Vec<CommitPart> {
         self.waiting.drain(..).flat_map(|r| r.parts).collect()
     }

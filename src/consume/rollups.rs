@@ -1,11 +1,11 @@
-//! Runs the rollup task, which sums windows into hour rows and day rows. The consumer that owns partition 0 runs the
-//! rollup task, so Kafka's partition assignment selects the consumer.
+//! Runs the rollup task, which sums windows into hour rows and day rows. The consumer that owns partition 0 runs this
+//! task.
 //!
-//! The rollup task is not part of the commit path. The rollup task shares no lock with the pipeline and sends its own
-//! requests. When partition 0 is revoked, the consumer aborts the rollup task immediately. An abort is safe at any
-//! point, because the next rollup task begins at the rollup mark in the tables. If two consumers run rollup tasks at
-//! the same time, both write the same rows. After a failure, the rollup task logs a warning, counts the failure in a
-//! metric, and tries again.
+//! The rollup task does not affect commits: it shares no lock with the pipeline and sends its own requests. When
+//! partition 0 is revoked, the consumer aborts the rollup task immediately. An abort is safe at any time, because the
+//! next rollup task begins at the rollup mark in the tables. If two consumers run rollup tasks at the same time, both
+//! write the same rows. After a failure, the rollup task logs a warning, counts the failure in a metric, and tries
+//! again.
 
 use std::time::Duration;
 
@@ -28,21 +28,21 @@ use crate::telemetry::Metrics;
 pub struct RollupPace {
     /// Time between two checks for hours that are due for rollup.
     pub interval: Duration,
-    /// Time that the rollup task waits for the index to contain every window of its table.
+    /// Time for which the rollup task waits before it assumes that the index contains every window.
     pub settle: Duration,
     /// The speed at which the rollup task reads windows.
     pub speed: Speed,
 }
 
 impl RollupPace {
-    /// The pace of rollups if the tables are in Amazon DynamoDB, where every read costs money.
+    /// The pace of rollups for tables in Amazon DynamoDB, where every read costs money.
     pub const PACED: RollupPace = RollupPace {
         interval: Duration::from_millis(LOOK_INTERVAL_MS),
         settle: Duration::from_millis(SETTLE_MS),
         speed: Speed::Paced,
     };
-    /// The pace of rollups if the tables are in the embedded database. Reads from the embedded database are free, and
-    /// its indexes do not lag behind their tables.
+    /// The pace of rollups for tables in the embedded database. Reads from this database are free, and its indexes do
+    /// not lag behind their tables.
     pub const EMBEDDED: RollupPace = RollupPace {
         interval: Duration::from_secs(5),
         settle: Duration::ZERO,
@@ -71,9 +71,8 @@ impl Rollups {
         }
     }
 
-    /// Starts the rollup task for a new assignment of partition 0. Ends the rollup task if this consumer no longer owns
-    /// partition 0. A stopped rollup task does not start again during the same assignment, because partition 0 may
-    /// still be draining.
+    /// Starts the rollup task for a new assignment of partition 0, or ends it if this consumer no longer owns partition
+    /// 0. A stopped rollup task does not start again during the same assignment, because partition 0 may be draining.
     pub(super) fn look(&mut self, assignment: Option<u64>, locator: &Locator) {
         if assignment == self.assignment {
             return;
@@ -93,7 +92,7 @@ impl Rollups {
         self.task = Some(tokio::spawn(work.run(self.pace.interval)));
     }
 
-    /// Aborts the rollup task, even in the middle of a rollup pass.
+    /// Aborts the rollup task at once.
     pub(super) fn stop(&mut self) {
         if let Some(task) = self.task.take() {
             task.abort();
@@ -118,12 +117,12 @@ struct RollupWork {
     waiting: Option<Waiting>,
 }
 
-/// The reason why the rollup task did not roll up all hours that were due.
+/// The reason why the rollup task has not rolled up all hours that were due.
 enum Missed {
-    /// The rollup task could not find out which hours are due, or is not allowed to write. An attempt that ends with
-    /// `Unasked` does not count as a failed rollup.
+    /// The rollup task could not find out which hours are due, or must not write now. This does not count as a failed
+    /// rollup.
     Unasked(String),
-    /// A read request or write request to DynamoDB failed.
+    /// A read or a write in DynamoDB has failed.
     Failed(String),
 }
 
@@ -139,8 +138,8 @@ impl RollupWork {
                 Ok(()) => failures = 0,
                 Err(Missed::Unasked(why)) => tracing::debug!(why, "no rollups now"),
                 Err(Missed::Failed(why)) => {
-                    // The pause before the next attempt grows only if the failed attempt wrote no rows. Occasional
-                    // errors therefore do not slow down the rollup of many hours.
+                    // The wait before the next attempt grows only if the failed attempt has written no rows, so that
+                    // occasional errors do not slow down the rollup of many hours.
                     let is_stuck = self.metrics.rollup_rows.get() == rows_before;
                     failures = if is_stuck { failures + 1 } else { 1 };
                     self.metrics.rollup_failures.inc();
@@ -186,7 +185,7 @@ impl RollupWork {
         }
     }
 
-    /// Requests the commits and log ends of all partitions without a published watermark from Kafka.
+    /// Requests the committed offset and the log end of each partition without a published watermark from Kafka.
     async fn find_ends(&self, facts: &mut RollupFacts) -> Result<(), Missed> {
         let unclear = facts.unclear();
         if unclear.is_empty() {
@@ -210,7 +209,7 @@ impl RollupWork {
         self.metrics.rollups_until_seconds.set(until_ms.0 / 1_000);
     }
 
-    /// Logs why no hour can be rolled up yet. A repeated call with the same reason logs nothing.
+    /// Logs the reason why the rollup waits, unless the last call had the same reason.
     fn wait(&mut self, waiting: Waiting) {
         if self.waiting == Some(waiting) {
             return;

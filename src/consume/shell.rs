@@ -1,8 +1,8 @@
 //! The loop that carries out the pipeline's decisions.
 //!
-//! One task owns the pipeline. The task passes three inputs to the pipeline: events from the consumer thread, results
-//! of requests, and the current time. After each input, the task carries out the pipeline's decisions. The pipeline
-//! decides what the consumer reads, writes and commits. The shell itself decides only when the consumer stops.
+//! One task owns the pipeline. It passes three inputs to the pipeline: events from the consumer thread, results of
+//! requests, and the current time. After each input, it carries out the pipeline's decisions. The pipeline decides what
+//! the consumer reads, writes and commits. The shell itself decides only when the consumer stops.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -40,10 +40,11 @@ use crate::store::error::{StoreError, StoreErrorKind};
 use crate::sys;
 use crate::telemetry::{LogLimits, join_list, steady_ms};
 
-/// Maximum number of request results, and maximum number of consumer events, that one iteration of the loop handles.
+/// Maximum number of request results that one iteration of the loop handles. The same maximum applies to consumer
+/// events.
 const ROUND_MAX: usize = 64;
 
-/// The settings of the shell, which stay the same while the shell runs.
+/// The settings of the shell, which do not change while it runs.
 pub(super) struct ShellOptions {
     pub(super) topic: String,
     pub(super) group: String,
@@ -52,8 +53,8 @@ pub(super) struct ShellOptions {
     pub(super) stop_at_end: bool,
 }
 
-/// The parts of a running consumer. Some fields are `pub(super)`, because the module `leave` uses them when the
-/// consumer shuts down.
+/// The parts of a running consumer. Some fields are `pub(super)`, because the module `leave` needs them for the
+/// shutdown.
 pub(super) struct Shell {
     pub(super) pipeline: Pipeline,
     pub(super) client: Client,
@@ -78,7 +79,7 @@ pub(super) fn done_channel() -> (UnboundedSender<Done>, UnboundedReceiver<Done>)
     mpsc::unbounded_channel()
 }
 
-/// Waits until the brokers refuse this consumer permanently, and returns the refusal.
+/// Waits until the brokers permanently refuse this consumer, and returns the refusal.
 async fn refused(errors: ClientErrors) -> Refusal {
     loop {
         tokio::time::sleep(Duration::from_millis(250)).await;
@@ -129,8 +130,8 @@ impl Shell {
             let ends = StopEnds::find(self.requests.locator(), &self.client, &self.host.status);
             tokio::select! {
                 ends = ends => self.topic.stop_at(ends?),
-                // If Kafka permanently refuses the consumer, the consumer exits instead of retrying, because a script
-                // may wait for `consume --stop-at-end` to exit.
+                // A script may wait for the exit of `consume --stop-at-end`, so the consumer exits after a permanent
+                // refusal instead of retrying.
                 refusal = refused(errors) => return Err(SettingsError((&refusal).into()).into()),
                 () = shutdown.wait() => {}
             }
@@ -148,9 +149,8 @@ impl Shell {
                 _ = look.tick() => self.look(),
                 () = tokio::time::sleep(wake) => {}
             }
-            // `yield_now` lets all other ready tasks run first, so that one iteration of the loop handles all their
-            // results. If each iteration handled only one result, each iteration would start one request and wake a
-            // thread for that request.
+            // `yield_now` lets all other ready tasks run first, so that this iteration of the loop handles all their
+            // results. With one result per iteration, each iteration would start one request and wake a thread for it.
             tokio::task::yield_now().await;
             self.take_arrived();
             self.act();
@@ -187,7 +187,7 @@ impl Shell {
         match event {
             ConsumerEvent::Assigned(partitions) => {
                 if partitions.is_empty() {
-                    // The group has more members than partitions, so this member is on standby.
+                    // The group has more members than partitions, so this member waits for a partition.
                     self.host.status.set_waiting(Wait::Start, None);
                 }
                 self.pipeline.assigned(now_ms, &partitions);
@@ -327,7 +327,7 @@ impl Shell {
         }
     }
 
-    /// Restarts the partitions that the Kafka client may have stopped reading.
+    /// Restarts the partitions that the Kafka client may no longer read.
     fn restart_unreadable(&mut self, positions: &[ReadPosition]) {
         let now = self.positions();
         for at in positions {
@@ -365,7 +365,7 @@ impl Shell {
         self.pipeline.not_located(now_ms, partition, assignment);
     }
 
-    /// Updates the consumer's status with the reason why the consumer cannot start reading some partitions yet.
+    /// Shows in the status why the consumer cannot start reading some partitions yet.
     fn show_waiting_starts(&mut self) {
         let waiting = self.starts.first().map(|why| format!("waiting for {why}"));
         if let Some(waiting) = &waiting
@@ -397,7 +397,7 @@ impl Shell {
         }
     }
 
-    /// Runs the periodic checks of the consumer thread, the watermarks, the topic's id and the lag.
+    /// Periodically updates the status and the metrics, and requests the topic's id and the log ends.
     fn look(&mut self) {
         let status = &self.host.status;
         if self.pipeline.in_flight() == 0 {
@@ -444,7 +444,7 @@ impl Shell {
         check_ranges(self.requests.locator(), self.requests.answers(), positions);
     }
 
-    /// Returns the read position of each partition that is being read.
+    /// Returns the read position of each running partition.
     fn positions(&self) -> Vec<ReadPosition> {
         let position = |w: &Worker| ReadPosition {
             partition: w.place().partition,
@@ -458,8 +458,8 @@ impl Shell {
     pub(super) fn act(&mut self) {
         let now_ms = steady_ms();
         self.pipeline.pump(now_ms, sys::boot_ms());
-        // The facts about all partitions with the same start time are requested together, so that one request to Kafka
-        // covers several partitions.
+        // The map groups the partitions by the time of their start, so that one request to Kafka covers all partitions
+        // with the same time.
         let mut starts: BTreeMap<SteadyMs, Vec<(i32, u64)>> = BTreeMap::new();
         while let Some(output) = self.pipeline.poll_output() {
             match output {
@@ -549,21 +549,20 @@ impl Shell {
         }
     }
 
-    /// Replaces the Kafka client. The old Kafka client leaves the group in the background, so the shell does not wait
-    /// for it.
+    /// Replaces the Kafka client. The shell does not wait until the old Kafka client has left the group.
     fn replace_client(&mut self, stalled: &[i32]) {
         tracing::warn!(
             partitions = join_list(stalled),
             "partitions have records to read but make no progress, creating a new Kafka client"
         );
         self.host.metrics.stalls.inc();
-        // The pipeline has already given up all partitions. Before the shell replaces the Kafka client, the memory of
-        // all given-up records must be returned to the budget of that client.
+        // The pipeline has already given up all partitions. The shell must first return the memory of the given-up
+        // records to the budget of the old Kafka client.
         report_counts(&mut self.pipeline, &self.host, self.client.budget());
         if let Err(error) = self.client.replace() {
             return self.fail(&format!("failed to create a new Kafka client: {error}"));
         }
-        // The rollup task must end, because it holds a handle of the old Kafka client.
+        // The rollup task must end, because it uses the old Kafka client.
         self.stop_rollups();
         self.requests.use_client(self.client.inquiry());
         self.topic.look_ended();
@@ -595,7 +594,7 @@ impl Shell {
         self.revokes.release(partition, commit);
     }
 
-    /// Removes the metrics of a partition, and the reason why the consumer cannot start reading the partition.
+    /// Removes the metrics of a partition, and the reason why the consumer cannot start reading it.
     fn forget(&mut self, partition: i32) {
         if self.starts.end(partition) {
             self.show_waiting_starts();

@@ -1,7 +1,7 @@
-//! The status of a consumer, which shows whether the consumer is alive and ready, and which conditions it waits for.
+//! The status of a consumer. It shows whether the consumer is alive and ready, and for which conditions it waits.
 //!
-//! A consumer is ready if it does not wait for any condition in [`Wait`]. A consumer is alive as long as its thread
-//! polls Kafka and no partition stalls. While a dependency is down, a consumer is not ready but still alive, because a
+//! A consumer is ready if it waits for no condition in [`Wait`]. A consumer is alive as long as its thread polls Kafka
+//! and no partition is stuck. While Kafka or DynamoDB is down, a consumer is not ready, but it is alive, because a
 //! restart would not help.
 
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -19,8 +19,7 @@ const BEAT_MS_MAX: i64 = 60_000;
 /// while other waits continue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wait {
-    /// The consumer waits for the group to assign partitions, or for facts that the consumer needs to start reading
-    /// them.
+    /// The consumer waits until the group assigns partitions, or until it has the facts for starting to read them.
     Start,
     /// The consumer waits until the topic exists.
     Topic,
@@ -59,8 +58,7 @@ impl Status {
         self.waiting_for.lock().expect("no panic holds the lock")[wait as usize] = what;
     }
 
-    /// Replaces the reason why the consumer waits to start. If the consumer has already started, the function changes
-    /// nothing.
+    /// Replaces the reason why the consumer has not started yet. After the start, the function changes nothing.
     pub fn still_waiting(&self, why: String) {
         let mut waiting = self.waiting_for.lock().expect("no panic holds the lock");
         let start = &mut waiting[Wait::Start as usize];
@@ -75,12 +73,13 @@ impl Status {
         *self.left.lock().expect("no panic holds the lock") = Some(records);
     }
 
-    /// Returns the number of records that was passed to the first call of [`Status::set_left`].
+    /// Returns the number of records from the first call of [`Status::set_left`].
     pub fn left_at_first(&self) -> Option<u64> {
         self.left_at_first.get().copied()
     }
 
-    /// Returns the number of records that `consume --stop-at-end` still waits for, or `None` if this number is unknown.
+    /// Returns the number of records for which `consume --stop-at-end` still waits, or `None` if this number is
+    /// unknown.
     pub fn left(&self) -> Option<u64> {
         *self.left.lock().expect("no panic holds the lock")
     }
@@ -90,7 +89,7 @@ impl Status {
         self.beat_ms.store(beat_ms.0, Ordering::Relaxed);
     }
 
-    /// Sets the list of stalled partitions.
+    /// Sets the list of partitions that stay stalled even with a new Kafka client.
     pub fn set_stuck(&self, partitions: Vec<i32>) {
         *self.stuck.lock().expect("no panic holds the lock") = partitions;
     }

@@ -1,5 +1,5 @@
-//! Decides when `consume --stop-at-end` exits: when the group has committed all records that were in the topic at the
-//! start.
+//! Decides when `consume --stop-at-end` exits. It exits when the group has committed all records that were in the topic
+//! at the start.
 
 use std::time::Duration;
 
@@ -14,8 +14,8 @@ use crate::consume::trouble::{Trouble, kafka};
 use crate::core::event::Offset;
 use crate::kafka::consumer::Inquiry;
 
-/// The partitions that contained records when the consumer started, each with its first offset and the offset after its
-/// last record.
+/// The partitions that contained records at the start of the consumer. Each has its first offset and the offset after
+/// its last record.
 #[derive(Clone)]
 pub(super) struct StopEnds(Vec<(i32, Offset, Offset)>);
 
@@ -45,7 +45,8 @@ impl StopEnds {
             match found {
                 Ok(ranges) => {
                     let ends = StopEnds::of(ranges);
-                    // The consumer has not read any record yet, so all uncommitted records are still to be processed.
+                    // The consumer has read no record yet, so the number of uncommitted records is the initial value of
+                    // the progress line.
                     let (inquiry, asked) = (locator.inquiry(), ends.clone());
                     if let Some(left) = run_blocking(move || asked.left(&inquiry)).await {
                         status.set_left(left);
@@ -71,17 +72,17 @@ impl StopEnds {
         StopEnds(ranges.into_iter().filter_map(some).collect())
     }
 
-    /// Returns the number of records between the group's committed offsets and the ends that the logs had when the
-    /// consumer started. The number includes the records of all partitions, even if other members of the group own some
-    /// of the partitions. Returns `None` if Kafka does not answer. The call blocks the current thread.
+    /// Returns the number of records between the group's committed offsets and the log ends at the start of the
+    /// consumer. The number includes the records of partitions that other members of the group own. Returns `None` if
+    /// Kafka does not answer. The call blocks the current thread.
     pub(super) fn left(&self, inquiry: &Inquiry) -> Option<u64> {
         let partitions: Vec<i32> = self.0.iter().map(|(p, _, _)| *p).collect();
         let commits = inquiry.commits(&partitions, ANSWER_TIMEOUT).ok()?;
         Some(self.count_left(|p| commits.get(&p).map(|commit| commit.next)))
     }
 
-    /// Counts the records that the group has not committed yet. In a partition without a committed offset, all records
-    /// count as uncommitted.
+    /// Returns the number of records that the group has not committed yet. Without a committed offset, all records of a
+    /// partition are uncommitted.
     fn count_left(&self, committed: impl Fn(i32) -> Option<Offset>) -> u64 {
         let left = |(p, start, end): &(i32, Offset, Offset)| {
             let at = committed(*p).unwrap_or(*start).max(*start);

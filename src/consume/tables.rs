@@ -1,4 +1,4 @@
-//! Reads the config item, which shows whether the tables exist and identifies the set of tables.
+//! Reads the config item, which contains the rules and the random id of the tables.
 
 use aws_sdk_dynamodb::Client;
 
@@ -34,7 +34,7 @@ impl TableSet {
     ///
     /// # Errors
     /// Returns [`Trouble::Wait`] if the config item does not exist or DynamoDB does not answer. Returns
-    /// [`Trouble::Settings`] if the config item was not written by this program.
+    /// [`Trouble::Settings`] if another program has written the config item.
     pub(super) async fn config(&self) -> Result<ConfigItem, Trouble> {
         let config = match read_config(&self.client, &self.names).await {
             Err(error) if error.kind() == StoreErrorKind::NotFound && self.has_windows().await => {
@@ -68,7 +68,7 @@ impl TableSet {
         }
     }
 
-    /// Decides whether the consumer waits or stops after an error from a table.
+    /// Decides whether the consumer waits or stops after a table has returned an error.
     fn trouble(&self, table: usize, error: &StoreError) -> Trouble {
         let name = self.names.all()[table];
         match error.kind() {

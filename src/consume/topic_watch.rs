@@ -1,5 +1,4 @@
-//! Sends periodic requests to Kafka for the topic's id and the ends of its logs, and finds read positions that are
-//! outside of the logs.
+//! Periodically requests the topic's id and the ends of its logs from Kafka, and finds read positions outside the logs.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -13,15 +12,15 @@ use crate::consume::stop_ends::StopEnds;
 use crate::core::event::Offset;
 
 /// Time between two requests for the topic's id. If a topic is recreated, counts may become wrong until the consumer
-/// has received the new id.
+/// gets the new id, so this time is short.
 pub(super) const TOPIC_INTERVAL: Duration = Duration::from_millis(300);
 /// Time between two requests for the end offsets of the logs and the group's committed offsets.
 const ENDS_INTERVAL: Duration = Duration::from_millis(1_000);
-/// Maximum wait for a partition leader to report the end of its log. The consumer gets the end offsets of all
-/// partitions only after the slowest leader has answered.
+/// Maximum wait for a partition leader to report the end of its log. The slowest leader delays the end offsets of all
+/// partitions.
 const END_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Periodically requests the state of the topic, with at most one request in flight.
+/// Requests the state of the topic, with at most one request in flight.
 pub(super) struct TopicWatch {
     looking: bool,
     asked_ends_at: Instant,
@@ -42,15 +41,14 @@ impl TopicWatch {
         self.stop_ends = Some(ends);
     }
 
-    /// Marks the request in flight as ended. The shell calls this function when the request has ended, or when the
-    /// shell has replaced the Kafka client.
+    /// Notes that no request is in flight. The shell calls this function after the end of a request, or after it has
+    /// replaced the Kafka client.
     pub(super) fn look_ended(&mut self) {
         self.looking = false;
     }
 
-    /// Requests the topic's id. If the last request for log ends was at least [`ENDS_INTERVAL`] ago, the function also
-    /// requests the log ends of `partitions`. The function sends two results to the shell: first [`Answer::Looked`],
-    /// and then [`Answer::AtEnd`].
+    /// Requests the topic's id. If the last request for log ends was at least [`ENDS_INTERVAL`] ago, also requests the
+    /// log ends of `partitions`. The shell gets two results: first [`Answer::Looked`], and then [`Answer::AtEnd`].
     pub(super) fn look(&mut self, locator: &Locator, answers: Answers, partitions: Vec<i32>) {
         if self.looking {
             return;
@@ -71,8 +69,7 @@ impl TopicWatch {
                 Err(_) => TopicNow::Unknown,
             };
             let ends = if !matches!(topic, TopicNow::Is(_)) {
-                // The log ends are requested only if the topic exists, because Kafka would not answer a request about a
-                // missing topic.
+                // The topic does not exist, and Kafka would not answer a request for its log ends.
                 Some(Vec::new())
             } else if asks_ends {
                 let ranges = locator.ranges(partitions, END_TIMEOUT).await;
@@ -93,13 +90,14 @@ impl TopicWatch {
     }
 }
 
-/// Finds the read positions in `positions` that are outside of their partition's log.
+/// Finds the read positions in `positions` that are outside the log of their partition.
 ///
-/// librdkafka reports only once that it cannot read at a position, and the report does not name the partition. After
-/// this report, librdkafka no longer reads the affected partition. The function therefore always sends an answer. The
-/// answer contains all positions if every position is inside of its log. Then the records before one of the positions
-/// were replaced, and the start rule finds out at which partition ([`crate::core::replaced`]). If no broker reports the
-/// range of a log, the answer is [`Answer::RangesUnknown`], and the shell checks its positions again.
+/// The shell calls this function after librdkafka has reported that it cannot read at a position. librdkafka reports
+/// this only once, does not name the partition, and no longer reads the partition. Therefore, the function always sends
+/// an answer to the shell. If every position is inside its log, the records before one of the positions were replaced.
+/// The answer then contains all positions, and the start rule finds out which partition is affected
+/// ([`crate::core::replaced`]). If no broker reports the range of a log, the answer is [`Answer::RangesUnknown`], and
+/// the shell checks the positions again.
 pub(super) fn check_ranges(locator: &Locator, answers: Answers, positions: Vec<ReadPosition>) {
     if positions.is_empty() {
         return;
@@ -118,20 +116,22 @@ pub(super) fn check_ranges(locator: &Locator, answers: Answers, positions: Vec<R
     });
 }
 
-/// Remembers where partitions were restarted because librdkafka could not read there. If librdkafka cannot read at the
-/// same position a second time, another restart would not help. The stall watch then replaces the Kafka client.
+/// The positions at which the shell has restarted partitions because librdkafka could not read there. If librdkafka
+/// cannot read at the same position a second time, another restart would not help. The partition then stalls, and the
+/// shell replaces the Kafka client.
 #[derive(Default)]
 pub(super) struct Restarts(BTreeMap<i32, Offset>);
 
 impl Restarts {
-    /// Returns true if the partition was not restarted at this position before.
+    /// Returns true unless the shell's last restart of the partition was at the same position.
     pub(super) fn is_first(&mut self, at: ReadPosition) -> bool {
         self.0.insert(at.partition, at.next) != Some(at.next)
     }
 }
 
-/// Returns the positions at which librdkafka may have stopped to read, and whether the range of every log is known. These
-/// are the positions outside of their logs. If no position is outside and all ranges are known, they are all positions.
+/// Returns the positions at which librdkafka may have stopped reading, and whether the range of every log is known.
+/// These are the positions outside their logs. If no position is outside its log and all ranges are known, the function
+/// returns all positions.
 fn find_unreadable(
     positions: Vec<ReadPosition>,
     range: impl Fn(i32) -> Option<(Offset, Offset)>,

@@ -1,15 +1,14 @@
-//! The reasons why a consumer cannot start yet, and the texts that describe them.
+//! The reasons why a consumer cannot start yet, and their descriptions.
 
 use crate::exit::SettingsError;
 use crate::kafka::REACH_REMEDY;
 use crate::remedy::of_store;
 use crate::store::error::StoreError;
 
-/// The reason why the consumer lacks facts that it needs to start reading a partition.
+/// The reason why the consumer cannot start reading a partition yet.
 #[derive(Debug)]
 pub(super) enum Trouble {
-    /// The missing facts may become available later, so the consumer waits for them. The text describes the condition
-    /// that the consumer waits for.
+    /// The consumer waits for a condition that may be met later. The field describes this condition.
     Wait(String),
     /// The consumer stops, because it cannot continue until an operator fixes the problem.
     Settings(SettingsError),

@@ -1,4 +1,4 @@
-//! Tracks which tables currently refuse writes, for `/readyz` and the log.
+//! Tracks the tables whose last write has failed, for `/readyz` and the log.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use crate::consume::status::{Status, Wait};
 use crate::store::error::StoreError;
 use crate::telemetry::LogLimits;
 
-/// The tables whose last write failed, each with the error of that write.
+/// The tables whose last write has failed, each with the error of this write.
 #[derive(Default)]
 pub(super) struct WriteErrors {
     failing: BTreeMap<usize, String>,
@@ -37,7 +37,7 @@ impl WriteErrors {
         }
     }
 
-    /// Removes all recorded errors. The shell removes the recorded errors when no request is in flight.
+    /// Removes all recorded errors. The shell calls this function when no request is in flight.
     pub(super) fn clear(&mut self, status: &Status, limit: &mut LogLimits) {
         if !self.failing.is_empty() {
             self.failing.clear();
