@@ -1,8 +1,8 @@
-//! Checks every response from DynamoDB before the AWS SDK reads the response.
+//! Checks every response from DynamoDB before the AWS SDK reads it.
 //!
-//! An HTTP response does not identify the request that it belongs to, and the SDK treats any response with status 2xx
-//! as a success. Without the checks, the SDK would accept a response that a proxy, a load balancer or an emulator has
-//! swapped, truncated or made up. [`checking`] wraps the HTTP client, so the response to every operation is checked.
+//! An HTTP response does not identify its request, and the SDK treats any response with status 2xx as a success.
+//! Without the checks, the SDK would accept a response that a proxy, a load balancer or an emulator has swapped,
+//! truncated or made up. [`checking`] wraps the HTTP client, so the checks apply to every operation.
 //! [`find_answer_flaw`] checks the following:
 //!
 //! | what must hold | for which answers |
@@ -12,9 +12,10 @@
 //! | `ConsumedCapacity` exists and names only tables of the request | 2xx, if the request asked for it |
 //! | the item has the key of the request | GetItem, UpdateItem with `ALL_NEW`, refused UpdateItem |
 //!
-//! Each invalid response is replaced by a connection error. After a connection error, the outcome of the request is
-//! unknown ([`StoreErrorKind::Unknown`](crate::store::error::StoreErrorKind::Unknown)), so the caller sends the request
-//! again. The module [`crate::store::proof`] checks whether the item in a response proves the outcome of a write.
+//! The wrapped HTTP client returns a connection error instead of an invalid response. After a connection error, the
+//! outcome of the request is unknown ([`StoreErrorKind::Unknown`](crate::store::error::StoreErrorKind::Unknown)), so
+//! the caller sends the request again. The module [`crate::store::proof`] checks whether the item in a response proves
+//! the outcome of a write.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -34,12 +35,14 @@ use serde::de::IgnoredAny;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-/// Limits how often warnings about invalid responses are logged. A metric counts all invalid responses, whether or not
-/// a warning is logged.
+use crate::telemetry::LogLimit;
+
+/// Limits how often the program logs warnings about invalid responses. A metric counts every invalid response, even
+/// without a warning.
 static FLAWS: LogLimit = LogLimit::every(Duration::from_secs(1));
 
-/// A flaw that proves that a response is damaged, or is not DynamoDB's response to the request. A response with a flaw
-/// is invalid.
+/// The flaw of an invalid response. It proves that the response is damaged, or is not DynamoDB's response to the
+/// request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Flaw {
     /// The body does not match `x-amz-crc32`.
@@ -63,7 +66,7 @@ pub(super) enum Flaw {
 }
 
 impl Flaw {
-    /// Returns the name of the flaw, which is the value of the label `why` in metrics.
+    /// Returns the name of the flaw. Metrics use it as the value of the label `why`.
     pub(super) const fn name(self) -> &'static str {
         self.texts().0
     }
@@ -112,8 +115,7 @@ pub(super) fn count_flaw(counter: Option<&IntCounterVec>, operation: &str, flaw:
     }
 }
 
-/// Returns an HTTP client that sends requests through `inner`, and that returns an error instead of an invalid
-/// response.
+/// Returns an HTTP client that sends requests through `inner`, and returns an error instead of an invalid response.
 pub(super) fn checking(
     inner: SharedHttpClient,
     refused: Option<IntCounterVec>,
@@ -177,7 +179,7 @@ struct Exchange<'a> {
     status: u16,
     /// The value of the header `x-amz-crc32`.
     checksum: Option<&'a str>,
-    /// The body of the response, exactly as it was received.
+    /// The unchanged body of the response.
     answer: &'a [u8],
 }
 
@@ -242,13 +244,13 @@ fn find_answer_flaw(x: &Exchange<'_>) -> Option<Flaw> {
         .map(|_| Flaw::OtherItem)
 }
 
-/// Returns the reason why an error response is invalid, or `None` if the response is valid. If an error response
-/// contains an item, that item must have the key of the request.
+/// Returns the reason why an error response is invalid, or `None` if the response is valid. An item in an error
+/// response must have the key of the request.
 fn refusal_flaw(x: &Exchange<'_>) -> Option<Flaw> {
     if x.operation != "UpdateItem" {
         return None;
     }
-    // An error response that is not JSON needs no check, because the SDK reports an error for every such response.
+    // An error response without valid JSON needs no check, because the SDK reports it as an error in any case.
     let answer = serde_json::from_slice::<AnswerFields<'_>>(x.answer).ok()?;
     answer
         .item
@@ -275,7 +277,7 @@ fn capacity_flaw(capacity: Option<&RawValue>, request: &[u8]) -> Option<Flaw> {
     (!named).then_some(Flaw::OtherTable)
 }
 
-/// Returns true if an item has the key that is given in the request.
+/// Returns true if the item in a response has the key from the request.
 fn has_key_of(item: &RawValue, request: &[u8]) -> bool {
     let item = serde_json::from_str::<HashMap<String, &RawValue>>(item.get());
     let (Ok(item), Ok(asked)) = (item, serde_json::from_slice::<Keyed>(request)) else {
@@ -385,7 +387,7 @@ mod tests {
             assert_eq!(flaw("GetItem", GET, 200, &answer), want, "{item}");
             let answer = format!("{{{UNITS},\"Attributes\":{item}}}");
             assert_eq!(flaw("UpdateItem", &update, 200, &answer), want, "{item}");
-            // The request does not ask for all attributes of the item, so the key in the response is not checked.
+            // The request does not ask for all attributes of the item, so the client does not check the key.
             assert_eq!(flaw("UpdateItem", GET, 200, &answer), None, "{item}");
             let refusal =
                 format!(r#"{{"__type":"x#ConditionalCheckFailedException","Item":{item}}}"#);
@@ -410,4 +412,3 @@ mod tests {
         assert_eq!(names.len(), flaws.len());
     }
 }
-use crate::telemetry::LogLimit;

@@ -59,11 +59,11 @@ names! {
     WINDOW_START = "window_start";
 }
 
-/// The attribute that contains the number of events that are counted in windows.
+/// The attribute that contains the number of events that windows count, which excludes late events.
 pub const EVENT_COUNT: &str = keys::SUMS[0];
 /// The attribute that contains the number of late events.
 pub const LATE_COUNT: &str = keys::SUMS[1];
-/// The attributes that contain the number of events of each severity, in the order of [`Severity::index`].
+/// The attributes that contain the numbers of events of the four severities, in the order of [`Severity::index`].
 ///
 /// [`Severity::index`]: crate::core::event::Severity::index
 pub const SEVERITY_COUNTS: [&str; 4] = [keys::SUMS[2], keys::SUMS[3], keys::SUMS[4], keys::SUMS[5]];

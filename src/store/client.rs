@@ -3,11 +3,11 @@
 //! AWS's configuration library reads the Region, the endpoint, the profile and the credentials from AWS's own
 //! environment variables, files and instance roles. This module sets timeouts and retries. Every wait for DynamoDB has
 //! a time limit, and the caller chooses the number of attempts for a request. Code that writes to DynamoDB allows only
-//! one attempt, and repeats failed requests itself. The SDK's own retries do not suit many concurrent writes, because
-//! all requests of a client share one retry budget, which the writes would exhaust.
+//! one attempt, and repeats failed requests itself. It does not use the SDK's retries, because all requests of a client
+//! share one retry budget, and many concurrent writes would exhaust this budget.
 //!
-//! [`connect`] sends no request to DynamoDB. A missing table, or a server that does not answer, is detected by the
-//! first request of the caller.
+//! [`connect`] sends no request to DynamoDB. Only the caller's first request shows whether the table exists and the
+//! server answers.
 
 use std::time::Duration;
 
@@ -30,29 +30,27 @@ use crate::store::skew::ClockWatch;
 
 /// Maximum time to establish a TCP and TLS connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// Maximum time that one attempt waits for the complete response. DynamoDB itself aborts a slow request within a
-/// shorter time.
+/// Maximum time for which one attempt waits for the complete response. DynamoDB itself aborts a slow request earlier.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
-/// First pause between two attempts of the SDK. The pause doubles after each attempt, and is varied randomly.
+/// First pause between two attempts of the SDK. The SDK doubles the pause after each attempt, and varies it randomly.
 const BACKOFF_FIRST: Duration = Duration::from_millis(50);
 /// Maximum pause between two attempts of the SDK.
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
 
-/// The settings for connecting to DynamoDB. By default, the SDK makes three attempts, and all other settings come from
-/// the environment.
+/// The settings for connecting to DynamoDB. With the default settings, the SDK makes three attempts, and everything
+/// else comes from the environment.
 #[derive(Clone, Debug)]
 pub struct ConnectOptions {
-    /// Maximum number of attempts that the SDK makes for a request. The number of attempts is at least 1.
+    /// Maximum number of attempts that the SDK makes for a request. It must be at least 1.
     pub attempts: u32,
     /// The HTTP client to use instead of the shared client.
     pub http: Option<SharedHttpClient>,
     /// The endpoint to use instead of the endpoint from the environment.
     pub endpoint_url: Option<String>,
     /// True if the client ignores the environment and signs requests with fixed test credentials for a fixed Region.
-    /// Test credentials suffice for a server that accepts any signature.
+    /// This is enough for a server that accepts any signature.
     pub test_credentials: bool,
-    /// True if the client logs the source of the credentials. A caller that itself reports the source of the
-    /// credentials sets this field to false.
+    /// True if the client logs the source of the credentials. False if the caller reports this source itself.
     pub log_credentials: bool,
     /// The gauge that shows the difference between this host's clock and DynamoDB's clock.
     pub clock_skew: Option<Gauge>,
@@ -74,7 +72,7 @@ impl Default for ConnectOptions {
     }
 }
 
-/// The environment variables that set the endpoint. If both endpoint variables are set, the first one takes effect.
+/// The environment variables that set the endpoint. If both are set, the first one takes effect.
 const ENDPOINT_VARIABLES: [&str; 2] = ["AWS_ENDPOINT_URL_DYNAMODB", "AWS_ENDPOINT_URL"];
 
 /// Returns a DynamoDB client, without sending a request.
@@ -116,7 +114,7 @@ async fn connect_within(
     let mut loader = aws_config::defaults(BehaviorVersion::latest())
         .timeout_config(timeouts)
         .retry_config(retries)
-        // The timeout of an attempt already covers the time until the complete response has arrived.
+        // The timeout of an attempt already limits the time until the complete response has arrived.
         .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
         .http_client(http);
     if let Some(url) = options.endpoint_url {
@@ -136,8 +134,8 @@ async fn connect_within(
     {
         credentials::log_source(provider);
     }
-    // Credentials are requested through an HTTP client that does not check responses, because responses that contain
-    // credentials do not come from DynamoDB.
+    // The SDK requests credentials through an HTTP client that does not check responses, because these responses do not
+    // come from DynamoDB.
     let config = aws_sdk_dynamodb::Config::from(&config).to_builder();
     Ok(client_of(config, answers, options.clock_skew))
 }
@@ -220,8 +218,8 @@ fn check_region(region: &str) -> Result<(), StoreError> {
     ))
 }
 
-/// Returns an error if an endpoint is not a URL. The SDK accepts any text as an endpoint. With an invalid endpoint,
-/// every request would fail, and the program would repeat each request forever.
+/// Returns an error if an endpoint is not a URL. The SDK accepts any text as an endpoint, but with an invalid endpoint,
+/// every request fails, and the program would repeat each request forever.
 fn check_endpoint(source: &str, url: &str) -> Result<(), StoreError> {
     if url.is_empty() {
         return Err(StoreError::Settings(
@@ -232,8 +230,8 @@ fn check_endpoint(source: &str, url: &str) -> Result<(), StoreError> {
     let is_url = url.parse::<hyper::Uri>().is_ok_and(|uri| {
         let schemes = ["http", "https"];
         let host = uri.host().is_some_and(|host| !host.is_empty());
-        // `port_u16` returns `None` if there is no port, and also if the port is not a number or is too large. A colon
-        // in the authority of the URL shows that there is a port.
+        // `port_u16` returns `None` if the URL has no port, and also if the port is not a number or is too large. A
+        // colon in the authority of the URL means that it has a port.
         let port = uri.authority().is_none_or(|authority| {
             let after_bracket = authority.as_str().rsplit_once(']');
             let rest = after_bracket.map_or(authority.as_str(), |(_, rest)| rest);
@@ -264,7 +262,8 @@ pub fn describe_target(client: &Client) -> String {
         .region()
         .map_or("no region", Region::as_ref)
         .to_owned();
-    // The SDK's configuration does not reveal the endpoint, so this function reads AWS's own environment variables.
+    // The SDK offers no way to read the endpoint from its configuration, so this function reads AWS's environment
+    // variables.
     match endpoint_of_variables() {
         Some((name, url)) => format!("DynamoDB at {url} ({name})"),
         None => format!("DynamoDB in region {region}"),

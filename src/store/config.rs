@@ -1,4 +1,4 @@
-//! The config item: the settings that are shared by all roles that use the same set of tables.
+//! Reads and writes the config item, which contains the settings for all programs that use the same set of tables.
 //!
 //! The config item is stored in the totals table, with the key `shard` = `config` and `series` = `tables`:
 //!
@@ -13,8 +13,8 @@
 //! | `topic_id` S | the current id of that topic | when the topic is created again |
 //!
 //! Every write has a condition, so that two simultaneous runs of `init-tables` use the same config item. DynamoDB
-//! expressions refer to attributes by aliases such as `#x`, because several attribute names are reserved words in
-//! DynamoDB.
+//! expressions contain aliases such as `#x` instead of attribute names, because several attribute names are reserved
+//! words in DynamoDB.
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::error::SdkError;
@@ -43,15 +43,15 @@ pub struct ConfigItem {
     pub rules: Rules,
     /// Number of shards per city and per severity in the indexes.
     pub shards: u32,
-    /// The value that [`crate::core::RULES`] had in the program that created the tables.
+    /// The value of [`crate::core::RULES`] in the program that created the tables.
     pub rules_number: u32,
-    /// The setting that determines which events are stored as raw items.
+    /// The setting that decides which events have a raw item.
     pub raw: RawRows,
     /// The random id that identifies the set of tables.
     pub tables_id: String,
-    /// The topic whose events are counted in the tables, or `None` until `init-tables` has stored the topic.
+    /// The topic whose events the tables count, or `None` if no topic is stored yet.
     pub topic: Option<String>,
-    /// The current id of the topic whose events are counted in the tables.
+    /// The current id of the topic whose events the tables count.
     pub topic_id: Option<String>,
 }
 
@@ -102,7 +102,7 @@ pub async fn read_config(
 }
 
 /// Creates the config item, unless it already exists. Returns true if the call created the item. The response to a
-/// PutItem does not prove which values are stored, so the caller must read the item afterwards.
+/// PutItem does not prove which values are stored, so the caller must then read the item.
 ///
 /// # Errors
 /// Returns the error from DynamoDB.
@@ -170,7 +170,7 @@ pub async fn grow_shards(
     }
 }
 
-/// Stores the topic whose events are counted in the tables, and the current id of this topic.
+/// Stores the topic whose events the tables count, and the current id of this topic.
 ///
 /// # Errors
 /// Returns [`StoreError::Settings`] if the tables count events of another topic, or if there is no config item.
@@ -223,8 +223,8 @@ pub async fn set_topic(
             ))
             .with_remedy("use a separate --table-prefix for each topic"),
         ),
-        // A config item without a topic, or with the same topic, satisfies the condition of the update. DynamoDB cannot
-        // have refused the update of such an item, so the response is wrong.
+        // The stored item has no topic or the same topic, so it satisfies the condition of the update. DynamoDB cannot
+        // have refused this update, so the response is wrong.
         Some(_) => wrong_answer(names),
         None => StoreError::Settings(
             Failure::new(format!("table {} has no config item", names.totals))
@@ -233,7 +233,7 @@ pub async fn set_topic(
     })
 }
 
-/// Returns the error for a response that does not contain the values that the update has stored.
+/// Returns the error for a response without the values that the update should have stored.
 fn wrong_answer(names: &TableNames) -> StoreError {
     let (operation, flaw) = ("UpdateItem", Flaw::OtherValues);
     count_flaw(None, operation, flaw);

@@ -1,8 +1,7 @@
 //! Logs the source and the expiry time of the AWS credentials at the start of a subcommand.
 //!
 //! A separate task writes the log line, so no request has to wait for it. If the source of the credentials does not
-//! answer at the start, the SDK contacts the source again for the first request. The log never contains a secret or a
-//! key id.
+//! answer at the start, the SDK contacts it again for the first request. The log never contains a secret or a key id.
 
 use std::time::UNIX_EPOCH;
 
@@ -12,7 +11,7 @@ use aws_sdk_dynamodb::config::{Credentials, ProvideCredentials as _, SharedCrede
 use crate::core::clock::UnixMs;
 use crate::core::time::format_seconds;
 
-/// Starts a task that logs the source of the credentials that `provider` returns.
+/// Starts a task that gets the credentials from `provider` and logs their source.
 pub(super) fn log_source(provider: SharedCredentialsProvider) {
     tokio::spawn(async move {
         match provider.provide_credentials().await {
@@ -37,12 +36,12 @@ fn expiry(credentials: &Credentials) -> Option<String> {
     Some(format_seconds(UnixMs(ms)))
 }
 
-/// Returns the name of the source of the credentials. The SDK records the source as a property of the credentials, for
+/// Returns the name of the source of the credentials. The SDK stores the source in a property of the credentials, for
 /// AWS's usage statistics.
 fn source_name(credentials: &Credentials) -> &'static str {
     let notes = credentials.get_property::<Vec<Feature>>();
-    // The last entry of `notes` names the source that returned the credentials. `notes` has several entries if, for
-    // example, a key from a profile was used to assume an IAM role.
+    // The last entry of `notes` is the source that returned the credentials. For example, `notes` has several entries
+    // if the SDK has assumed an IAM role with a key from a profile.
     match notes.and_then(|notes| notes.last()) {
         Some(Feature::CredentialsEnvVars) => "environment variables",
         Some(Feature::CredentialsProfile | Feature::CredentialsProfileSourceProfile) => "profile",

@@ -1,13 +1,13 @@
 //! Runs a DynamoDB emulator inside this process for `dev` and for tests. The SDK calls the emulator directly, without a
 //! port or HTTP.
 //!
-//! This module replaces the HTTP client of the SDK. The replacement client passes the operation and the JSON body of
-//! each request to the embedded database, and returns the database's response as JSON. The SDK signs requests, retries
-//! them, and parses responses and errors exactly as it does with AWS.
+//! This module provides an HTTP client for the SDK. The client passes the operation and the JSON body of each request
+//! to the embedded database, and returns the response of the database as JSON. The SDK signs requests, retries them,
+//! and parses responses and errors exactly as it does with AWS.
 //!
-//! The database library also has an HTTP server, but that server accepts requests from any web page that is open in a
-//! browser on this host. `dev` therefore does not use the HTTP server of the database library. The subcommand `dev` has
-//! its own HTTP server, which answers DynamoDB requests with [`run`].
+//! The database library also has an HTTP server, but this server accepts requests from any web page that is open in a
+//! browser on the host. Therefore, the subcommand `dev` does not use it. Instead, `dev` has its own HTTP server, which
+//! answers DynamoDB requests with [`run`].
 
 use aws_sdk_dynamodb::Client;
 use aws_smithy_runtime_api::client::http::{
@@ -39,7 +39,7 @@ pub async fn client(db: Database) -> Result<Client, StoreError> {
 }
 
 /// Returns a DynamoDB client that sends its requests through the HTTP client `http`. The other settings are the same as
-/// for [`client`]. The HTTP client `http` must pass each request to the HTTP client that [`embedded`] returns.
+/// for [`client`]. `http` must pass each request to an HTTP client from [`embedded`].
 ///
 /// # Errors
 /// Returns the same errors as [`client`].
@@ -117,8 +117,8 @@ pub fn run(db: &Database, operation: &str, body: &[u8]) -> (u16, String) {
         "ListTagsOfResource" => call!(list_tags_of_resource),
         "PutItem" => call!(put_item),
         "Query" => call!(query),
-        // `init-tables` is the only subcommand that scans a table. The scan reads at most two items. Tests scan whole
-        // tables to compare their contents.
+        // Only `init-tables` and tests scan tables. `init-tables` reads at most two items of a table, and tests read
+        // whole tables.
         "Scan" => call!(scan),
         "TagResource" => call!(tag_resource),
         "TransactGetItems" => call!(transact_get_items),

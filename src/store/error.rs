@@ -1,16 +1,15 @@
-//! The errors of the store, and how the caller must react to each kind of error.
+//! The errors of requests to DynamoDB, and the reaction to each kind of error.
 //!
-//! [`CODES`] is the only list that maps DynamoDB's error codes to a [`StoreErrorKind`]. For a code that is not in
-//! [`CODES`], the HTTP status determines the kind. HTTP status 429 means that DynamoDB throttled the request. For
-//! status 5xx, or status 2xx with a garbled body, the kind is [`StoreErrorKind::Unknown`], because DynamoDB may have
-//! carried out the request. For any status other than 2xx, 429 and 5xx, the kind is [`StoreErrorKind::Denied`]. An
-//! unknown status never maps to [`StoreErrorKind::Invalid`]. If an unexpected response counted as
-//! [`StoreErrorKind::Invalid`], valid records could go to the dead-letter topic.
+//! [`CODES`] assigns a [`StoreErrorKind`] to each error code of DynamoDB. For any other code, the HTTP status
+//! determines the kind. Status 429 means that DynamoDB throttled the request. For status 5xx, or status 2xx with a
+//! garbled body, the kind is [`StoreErrorKind::Unknown`], because DynamoDB may have carried out the request. For any
+//! other status, the kind is [`StoreErrorKind::Denied`]. A status alone never gives the kind
+//! [`StoreErrorKind::Invalid`], because the consumer would then send valid records to the dead-letter topic.
 //!
-//! The text of a store error names the code, the operation, the table, the key and the request id. For a throttled
+//! The text of a store error contains the code, the operation, the table, the key and the request id. For a throttled
 //! request, the text also contains DynamoDB's own reasons, which distinguish a hot key from a limit of the table. A
-//! failed condition is an outcome and not an error. Code that sends conditional writes checks for a failed condition
-//! before it creates a [`StoreError`].
+//! failed condition is an outcome and not an error. Therefore, code that sends conditional writes checks for a failed
+//! condition before it creates a [`StoreError`].
 
 use aws_sdk_dynamodb::config::http::HttpResponse;
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
@@ -20,25 +19,25 @@ use aws_sdk_dynamodb::types::ThrottlingReason;
 use crate::failure::{Failure, chain};
 use crate::store::answers::{Flaw, FlawedAnswer};
 
-/// The kind of an error, which determines what the caller of a failed request must do.
+/// The kind of an error. It determines what the caller must do after a failed request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StoreErrorKind {
     /// DynamoDB did not carry out the request. The caller repeats the request until the request succeeds, with pauses
     /// that grow up to a maximum.
     Transient,
-    /// DynamoDB throttled the request. The caller repeats the request as after a [`StoreErrorKind::Transient`] error,
-    /// and also sends fewer requests.
+    /// DynamoDB throttled the request. The caller repeats the request as for [`StoreErrorKind::Transient`], and also
+    /// sends fewer requests.
     Throttled,
     /// DynamoDB may have carried out the request. The caller sends the same conditional update again, and does not
     /// read the item first.
     Unknown,
-    /// The table is missing, or the item that the operation needs is missing. The caller waits until the table or
-    /// the item exists, and reads the config item again before it repeats the request.
+    /// The table does not exist, or the item that the operation needs does not exist. The caller waits until it exists,
+    /// and reads the config item again before it repeats the request.
     NotFound,
     /// The condition of a conditional write did not hold.
     Conflict,
-    /// DynamoDB can never accept the request. If the invalid request updates a row, the caller stops the consumer. If
-    /// the invalid request puts an item, the caller sends the record to the dead-letter topic.
+    /// DynamoDB can never accept the request. If the request updates a row, the consumer stops. If the request puts an
+    /// item, the consumer sends the record to the dead-letter topic.
     Invalid,
     /// The login failed or a right is missing. An operator must fix the cause. The caller reports the error, and
     /// repeats the request with the maximum pause.
@@ -65,7 +64,7 @@ impl StoreErrorKind {
         }
     }
 
-    /// Returns true if the request may succeed when the caller repeats it later.
+    /// Returns true if a later repetition of the request may succeed.
     pub const fn is_retryable(self) -> bool {
         matches!(
             self,
@@ -78,7 +77,7 @@ impl StoreErrorKind {
     }
 }
 
-/// The error codes of DynamoDB and of AWS's front end, each with its kind of error.
+/// The error codes of DynamoDB and of AWS's front end, each with its kind.
 ///
 /// The codes come from "Error handling with DynamoDB" and "Common errors" in AWS's documentation, and from the service
 /// model of botocore. The script `scripts/check-aws` compares this list with the service model of botocore.
@@ -151,8 +150,8 @@ pub fn classify(code: &str, status: u16) -> StoreErrorKind {
     match (known, status) {
         (Some((_, kind)), _) => *kind,
         (None, 429) => StoreErrorKind::Throttled,
-        // If the SDK reports an error although the HTTP status is a success, the body is garbled, but DynamoDB has
-        // carried out the request.
+        // Status 2xx together with an error of the SDK means that the body is garbled, but DynamoDB may have carried
+        // out the request.
         (None, 200..=299 | 500..) => StoreErrorKind::Unknown,
         (None, _) => StoreErrorKind::Denied,
     }
@@ -174,10 +173,10 @@ pub enum StoreError {
         table: String,
         /// The key of the damaged item.
         key: String,
-        /// A sentence that describes what is wrong with the item.
+        /// A sentence that describes the damage of the item.
         message: String,
     },
-    /// A table exists, but its keys or indexes differ from those in `docs/TABLES.md`.
+    /// The keys or indexes of a table differ from the definition in `docs/TABLES.md`.
     #[error("table {table} differs: {}", differences.join("; "))]
     Different {
         /// The name of the affected table.
@@ -185,10 +184,10 @@ pub enum StoreError {
         /// The differences between the table and its definition, with one sentence for each.
         differences: Vec<String>,
     },
-    /// The program waited for a condition, but the condition did not become true in time.
+    /// The condition for which the program waited did not become true in time.
     #[error("waited {seconds} s for {what} in vain")]
     Waited {
-        /// The condition that the program waited for.
+        /// The condition for which the program waited.
         what: String,
         /// The number of seconds that the program waited.
         seconds: u64,
@@ -376,9 +375,9 @@ impl StoreError {
         }
     }
 
-    /// Returns true if the request was not sent because there are no credentials to sign it. If no source of
-    /// credentials is configured, the kind of the error is [`StoreErrorKind::Denied`]. If a configured source of
-    /// credentials does not answer, the kind of the error is [`StoreErrorKind::Transient`].
+    /// Returns true if the SDK did not send the request because it had no credentials for the signature. If no source
+    /// of credentials is configured, the kind of the error is [`StoreErrorKind::Denied`]. If the source does not
+    /// answer, the kind is [`StoreErrorKind::Transient`].
     pub fn is_about_credentials(&self) -> bool {
         matches!(self, StoreError::Request(request) if request.code == "Dispatch"
             && (request.kind == StoreErrorKind::Denied || request.message.contains("loading credentials")))
@@ -426,16 +425,15 @@ fn was_never_sent(error: &(dyn std::error::Error + 'static)) -> bool {
     io.is_some_and(|io| io.kind() == std::io::ErrorKind::ConnectionRefused)
 }
 
-/// Returns the kind of an error that occurred before the request was sent, such as missing credentials.
+/// Returns the kind of an error that occurred before the SDK sent the request, such as missing credentials.
 fn classify_unsent(error: &(dyn std::error::Error + 'static)) -> StoreErrorKind {
     let text = chain(error);
     // AWS_ACCOUNT_ID_ENDPOINT_MODE is `required`, but the credentials do not name an account.
     if text.contains("AccountIdEndpointMode is required") {
         return StoreErrorKind::Settings;
     }
-    // The SDK does not export the type of credential errors, so this function checks the error's text. If no source of
-    // credentials is configured, an operator must configure one. A source of credentials that fails now may work again
-    // later.
+    // The SDK does not export the type of credential errors, so this function checks the text of the error. Without any
+    // source of credentials, an operator must configure one. A source that fails now may work again later.
     if text.contains("credential provider was not enabled")
         || text.contains("no providers in chain provided credentials")
     {
@@ -469,8 +467,8 @@ fn throttling_reasons(error: &aws_sdk_dynamodb::Error) -> Vec<String> {
         .collect()
 }
 
-/// Returns a description of the DynamoDB limit that was reached. A reason for throttling names the limit in the same
-/// words for reads, writes, tables and indexes. Source: "Understanding DynamoDB throttling" in AWS's documentation.
+/// Returns a description of the DynamoDB limit that a reason for throttling names. The reasons for reads, writes,
+/// tables and indexes contain the same words. Source: "Understanding DynamoDB throttling" in AWS's documentation.
 fn describe_limit(reason: &str) -> &'static str {
     if reason.contains("KeyRange") {
         "one key is hot"

@@ -1,8 +1,8 @@
-//! Finds the tables of the system that citystream replaces. The former system used the same table names, but had no
-//! totals table.
+//! Finds the tables of the former system, which citystream replaces. The former system used the same table names, but
+//! had no totals table.
 //!
-//! Consumers cannot count into tables of the former system, because the rows of these tables have no fences. If a
-//! subcommand finds tables of the former system, it reports them and does not wait for the totals table.
+//! Consumers cannot use the tables of the former system, because the rows of these tables have no fences. If a
+//! subcommand finds such tables, it reports them and does not wait for the totals table.
 
 use aws_sdk_dynamodb::Client;
 
@@ -15,8 +15,8 @@ pub const REMEDY: &str = "if these tables belong to the system that citystream r
      citystream init-tables --table-prefix city2, and the same option here; if the totals were lost, \
      restore them, or rebuild all tables from the log";
 
-/// Returns true if a table of windows exists under the prefix of `names`. Callers use this function if the totals table
-/// is missing. The function sends a request that changes nothing and that the role `user` is allowed to send.
+/// Returns true if the aggregations table of `names` exists. The caller has found that the totals table is missing. The
+/// function sends a request that the role `user` has the right to send, and that changes nothing.
 pub async fn has_windows(client: &Client, names: &TableNames, user: TableUser) -> bool {
     let grants = user.grants().into_iter();
     let Some(grant) = grants.into_iter().find(|grant| grant.table == AGGREGATIONS) else {
@@ -24,7 +24,7 @@ pub async fn has_windows(client: &Client, names: &TableNames, user: TableUser) -
     };
     match try_grant(client, names, grant).await {
         Ok(()) => true,
-        // The table of windows exists, but its keys are different or its index is missing.
+        // The aggregations table exists, but its keys are different or its index is missing.
         Err(error) => error.kind() == StoreErrorKind::Invalid,
     }
 }
@@ -50,7 +50,7 @@ mod tests {
                 "there is no table"
             );
         }
-        // The former system's table of windows had a different key, and no index by series.
+        // The aggregations table of the former system had another key, and no index by series.
         let key = "window_key";
         client
             .create_table()

@@ -22,27 +22,26 @@ use crate::store::attributes::{
     RULE, SEVERITY, STATE, TIMESTAMP, number, string, text,
 };
 
-/// An incident as it is stored in the incident table.
+/// The row of an incident in the incident table.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StoredIncident {
     /// The incident itself.
     pub incident: Incident,
-    /// The name of each receiver, with the last message to this receiver.
+    /// The names of the receivers, each with the last message to this receiver.
     pub sent: Vec<(String, Sent)>,
 }
 
-/// A checkpoint, with the incidents for which messages may still have to be sent.
+/// A checkpoint, together with the resolved incidents whose last messages may still be missing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredCheckpoint {
-    /// The position from which `notify` continues to process the partition's log.
+    /// The position in the partition's log at which `notify` continues.
     pub checkpoint: Checkpoint,
-    /// The rule and the id of each resolved incident for which messages still have to be sent.
+    /// The rule and the id of each resolved incident about which `notify` must still send messages.
     pub owed: Vec<(Arc<str>, Arc<str>)>,
     /// The fingerprint of the rules that `notify` has applied since the first checkpoint in `bases`. The string is
-    /// empty if an older version of `notify` wrote the item. The older version stored no fingerprint.
+    /// empty if an older version of `notify`, which stored no fingerprint, wrote the item.
     pub rules: String,
-    /// Earlier checkpoints that were made under the same rules, oldest first. `verify` can process the log again from
-    /// any of the earlier checkpoints.
+    /// Earlier checkpoints under the same rules, oldest first. `verify` can process the log again from any of them.
     pub bases: Vec<StoredBase>,
 }
 
@@ -51,7 +50,7 @@ pub struct StoredCheckpoint {
 pub struct StoredBase {
     /// The checkpoint without its open incidents.
     pub base: Base,
-    /// The time at which the checkpoint was made, by the clock of `notify`.
+    /// The time at which `notify` made the checkpoint, by its own clock.
     pub made_ms: UnixMs,
 }
 
@@ -97,7 +96,7 @@ fn names_of(item: &Item, name: &str) -> Option<Vec<(Arc<str>, Arc<str>)>> {
     item.get(name)?.as_l().ok()?.iter().map(split).collect()
 }
 
-/// Returns the attributes of an incident, except its key and its messages.
+/// Returns the attributes of an incident's row, except its key and its messages.
 pub(super) fn incident_item(incident: &Incident) -> Vec<(&'static str, AttributeValue)> {
     let mut out = vec![
         (NEXT, whole(incident.next.0)),

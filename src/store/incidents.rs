@@ -1,4 +1,4 @@
-//! Reads and writes the incident table, which holds incidents, checkpoints and silences.
+//! Reads and writes the incident table, which contains incidents, checkpoints and silences.
 //!
 //! | item | `rule` | `incident` |
 //! |---|---|---|
@@ -6,10 +6,10 @@
 //! | the checkpoint of a partition | `#checkpoint` | `<topic id>#<partition>` |
 //! | a silence | `#silence` | its id |
 //!
-//! A write replaces all attributes of an incident if the stored fence `next` is smaller than the new fence. All writers
-//! process the same log, so two versions of a row with the same fence are equal. The attribute `sent#<receiver>` of an
-//! incident's row stores the last message to that receiver. A write of the attribute `sent#<receiver>` has its own
-//! condition, which compares the stored message.
+//! A write of an incident replaces all its attributes if the stored fence `next` is smaller than the new fence. All
+//! writers process the same log, so two versions of a row with the same fence are equal. The attribute
+//! `sent#<receiver>` of the row contains the last message to this receiver. A write of a message has another condition:
+//! the stored message must be the one that the writer has read.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -49,8 +49,8 @@ pub struct IncidentTable {
 }
 
 impl IncidentTable {
-    /// Returns a handle for the table with the name `table`. The handle has metrics of its own until
-    /// [`IncidentTable::with_metrics`] sets those of the process.
+    /// Returns a handle for the table with the name `table`. To count its requests in the metrics of the process, call
+    /// [`IncidentTable::with_metrics`].
     pub fn new(client: Client, table: &str) -> IncidentTable {
         IncidentTable {
             client,
@@ -69,8 +69,8 @@ impl IncidentTable {
         Counted::begin(&self.metrics, operation, &self.table)
     }
 
-    /// Writes an incident, unless the stored row of the incident is at least as new. Returns the row as it is stored
-    /// after the call.
+    /// Writes an incident, unless the stored row of the incident is at least as new. Returns the row that is stored
+    /// after the write.
     ///
     /// # Errors
     /// Returns an error if the outcome of the write is unknown or the row is damaged. The caller may repeat the call.
@@ -99,8 +99,8 @@ impl IncidentTable {
         self.update(request, name, incident.next).await
     }
 
-    /// Replaces the stored last message to a receiver, if the stored message still equals `last`. Returns the row as it
-    /// is stored after the call. The returned row shows whether the message was replaced.
+    /// Replaces the stored message to a receiver if it still equals `last`. Returns the row that is stored after the
+    /// write. The caller finds out from the row whether the message was replaced.
     ///
     /// # Errors
     /// Returns an error if the outcome of the write is unknown. The caller may repeat the call.
@@ -131,8 +131,8 @@ impl IncidentTable {
         self.update(request, (rule, id), Offset(0)).await
     }
 
-    /// Sends a conditional update. Returns the row as it is stored after the update, even if the condition failed. The
-    /// stored fence of the row is at least `next`.
+    /// Sends a conditional update. Returns the row that is stored after the update, even if the condition failed. The
+    /// fence of the returned row is at least `next`.
     async fn update(
         &self,
         request: UpdateItemFluentBuilder,
@@ -162,7 +162,7 @@ impl IncidentTable {
         Ok(row)
     }
 
-    /// Converts an item from a response to a row. The item must have the requested key.
+    /// Converts the item in a response to a row. The item must have the requested key.
     fn row(
         &self,
         counted: &Counted<'_>,
@@ -205,7 +205,7 @@ impl IncidentTable {
         answer.map_err(|error| counted.failed(error))
     }
 
-    /// Returns the stored rows of the given incidents. The result leaves out incidents that have no row.
+    /// Returns the stored rows of the given incidents. The result excludes incidents without a row.
     ///
     /// # Errors
     /// Returns an error if DynamoDB does not answer or a row is damaged.
@@ -225,7 +225,7 @@ impl IncidentTable {
         Ok(out)
     }
 
-    /// Returns the checkpoint of a partition, or `None` if the table contains no such checkpoint.
+    /// Returns the checkpoint of a partition, or `None` if the table does not contain one.
     ///
     /// # Errors
     /// Returns an error if DynamoDB does not answer or the item is damaged.

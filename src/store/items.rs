@@ -1,9 +1,9 @@
 //! Writes the JSON bodies of requests to DynamoDB.
 //!
 //! Each function writes the JSON text directly into one buffer, without the types of the SDK. At 100,000 events per
-//! second, building the SDK's typed items would take half as much CPU time as all other work together. `docs/TABLES.md`
-//! describes the items that the requests write. In an expression, an alias such as `#x` replaces every attribute name,
-//! because many attribute names are reserved words in DynamoDB.
+//! second, the SDK's types would take half as much CPU time as all other work together. `docs/TABLES.md` describes the
+//! items that the requests write. Expressions contain aliases such as `#x` instead of attribute names, because many
+//! attribute names are reserved words in DynamoDB.
 
 use crate::core::clock::UnixMs;
 use crate::core::event::Severity;
@@ -20,26 +20,26 @@ use crate::store::attributes::{
 
 /// The aliases of the four severity counts in update expressions, without the leading `#` or `:`.
 const SEVERITY_ALIASES: [&str; 4] = ["a", "b", "c", "d"];
-/// The JSON members that request the consumed capacity, and the stored item if DynamoDB refuses an update. DynamoDB
-/// returns the consumed capacity and the stored item at no extra cost.
+/// The JSON members that make DynamoDB return the consumed capacity and, with a refusal, the stored item. Both cost
+/// nothing extra.
 const RETURNS: &str =
     ",\"ReturnValuesOnConditionCheckFailure\":\"ALL_OLD\",\"ReturnConsumedCapacity\":\"TOTAL\"";
 
-/// The settings that all items of a consumer share.
+/// The settings for all items that a consumer writes.
 #[derive(Clone, Copy, Debug)]
 pub struct ItemOptions {
     /// Number of shards per city and per severity.
     pub shards: u32,
-    /// How long raw events are kept, in milliseconds.
+    /// Time for which the table keeps a raw event, in milliseconds.
     pub raw_ttl_ms: i64,
-    /// How long alerts are kept, in milliseconds, or `None` to keep alerts forever.
+    /// Time for which the table keeps an alert, in milliseconds, or `None` if alerts never expire.
     pub alert_ttl_ms: Option<i64>,
     /// Length of a window in milliseconds.
     pub window_ms: i64,
 }
 
-/// A buffer into which a JSON document is written. Each method that writes a member of an object first writes the comma
-/// after the previous member.
+/// A buffer for the text of a JSON document. Each method that writes a member of an object first writes a comma if
+/// another member precedes it.
 struct Json(Vec<u8>);
 
 impl Json {
@@ -64,9 +64,9 @@ impl Json {
         self.raw("\"");
     }
 
-    /// Escapes a string for JSON, and writes it without quotation marks. Most strings contain no character that needs
-    /// an escape. The check reads all bytes, because stopping at the first special character would usually be several
-    /// times slower.
+    /// Escapes a string for JSON, and writes it without quotation marks. Most strings contain no special character. The
+    /// check for special characters reads all bytes, because a check that can stop early is several times slower on
+    /// such strings.
     fn escaped(&mut self, text: &str) {
         let is_special = |b: u8| (b < 0x20) | (b == b'"') | (b == b'\\');
         if text.bytes().fold(false, |any, b| any | is_special(b)) {
@@ -213,8 +213,8 @@ fn common_attributes(j: &mut Json, e: &StoredEvent, now: &str) {
 
 /// Returns the table name and the body of the UpdateItem request for one row.
 ///
-/// One request both adds the stretch's sum to the row and moves the fence, so DynamoDB does both or neither. With two
-/// separate requests, a crash could leave a sum without its fence. A sum without its fence would violate INV-2.
+/// One request adds the sum of the stretch to the row and also moves the fence, so DynamoDB does both or neither. With
+/// two separate requests, a crash could leave a sum without its fence, which would violate INV-2.
 /// [`crate::core::stretch`] explains the condition of the update.
 pub fn update_body<'a>(
     names: &'a TableNames,
@@ -301,8 +301,8 @@ fn row_values(j: &mut Json, update: &RowUpdate, options: &ItemOptions, now_ms: U
     j.s(":se", series);
     j.open(":set", "SS");
     j.raw("[");
-    // DynamoDB refuses an empty set. The set of severities is never empty, because a stretch of a window contains at
-    // least one event.
+    // DynamoDB refuses an empty set, but this set is never empty, because a stretch of a window row contains at least
+    // one event.
     let has_some = |s: &Severity| sum.severities[s.index()] > 0;
     for severity in Severity::ALL.into_iter().filter(has_some) {
         j.comma();
@@ -312,11 +312,11 @@ fn row_values(j: &mut Json, update: &RowUpdate, options: &ItemOptions, now_ms: U
 }
 
 /// Returns the body of the UpdateItem request for a progress item. If `create` is true, the request creates the item,
-/// but does not change an existing item. If `create` is false, the request only advances an existing item. A request to
-/// advance an item must not create the item. In recreated tables, a new progress item would hide that the counts of
-/// earlier records are missing.
+/// but does not change an existing item. If `create` is false, the request only advances an existing item. It must not
+/// create the item, because in recreated tables, a new progress item would hide that the counts of earlier records are
+/// missing.
 ///
-/// The request is an UpdateItem and not a PutItem, because only UpdateItem returns the item as it is after the write.
+/// The request is an UpdateItem, because PutItem cannot return the stored item after the write.
 pub fn progress_body(names: &TableNames, publish: &Publish, create: bool) -> Vec<u8> {
     let mut j = Json::with_capacity(1024);
     j.raw("{\"TableName\":");

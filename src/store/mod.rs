@@ -1,4 +1,4 @@
-//! All code that uses DynamoDB: the client, the tables, the config item, writes and reads.
+//! Contains all code that uses DynamoDB: the client, the tables, the config item, writes and reads.
 //!
 //! The modules in this folder do not use Kafka.
 

@@ -1,15 +1,13 @@
 //! Checks whether the item in a response proves the outcome of a write.
 //!
-//! DynamoDB returns attributes of the item both when it carries out a write and when it refuses a write. After a
-//! successful write, DynamoDB returns the new attributes (`UPDATED_NEW` or `ALL_NEW`). After a failed condition,
-//! DynamoDB returns the stored attributes (`ALL_OLD`). DynamoDB returns the attributes of the item at no extra cost. A
-//! response proves success only if it contains exactly the values that the write stores. A response proves a refusal
-//! only if the values in the response violate the write's condition. If the item in a response contains other values,
-//! the outcome is unknown, and the caller sends the write again.
+//! DynamoDB returns attributes of the item at no extra cost. After a successful write, it returns the new attributes
+//! (`UPDATED_NEW` or `ALL_NEW`). After a failed condition, it returns the stored attributes (`ALL_OLD`). A response
+//! proves success only if it contains exactly the values that the write stores. A response proves a refusal only if its
+//! values violate the condition of the write. Otherwise, the outcome is unknown, and the caller sends the write again.
 //!
-//! The HTTP status alone proves nothing. If the program trusted a swapped or invented response, the pipeline could mark
-//! records as durable although no row counts them (INV-1, INV-2). For every operation, the module
-//! [`crate::store::answers`] checks that the item in the response has the requested key.
+//! The HTTP status alone proves nothing. After a swapped or made-up response, the pipeline could mark records as
+//! durable although no row counts them (INV-1, INV-2). The module [`crate::store::answers`] checks for every operation
+//! that the item in the response has the requested key.
 
 use crate::core::event::Offset;
 use crate::core::keys::{self, FENCE_NEXT, SUMS, SUMS_NEXT};
@@ -26,10 +24,10 @@ use crate::store::items::progress_attributes;
 /// The reason why a response does not prove the outcome of a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Unproven {
-    /// The response does not belong to the write that was sent.
+    /// The response is not DynamoDB's response to this write.
     Flaw(Flaw),
-    /// The write's condition refers to a stored attribute that should be a number but has another type. A repetition of
-    /// the write cannot repair the damaged attribute.
+    /// The condition of the write compares a stored attribute that is not a number, although it should be one.
+    /// Repeating the write cannot repair this attribute.
     Corrupt,
 }
 
@@ -46,7 +44,7 @@ pub(super) fn shown_by_success(update: &RowUpdate, updated: Option<&Item>) -> Sh
             is_text(item, CITY, city) && is_text(item, EVENT_TYPE, event_type)
         }),
     };
-    // A fence that is not a number proves nothing, and is treated like a missing fence.
+    // A fence that is not a number proves nothing, so the function treats it as a missing fence.
     let fence = number(item, &fence_name(update));
     Shown {
         same_row,
@@ -54,8 +52,8 @@ pub(super) fn shown_by_success(update: &RowUpdate, updated: Option<&Item>) -> Sh
     }
 }
 
-/// Reads the row's fence from the stored item that DynamoDB returned when it refused a row update. The caller has
-/// already checked the key of the item.
+/// Reads the row's fence from the stored item in the refusal of a row update. The caller has already checked the key of
+/// this item.
 ///
 /// # Errors
 /// Returns [`Unproven::Corrupt`] if the fence in the item is not a number.
@@ -73,10 +71,10 @@ pub(super) fn fence_name(update: &RowUpdate) -> String {
     format!("{FENCE_NEXT}{}", update.log_key)
 }
 
-/// Checks that the progress item in a response contains exactly the values that `publish` should have written.
+/// Checks that the progress item in a response contains exactly the values that the write of `publish` stores.
 ///
-/// The function compares every attribute. For example, a wrong watermark in the item could make a window final too
-/// early (INV-4).
+/// The function compares every attribute, because a wrong watermark, for example, could make a window final too early
+/// (INV-4).
 pub(super) fn check_published(publish: &Publish, new: Option<&Item>) -> Result<(), Flaw> {
     let item = new.ok_or(Flaw::OtherItem)?;
     let mut written = progress_attributes(publish);
@@ -88,7 +86,7 @@ pub(super) fn check_published(publish: &Publish, new: Option<&Item>) -> Result<(
     Ok(())
 }
 
-/// Checks that the progress item in DynamoDB's refusal really violates the condition of the refused write.
+/// Checks that the progress item in a refusal really violates the condition of the refused write.
 ///
 /// DynamoDB refuses to create a progress item that already exists. DynamoDB refuses to advance a progress item if the
 /// stored `next` is at least as large as the new `next`. A progress item therefore never moves back (INV-4).
@@ -99,7 +97,7 @@ pub(super) fn check_refusal(publish: &Publish, create: bool, old: &Item) -> Resu
     }
 }
 
-/// Returns the sums of a progress item, or `None` if the sums are unknown or contradict each other.
+/// Returns the sums of a progress item, or `None` if the sums are unknown or contradictory.
 pub(super) fn sums(item: &Item) -> Option<Sum> {
     let count = |name| {
         let number = number(item, name)?;
@@ -224,7 +222,7 @@ mod tests {
             whole.insert(name.to_owned(), digits(number));
         }
         assert_eq!(sums(&whole), Sum::checked([2, 1, 3, 0, 0, 0]));
-        // A consumer that runs an older version has advanced the progress item without updating its sums.
+        // A consumer of an older version has advanced the progress item without its sums.
         let mut moved = whole.clone();
         moved.insert("next".to_owned(), digits(13));
         assert_eq!(sums(&moved), None);

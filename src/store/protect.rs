@@ -1,9 +1,8 @@
-//! Protection measures for tables in production: deletion protection, point-in-time recovery, a customer's encryption
-//! key, and tags. Warm throughput is a further measure, for a table that must accept the full rate of events from the
-//! start.
+//! Applies protection measures to tables: deletion protection, point-in-time recovery, a customer's encryption key,
+//! tags, and warm throughput. With warm throughput, a new table accepts the full rate of events at once.
 //!
-//! No protection measure changes the items of the tables, so `init-tables` can switch on each measure at any time.
-//! `init-tables` never switches a measure off, and switches on only the measures that its options name.
+//! No measure changes the items of the tables, so `init-tables` can switch on each measure at any time. `init-tables`
+//! switches on only the measures in its options, and never switches a measure off.
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::operation::update_table::builders::UpdateTableFluentBuilder;
@@ -16,14 +15,14 @@ use aws_sdk_dynamodb::types::{
 use crate::core::keys::{ALERTS, RAW, TABLES};
 use crate::store::error::StoreError;
 
-/// The protection measures that an operator wants for every table. The default value contains no measure.
+/// The protection measures that an operator requests for every table. The default is no measure.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Protection {
-    /// True to switch on deletion protection. A protected table cannot be deleted until an operator switches the
-    /// protection off.
+    /// True to switch on deletion protection. DynamoDB refuses to delete a protected table until an operator switches
+    /// the protection off.
     pub deletion: bool,
-    /// True to switch on point-in-time recovery. With point-in-time recovery, an operator can restore the state of any
-    /// second of the last 35 days into a new table.
+    /// True to switch on point-in-time recovery. An operator can then restore the state of any second of the last 35
+    /// days into a new table.
     pub pitr: bool,
     /// The KMS key that encrypts the tables, as its id, its ARN or `alias/…`.
     pub kms_key: Option<String>,
@@ -82,8 +81,8 @@ impl std::fmt::Display for Measure {
     }
 }
 
-/// Returns the wanted protection measures that are not yet active on a table. The function sends requests only for
-/// measures whose state is missing from the table's description.
+/// Returns the measures in `wanted` that are not yet active on a table. The function sends a request only for a measure
+/// whose state is missing from the description of the table.
 ///
 /// # Errors
 /// Returns the error from DynamoDB.
@@ -123,10 +122,9 @@ pub async fn missing(
     Ok(out)
 }
 
-/// Returns the measures that raise the warm throughput of a table and its indexes to `units` write units per second. If
-/// the warm throughput is already high enough, no measure is necessary. The function checks only the tables into which
-/// consumers put one item per event. Emulators do not report warm throughput, so the tables of an emulator never need
-/// this measure.
+/// Returns the measures that raise the warm throughput of a table and its indexes to `units` write units per second.
+/// The list is empty if the warm throughput is high enough, and for tables without one item per event. It is also empty
+/// for an emulator, because emulators do not report warm throughput.
 fn cold(found: &TableDescription, units: u32) -> Vec<Measure> {
     if !found.table_name().is_some_and(gets_puts) {
         return Vec::new();
@@ -160,8 +158,8 @@ pub fn warm(units: u32) -> WarmThroughput {
         .build()
 }
 
-/// Returns true if a table is encrypted with `key`. DynamoDB always reports the ARN of the key. An alias cannot be
-/// compared with an ARN, so an alias matches any customer-managed key.
+/// Returns true if a table is encrypted with `key`. DynamoDB always reports the ARN of the key. The function cannot
+/// compare an alias with an ARN, so an alias matches any customer-managed key.
 fn is_encrypted_with(found: &TableDescription, key: &str) -> bool {
     let Some(sse) = found.sse_description() else {
         return false;

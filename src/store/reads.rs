@@ -1,9 +1,9 @@
-//! The data that the API reads from the tables: the trait [`Reads`] and its implementation on DynamoDB.
+//! Reads the data for the API: the trait [`Reads`] and its implementation on DynamoDB.
 //!
-//! The readers use Query, BatchGetItem and GetItem. The readers never use Scan. The cost of a response therefore
-//! depends on the size of the response, and not on the size of the tables. Expressions name every attribute by an alias
-//! such as `#x`, because several attribute names are reserved words in DynamoDB. The readers fetch every page of a
-//! Query, and request the unprocessed keys of a BatchGetItem again.
+//! The readers use Query, BatchGetItem and GetItem, and never Scan. Therefore, the cost of a response depends on its
+//! size, and not on the size of the tables. Expressions contain aliases such as `#x` instead of attribute names,
+//! because several attribute names are reserved words in DynamoDB. The readers fetch every page of a Query, and request
+//! the unprocessed keys of a BatchGetItem again.
 //!
 //! | question | requests |
 //! |---|---|
@@ -19,9 +19,8 @@
 //! | grand total, if there are too many series | a Query on `progress` |
 //! | a page of totals in order of names | a Query per `totals#n` from a name on, merged by the API |
 //!
-//! The readers tolerate damaged items. If an attribute is missing or has the wrong type, the readers return an empty
-//! value or zero. One damaged row therefore does not hide other rows. The readers log a warning for each damaged
-//! number, at a limited rate.
+//! If an attribute is missing or has the wrong type, the readers return an empty value or zero, so that a damaged row
+//! does not hide other rows. The readers log a warning for each damaged number, at a limited rate.
 
 mod aggregations;
 pub mod audit;
@@ -64,7 +63,7 @@ use crate::telemetry::Metrics;
 /// Maximum age of a reader's cached shard count. `init-tables` raises the shard count in the config item before any
 /// consumer uses the new count.
 const CONFIG_AGE_MAX: Duration = Duration::from_secs(60);
-/// Interval at which `ping` reads the tables other than the totals table, as long as all of these tables answer.
+/// Interval at which `ping` reads the tables other than the totals table, as long as all of them answer.
 const OTHERS_EVERY: Duration = Duration::from_secs(10);
 
 /// The future that a method of [`Reads`] returns.
@@ -75,12 +74,12 @@ pub type ReadFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> 
 pub struct Page<T> {
     /// The items on the page, at most [`PageRequest::limit`] items.
     pub items: Vec<T>,
-    /// The position where the next page begins, or `None` at the end of the list.
+    /// The position at which the next page begins, or `None` at the end of the list.
     pub next: Option<Position>,
 }
 
 impl<T> Page<T> {
-    /// Returns the page with each item converted by `convert`.
+    /// Converts each item of the page with `convert`.
     pub fn map<U>(self, convert: impl FnMut(T) -> U) -> Page<U> {
         Page {
             items: self.items.into_iter().map(convert).collect(),
@@ -88,7 +87,7 @@ impl<T> Page<T> {
         }
     }
 
-    /// Returns an empty page, which is the last page of its list.
+    /// Returns an empty page with no next page.
     pub const fn empty() -> Page<T> {
         Page {
             items: Vec::new(),
@@ -108,7 +107,7 @@ pub struct IncidentFilter {
     pub rule: Option<String>,
 }
 
-/// A page of windows, with the watermark that shows how far the topic has been counted.
+/// A page of windows, with the watermark of the topic.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Windows {
     /// The windows of the page, newest first.
@@ -126,8 +125,8 @@ impl Windows {
         }
     }
 
-    /// Returns true if the page that answers `request` will never change. Every window on the page must be final, and
-    /// no further window may appear in the page's range.
+    /// Returns true if the page for `request` never changes again. This is the case if every window on the page is
+    /// final, and no further window can appear in the range of the page.
     pub fn are_settled(&self, request: &PageRequest) -> bool {
         let position = request.after.as_ref();
         let above_ms = position.and_then(|position| parse_timestamp(&position.sort_key));
@@ -139,8 +138,8 @@ impl Windows {
     }
 }
 
-/// The position after an item of a list that is merged from several DynamoDB partitions. The merged list is sorted by
-/// descending sort key, and then by the number of the partition. Within one partition, items with equal sort keys keep
+/// The position after an item of a list that combines several DynamoDB partitions. The list is sorted by descending
+/// sort key, and then by the number of the partition. Within one partition, items with equal sort keys are in
 /// DynamoDB's order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Position {
@@ -148,8 +147,8 @@ pub struct Position {
     pub sort_key: String,
     /// The number of the DynamoDB partition from which the item was read.
     pub lane: u32,
-    /// The attributes that are keys of the table but not of the index, separated by `#`. The string is empty if the
-    /// list is read from a table and not from an index.
+    /// The values of the attributes that are keys of the table but not of the index, separated by `#`. The string is
+    /// empty if the list comes from a table instead of an index.
     pub key: String,
 }
 
@@ -176,9 +175,9 @@ pub struct PageRequest {
     pub range: Range,
     /// Maximum number of items on the page.
     pub limit: usize,
-    /// The position where the page begins, or `None` to begin with the newest item.
+    /// The position at which the page begins, or `None` to begin with the newest item.
     pub after: Option<Position>,
-    /// The current time. The page leaves out rows that have expired by the current time.
+    /// The current time. The page excludes rows that have expired.
     pub now_ms: UnixMs,
 }
 
@@ -222,14 +221,14 @@ pub trait Reads: Send + Sync + 'static {
         until_ms: UnixMs,
     ) -> ReadFuture<'_, Option<UnixMs>>;
 
-    /// Returns the newest windows of each of the given series, in any order. For each series, the function returns
-    /// as many windows as can be open at the same time.
+    /// Returns the newest windows of each of the given series, in any order. The number of windows of a series is the
+    /// number that can be open at the same time.
     fn latest_windows(&self, series: Vec<String>) -> ReadFuture<'_, Vec<AggregationItem>>;
 
     /// Returns the time up to which the windows of the current topic are rolled up. The caller reads hours before
     /// `until_ms` from rollups, and later hours from windows. The call costs two read units.
     ///
-    /// For each response, the caller calls this function again and passes the result to [`Reads::hours`] and
+    /// The caller must call this function again for each response, and pass the result to [`Reads::hours`] and
     /// [`Reads::days`]. The rollup rows of an hour before `until_ms` change only if the topic is recreated, or if a
     /// consumer counts the first event of an idle partition.
     fn rolled_up(&self, now_ms: UnixMs) -> ReadFuture<'_, RolledUp>;
@@ -243,7 +242,7 @@ pub trait Reads: Send + Sync + 'static {
     ) -> ReadFuture<'_, Option<UnixMs>>;
 
     /// Returns the counts of the given series for each hour that starts in `range` and ends at or before
-    /// `rolled_up.until_ms`, in any order. The result leaves out hours without events.
+    /// `rolled_up.until_ms`, in any order. The result excludes hours without events.
     ///
     /// For one series and 1,000 hours that have events, the call costs about 23 read units. The cost doubles if
     /// `rolled_up.is_settled` is false.
@@ -255,7 +254,7 @@ pub trait Reads: Send + Sync + 'static {
     ) -> ReadFuture<'_, Vec<HourItem>>;
 
     /// Returns the counts of the given series for each UTC day that starts in `range` and ends at or before
-    /// `rolled_up.until_ms`, in any order. The result leaves out days without events.
+    /// `rolled_up.until_ms`, in any order. The result excludes days without events.
     ///
     /// For one series and one year, the call costs about 13 to 22 read units. The cost doubles if
     /// `rolled_up.is_settled` is false.
@@ -267,7 +266,7 @@ pub trait Reads: Send + Sync + 'static {
     ) -> ReadFuture<'_, Vec<DayItem>>;
 
     /// Returns the event times of a city's first event (`from_ms`) and last event (`to_ms`). `series` lists all series
-    /// of the city. If the raw row of an event has expired, the function returns the start of the event's window
+    /// of the city. If the raw row of an event has expired, the result contains the start of the event's window
     /// instead. The call costs one read unit for each series and one for each shard of the city.
     fn span(&self, city: String, series: Vec<String>) -> ReadFuture<'_, Option<Range>>;
 
@@ -275,7 +274,7 @@ pub trait Reads: Send + Sync + 'static {
     fn totals(&self, city: Option<String>) -> ReadFuture<'_, Vec<TotalItem>>;
 
     /// Returns the sums over all series, and the totals of the largest series, at most `kept_max` of them. If the call
-    /// reaches its limit of read units, the result covers only the series that were read up to that point.
+    /// reaches its limit of read units, the result includes only the series that it has read until then.
     fn every_total(&self, kept_max: usize) -> ReadFuture<'_, EveryTotal> {
         Box::pin(async move {
             let mut every = EveryTotal::new(kept_max);
@@ -284,8 +283,8 @@ pub trait Reads: Send + Sync + 'static {
         })
     }
 
-    /// Returns the totals of the series that follow the name `after` (`city#event_type`) in one totals shard. The
-    /// result contains at most `limit` series, in alphabetical order. The returned flag is true if more series follow.
+    /// Returns the totals of the series after the name `after` (`city#event_type`) in one shard of the totals table.
+    /// The result contains at most `limit` series, in alphabetical order. The flag is true if more series follow.
     fn totals_after(
         &self,
         shard: String,
@@ -313,8 +312,8 @@ impl DynamoReads {
     /// Returns a reader of the tables with the given names. The function sends no request.
     pub fn new(client: Client, names: TableNames, metrics: Metrics) -> DynamoReads {
         DynamoReads {
-            // The reader does not repeat a failed request. The client of the API waits for the response, and can repeat
-            // the request itself.
+            // The reader does not repeat a failed request, because the client of the API waits for the response, and
+            // can repeat its own request.
             db: Db::new(client, names, metrics, 1),
             shards: Mutex::new(None),
             finals: aggregations::finals(),
@@ -322,8 +321,8 @@ impl DynamoReads {
         }
     }
 
-    /// Returns the shard count from the config item. As long as DynamoDB answers, the shard count is at most
-    /// [`CONFIG_AGE_MAX`] old.
+    /// Returns the shard count from the config item. The value is at most [`CONFIG_AGE_MAX`] old, as long as DynamoDB
+    /// answers.
     async fn shards(&self) -> Result<u32, StoreError> {
         let known = *self.shards.lock().expect("no panic holds the shard count");
         match known {
@@ -343,8 +342,8 @@ impl DynamoReads {
         Ok(config)
     }
 
-    /// Reads a nonexistent key from each table other than the totals table. Each read costs half a read unit. A ping
-    /// repeats the reads if a table failed to answer before, or if [`OTHERS_EVERY`] has passed.
+    /// Reads a nonexistent key from each table other than the totals table, unless all of them have answered within
+    /// [`OTHERS_EVERY`]. Each read costs half a read unit.
     async fn ping_others(&self) -> Result<(), StoreError> {
         let is_recent = |at: Option<Instant>| at.is_some_and(|at| at.elapsed() < OTHERS_EVERY);
         let lock = || self.others_answered.lock().expect("no panic holds it");

@@ -1,5 +1,5 @@
-//! Code that the readers and the writers share. It counts requests and their errors, and returns the stored item that
-//! made a conditional write fail.
+//! Contains code for both readers and writers: it counts requests and their errors, and finds the stored item in the
+//! refusal of a conditional write.
 
 use std::time::Instant;
 
@@ -38,7 +38,7 @@ pub(super) fn count_request(
     }
 }
 
-/// A request to one table that is counted when it ends.
+/// A request to one table. The metrics count the request when it ends.
 pub(super) struct Counted<'a> {
     metrics: &'a Metrics,
     operation: &'static str,
@@ -104,7 +104,7 @@ impl<'a> Counted<'a> {
     }
 }
 
-/// Returns the stored item if an update failed because its condition did not hold. The inner value is `None` if the
+/// Returns the stored item if an update has failed because its condition did not hold. The inner value is `None` if the
 /// item does not exist.
 pub(super) fn refusing_item(
     error: &SdkError<UpdateItemError, HttpResponse>,

@@ -1,8 +1,8 @@
-//! The rights that each role has on each DynamoDB table. This file is the only list of rights on tables.
+//! Lists the rights of each role on each DynamoDB table.
 //!
-//! The program generates IAM policies from the list of rights. `check` tests each right with a call that changes
-//! nothing. A test compares the list of rights with the requests that each role really sends. No role has a right that
-//! it does not use. Only `init-tables` has a right to scan, delete or change a table.
+//! The program generates IAM policies from this list. `check` tests each right with a call that changes nothing. A test
+//! compares the list with the requests that each role really sends, so no role has a right that it does not use. Only
+//! `init-tables` has a right to scan, delete or change a table.
 
 use std::collections::HashMap;
 
@@ -85,7 +85,7 @@ const ROLLUPS: [Grant; 4] = [
     on(TOTALS, "Query"),
 ];
 
-/// The rights of `serve`, which writes nothing. The table of incidents may be missing, because only `notify` needs it.
+/// The rights of `serve`, which writes nothing. The incident table may be missing, because only `notify` needs it.
 const SERVE: [Grant; 9] = [
     on_index(RAW, CITY_INDEX),
     on_index(AGGREGATIONS, SERIES_INDEX),
@@ -98,8 +98,8 @@ const SERVE: [Grant; 9] = [
     on_index(INCIDENTS, STATE_INDEX),
 ];
 
-/// The rights of `verify`, which reads all four tables and the creation time of the table of raw events. With
-/// `--incidents`, it reads the table of incidents.
+/// The rights of `verify`, which reads all four tables and the creation time of the raw events table. With
+/// `--incidents`, `verify` also reads the incident table.
 const VERIFY: [Grant; 11] = [
     on(RAW, "DescribeTable"),
     on(RAW, "BatchGetItem"),
@@ -126,8 +126,8 @@ const NOTIFY: [Grant; 5] = [
     on(INCIDENTS, "UpdateItem"),
 ];
 
-/// The operations that `init-tables` may perform on each table. `init-tables` uses `Scan` only if another table or the
-/// config item is missing, and then reads at most two items.
+/// The operations that `init-tables` may perform on each table. It uses `Scan` only if another table or the config item
+/// is missing, and then reads at most two items.
 const INIT_EACH: [&str; 9] = [
     "CreateTable",
     "DescribeTable",
@@ -149,8 +149,8 @@ const EXPIRING: [usize; 2] = [RAW, ALERTS];
 /// The operations that `init-tables` may perform on the config item.
 const INIT_CONFIG: [&str; 3] = ["GetItem", "PutItem", "UpdateItem"];
 
-/// Returns the rights that `init-tables` needs if the CloudFormation template has created the tables. If the template
-/// has created the tables, `init-tables` only checks them, writes the config item, and rolls up hours.
+/// Returns the rights that `init-tables` needs if the CloudFormation template has created the tables. In this case,
+/// `init-tables` only checks the tables, writes the config item, and rolls up hours.
 pub fn grants_after_template() -> Vec<Grant> {
     let each = |table| ["DescribeTable", "Scan"].map(|operation| on(table, operation));
     let mut out: Vec<Grant> = (RAW..=TOTALS).flat_map(each).collect();
@@ -209,8 +209,7 @@ impl TableUser {
 
 /// Returns an IAM policy document that contains exactly the rights that `user` needs.
 ///
-/// `arn_prefix` is `arn:<partition>:dynamodb:<region>:<account>:table/`. Any part of `arn_prefix` that is unknown may
-/// be `*`.
+/// `arn_prefix` is `arn:<partition>:dynamodb:<region>:<account>:table/`. Each unknown part of `arn_prefix` may be `*`.
 pub fn policy(user: TableUser, names: &TableNames, arn_prefix: &str) -> Value {
     policy_of(user.grants(), names, arn_prefix)
 }
@@ -258,8 +257,8 @@ pub fn policy_of(mut grants: Vec<Grant>, names: &TableNames, arn_prefix: &str) -
     json!({"Version": "2012-10-17", "Statement": statements})
 }
 
-/// Tests a grant with a call that changes nothing. The test call reads a key that no item has, or writes with a
-/// condition that never holds.
+/// Tests a grant with a call that changes nothing. The call reads a key that no item has, or writes with a condition
+/// that never holds.
 ///
 /// # Errors
 /// Returns the error from DynamoDB. The kind is [`StoreErrorKind::Denied`] if the right is missing.
@@ -270,7 +269,7 @@ pub async fn try_grant(
 ) -> Result<(), StoreError> {
     let spec = &spec_of(names, grant.table);
     let table = spec.name.as_str();
-    // The request asks for the consumed capacity, because a response without the consumed capacity counts as invalid.
+    // The checks of responses ([`crate::store::answers`]) expect the consumed capacity, so the request must ask for it.
     let units = ReturnConsumedCapacity::Total;
     let answer = match grant.operation {
         "GetItem" => {
@@ -309,7 +308,7 @@ pub async fn try_grant(
         "BatchWriteItem" | "PutItem" | "UpdateItem" => {
             try_write_request(client, grant.operation, spec).await
         }
-        // Rights to operations on whole tables are not tested, because a test call would change the table.
+        // The function does not test rights to operations on whole tables, because a test call would change the table.
         _ => Ok(()),
     };
     match answer {
@@ -328,8 +327,8 @@ async fn try_write_request(
     let units = ReturnConsumedCapacity::Total;
     match operation {
         "BatchWriteItem" => {
-            // BatchWriteItem does not support conditions. The request therefore deletes an item that does not exist,
-            // and changes nothing.
+            // BatchWriteItem does not support conditions. Therefore, the request deletes an item that does not exist,
+            // which changes nothing.
             let delete = DeleteRequest::builder().set_key(Some(no_key(spec))).build();
             let delete = delete.expect("a key is set");
             let write = WriteRequest::builder().delete_request(delete).build();
@@ -365,7 +364,7 @@ async fn try_write_request(
     }
 }
 
-/// Checks that a table accepts the writes of `consume`, with a write that changes nothing.
+/// Sends a write that changes nothing, in order to check that a table accepts the writes of `consume`.
 ///
 /// # Errors
 /// Returns the error from DynamoDB. The kind is [`StoreErrorKind::NotFound`] if the table is missing.

@@ -36,7 +36,7 @@ pub(super) fn mark_key() -> Item {
     ])
 }
 
-/// Returns the non-key attributes of a rollup mark that is written at the time `now_ms`.
+/// Returns the attributes of a rollup mark, except its key. `now_ms` is the time of the write.
 pub(super) fn mark_attributes(
     mark: &RollupMark,
     now_ms: UnixMs,
@@ -109,8 +109,8 @@ pub(super) fn row_item(row: &RollupRow) -> Item {
     item
 }
 
-/// Decodes the key and the counts of a rollup row. Returns `None` if the item's key is not that of a rollup row. A
-/// count that is not a number is returned as zero.
+/// Decodes the key and the counts of a rollup row. Returns `None` if the item does not have the key of a rollup row. A
+/// count that is not a number gives zero.
 pub(super) fn decode_row(item: &Item) -> Option<(Grain, RollupSeries, UnixMs, SeverityCounts)> {
     let (grain, series) = RollupSeries::parse(text(item, SHARD))?;
     let start_ms = parse_start(grain, text(item, SERIES))?;

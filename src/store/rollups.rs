@@ -1,9 +1,9 @@
-//! Writes rollups by sending the reads and writes that a [`Roll`] requests.
+//! Carries out the reads and writes that a [`Roll`] requests.
 //!
-//! Rollup rows are written by unconditional puts. A rollup row sums windows that no longer change, so every writer
-//! computes the same row. The rollup mark is moved by a conditional update. Before each write, the writer checks that
-//! the ids of the tables and of the topic were read within the last [`TRUST_MS`]. [`crate::core::table_identity`]
-//! explains why the check of the ids is necessary.
+//! The writer writes rollup rows with unconditional puts. A rollup row sums windows that no longer change, so every
+//! writer computes the same row. The writer moves the rollup mark with a conditional update. Before each write, the
+//! writer checks that it has read the ids of the tables and of the topic within the last [`TRUST_MS`].
+//! [`crate::core::table_identity`] explains the reason for this check.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -79,7 +79,7 @@ impl RollupWriter {
         }
     }
 
-    /// Sets how long the writer waits for the index to contain all windows. Returns the changed writer.
+    /// Sets the time after which the writer assumes that the index contains all windows. Returns the changed writer.
     #[must_use]
     pub fn with_settle(self, settle: Duration) -> RollupWriter {
         RollupWriter { settle, ..self }
@@ -90,8 +90,8 @@ impl RollupWriter {
         &self.source
     }
 
-    /// Runs a rollup pass to its end. Each time the rollup mark moves, the function calls `moved` with the new rollup
-    /// mark. The caller may drop the future at any time, because the next pass continues from the rollup mark.
+    /// Runs a rollup pass to its end. After each move of the rollup mark, the function calls `moved` with the new
+    /// rollup mark. The caller may drop the future at any time, because the next pass continues at the rollup mark.
     ///
     /// # Errors
     /// Returns the reason why the rollup pass ended early.
@@ -119,7 +119,7 @@ impl RollupWriter {
                             moved(&mark);
                             roll.moved(mark);
                         }
-                        // If the update succeeded but its response was lost, the next attempt finds that the rollup
+                        // If the update has succeeded but its response was lost, the next attempt finds that the rollup
                         // mark has already moved.
                         Err(RollError::Store(error))
                             if may_pass(&error) && failed < WRITE_ATTEMPTS =>
@@ -181,8 +181,8 @@ impl RollupWriter {
         Ok(())
     }
 
-    /// Stores rollup rows, and returns the indexes of the rows that were not stored. After a temporary error, no row
-    /// counts as stored, so the function returns the indexes of all rows.
+    /// Stores rollup rows, and returns the indexes of the rows that may not be stored. After a temporary error, the
+    /// function returns the indexes of all rows.
     async fn put(&self, rows: &[RollupRow], failed: &mut u32) -> Result<Vec<usize>, StoreError> {
         match self.send_put(rows).await {
             Ok(left) if left.len() < rows.len() => {
@@ -306,15 +306,15 @@ fn unprocessed(
     Ok(out)
 }
 
-/// The time when the ids of the tables and of the topic were last read.
+/// The time at which the rollup writer last read the ids of the tables and of the topic.
 #[derive(Debug, Default)]
 struct Identity {
     asked_ms: Option<BootMs>,
 }
 
 impl Identity {
-    /// Checks that the ids of the tables and of the topic are still the ids in `mark`. If the ids were read at most
-    /// [`READ_INTERVAL_MS`] ago, the function does not read them again.
+    /// Checks that the ids of the tables and of the topic are still the ids in `mark`. If the last read was at most
+    /// [`READ_INTERVAL_MS`] ago, the function does not read the ids again.
     async fn check(&mut self, source: &RollupSource, mark: &RollupMark) -> Result<(), RollError> {
         let is_younger = |asked_ms: Option<BootMs>, age_ms: i64| {
             asked_ms.is_some_and(|asked_ms| sys::boot_ms() - asked_ms <= age_ms)
@@ -329,7 +329,7 @@ impl Identity {
                 return Err(RollError::Replaced);
             }
             self.asked_ms = Some(asked_ms);
-            // The host may have been suspended while the program waited for the response.
+            // The response may have taken longer than [`TRUST_MS`], for example because the host was suspended.
             if is_younger(self.asked_ms, TRUST_MS) {
                 return Ok(());
             }

@@ -1,10 +1,10 @@
-//! Measures the difference between this host's clock and DynamoDB's clock, using the header `Date` of each response.
+//! Measures the difference between this host's clock and DynamoDB's clock with the header `Date` of each response.
 //!
 //! AWS refuses the signatures of a host whose clock is wrong by five minutes, and the error message does not mention
-//! the clock. The SDK corrects the time in the signatures of its requests. However, TTLs, measured latencies and the
-//! times of synthetic events still use the host's wrong clock. The program therefore reports the clock difference as a
-//! metric, and logs a warning if the difference reaches 30 seconds. A measured difference of about one second is
-//! normal, because `Date` has whole seconds and a response takes time to arrive.
+//! the clock. The SDK corrects the time in its signatures, but TTLs, measured latencies and the times of synthetic
+//! events still depend on the wrong clock. Therefore, the program reports the clock difference as a metric, and logs a
+//! warning if the difference reaches 30 seconds. A measured difference of about one second is normal, because `Date`
+//! has whole seconds and a response takes time to arrive.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,8 +20,8 @@ use prometheus::Gauge;
 use crate::core::clock::UnixMs;
 use crate::telemetry::{LogLimit, unix_ms};
 
-/// The program logs a warning if the clock skew reaches this number of seconds. AWS refuses signatures if the clock
-/// skew reaches five minutes.
+/// The program logs a warning if the clock difference reaches this number of seconds. At five minutes, AWS refuses
+/// signatures.
 const WARN_SECONDS: f64 = 30.0;
 /// Minimum time between two warnings.
 const WARN_EVERY: Duration = Duration::from_mins(10);
@@ -48,8 +48,8 @@ impl ClockWatch {
     fn measure(&self, date: &str, now_ms: UnixMs) -> Option<f64> {
         let server = DateTime::from_str(date, Format::HttpDate).ok()?;
         let server_ms = UnixMs(server.to_millis().ok()?);
-        // The header `Date` contains whole seconds. The calculation adds half a second, which is the average of the
-        // missing fraction.
+        // The header `Date` contains whole seconds. The calculation adds half a second, the average of the missing
+        // fraction.
         let skew_ms = i32::try_from(server_ms + 500 - now_ms).unwrap_or(i32::MAX);
         let seconds = f64::from(skew_ms) / 1_000.0;
         self.gauge.set(seconds);

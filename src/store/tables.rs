@@ -1,9 +1,8 @@
-//! The definitions of the tables, and functions that create, compare and delete tables.
+//! Defines the tables, and creates, compares and deletes them.
 //!
-//! A [`TableSpec`] describes a table as data, so that the functions that create and compare tables use the same
-//! description. The functions in this file do not change existing tables, except that [`ensure_ttl`] switches TTL on.
-//! Rows of counts never expire, because DynamoDB would delete the fences together with the rows. All tables use
-//! on-demand billing.
+//! A [`TableSpec`] describes a table as data, so that the same description serves for creating and comparing the table.
+//! The only function in this file that changes an existing table is [`ensure_ttl`], which switches TTL on. Rows of
+//! counts never expire, because DynamoDB would delete their fences with them. All tables use on-demand billing.
 //!
 //! | table | keys | index | TTL |
 //! |---|---|---|---|
@@ -107,13 +106,13 @@ pub fn specs(names: &TableNames) -> [TableSpec; 4] {
     ]
 }
 
-/// Returns the definition of the incident table, which only `notify` and the readers of incidents need.
+/// Returns the definition of the incident table. Only `notify` and the readers of incidents need this table.
 pub fn incidents_spec(names: &TableNames) -> TableSpec {
     TableSpec {
         name: names.incidents.clone(),
         keys: (RULE, Some(INCIDENT)),
-        // The index sorts incidents by time, regardless of their rule. Checkpoints and silences have no attribute
-        // `state`, so the index does not contain them.
+        // The index lists the incidents of all rules by time. Checkpoints and silences have no attribute `state`, so
+        // the index does not contain them.
         index: Some(IndexSpec {
             name: STATE_INDEX,
             keys: (STATE, Some(OPENED_AT)),
@@ -160,7 +159,7 @@ pub async fn describe_table(
     }
 }
 
-/// Returns the differences between a table and its definition, with one sentence for each. The function does not report
+/// Returns the differences between a table and its definition, with one sentence for each. The function ignores
 /// additional indexes, because they affect only the cost.
 pub fn differences(spec: &TableSpec, actual: &TableDescription) -> Vec<String> {
     let mut out = Vec::new();
@@ -248,8 +247,7 @@ pub async fn create(client: &Client, spec: &TableSpec) -> Result<bool, StoreErro
     create_protected(client, spec, &Protection::default()).await
 }
 
-/// Creates a table as [`create`] does, together with the protection measures that a new table can have
-/// immediately.
+/// Works like [`create`], and also applies the protection measures that a new table can have immediately.
 ///
 /// # Errors
 /// Returns an error if DynamoDB does not answer or refuses the request.
@@ -302,8 +300,8 @@ pub async fn create_protected(
         Ok(_) => Ok(true),
         Err(error) => {
             let error = StoreError::from_sdk("CreateTable", &spec.name, error);
-            // If the response to a CreateTable request was lost, the SDK repeats the request. The repeated request then
-            // fails because the table already exists.
+            // If the response to the request was lost, the SDK repeats the request, and DynamoDB answers that the table
+            // exists.
             match error.code() {
                 Some("ResourceInUseException") => Ok(false),
                 _ => Err(error),
@@ -325,8 +323,8 @@ fn key_schema(keys: Keys) -> Vec<KeySchemaElement> {
     out
 }
 
-/// Switches TTL on if it is off. Returns true if TTL was off. The TTL setting is read first, because DynamoDB refuses a
-/// second change of the setting within an hour.
+/// Switches TTL on if it is off. Returns true if TTL was off. The function first reads the TTL setting, because
+/// DynamoDB refuses a second change of the setting within an hour.
 ///
 /// # Errors
 /// Returns [`StoreError::Different`] if TTL uses another attribute.
@@ -378,10 +376,9 @@ pub async fn ttl_is_on(client: &Client, table: &str, attribute: &str) -> Result<
 
 /// Returns true if a table contains any item other than the config item.
 ///
-/// This function contains the program's only Scan. The Scan reads at most two items. The item count that DynamoDB
-/// reports is not used, because DynamoDB updates it only every few hours. If a table or the config item is missing,
-/// `init-tables` checks the existing tables with this function. Without the check for existing items, new counts could
-/// be added to old counts.
+/// This function contains the program's only Scan, which reads at most two items. It does not use the item count of the
+/// table, because DynamoDB updates this count only every few hours. `init-tables` calls the function for the existing
+/// tables if a table or the config item is missing. Without this check, consumers could add new counts to old counts.
 ///
 /// # Errors
 /// Returns an error if DynamoDB does not answer or refuses the request.

@@ -1,8 +1,8 @@
-//! Carries out the writes that the pipeline planned: batches of puts, row updates and progress items.
+//! Carries out the writes that the pipeline requests: batches of puts, row updates and progress items.
 //!
-//! Each function sends a write request only once and reports the response. This module makes no decisions and repeats
-//! no requests, because the core crate decides about retries. Retries by the SDK are switched off. With SDK retries,
-//! all requests of a client would share one retry budget, and concurrent requests would exhaust it.
+//! Each function sends one request and returns the outcome. This module repeats no request, because the core crate
+//! decides about retries. The SDK's own retries are off, because all requests of a client share one retry budget, and
+//! concurrent requests would exhaust this budget.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -35,7 +35,7 @@ use crate::store::proof::{self, Unproven};
 use crate::store::requests::{Counted, refusing_item};
 use crate::telemetry::Metrics;
 
-/// Writes to the tables whose names share one prefix. All clones of a writer share its settings.
+/// Writes to the tables with one prefix. All clones of a writer share its settings.
 #[derive(Clone)]
 pub struct Writer {
     client: Client,
@@ -66,8 +66,8 @@ impl Writer {
         options.alert_ttl_ms = alert_ttl_ms;
     }
 
-    /// Sets the number of shards and the window length from the config item. The caller must call this function before
-    /// the first write.
+    /// Sets the number of shards and the window length, which come from the config item. The caller must call this
+    /// function before the first write.
     pub fn set_tables(&self, shards: u32, window_ms: i64) {
         let mut options = self.options.lock().expect("no panic holds the lock");
         options.shards = shards;
@@ -78,8 +78,8 @@ impl Writer {
         *self.options.lock().expect("no panic holds the lock")
     }
 
-    /// Writes a batch of puts and returns the outcome. The caller logs an error, and checks whether the error reports a
-    /// missing table.
+    /// Writes a batch of puts, and returns the outcome and the error, if any. The caller logs the error, and checks
+    /// whether it reports a missing table.
     pub async fn put(&self, batch: &Batch, now_ms: UnixMs) -> (BatchOutcome, Option<StoreError>) {
         let table = table_name(&self.names, batch.table);
         let events = batch.puts.iter().map(|p| &*p.event);
@@ -122,16 +122,15 @@ impl Writer {
         }
     }
 
-    /// Updates a row and returns the outcome. If the request failed, the result also contains the error, so that the
-    /// caller can log this error.
+    /// Updates a row and returns the outcome. The result also contains the error of a failed request, so that the
+    /// caller can log it.
     ///
-    /// If a response does not prove the outcome of this particular update, the outcome is [`UpdateOutcome::Unknown`].
-    /// After an unknown outcome, the caller sends the same update again. The fence ensures that the update counts only
-    /// once (INV-2).
+    /// If the response does not prove the outcome of this update, the outcome is [`UpdateOutcome::Unknown`]. The caller
+    /// then sends the same update again, and the fence ensures that the row counts the records only once (INV-2).
     ///
     /// # Errors
-    /// Returns an error if the update can never succeed: DynamoDB considers the row invalid, or the row's fence is not
-    /// a number.
+    /// Returns an error if the update can never succeed. In this case, DynamoDB rejects the request as invalid, or the
+    /// row's fence is not a number.
     pub async fn update(
         &self,
         update: &RowUpdate,
@@ -180,7 +179,7 @@ impl Writer {
         body: Vec<u8>,
     ) -> Result<UpdateItemOutput, SdkError<UpdateItemError, HttpResponse>> {
         let request = self.client.update_item();
-        // The body already contains the table's name, but the SDK needs the name separately to choose the endpoint.
+        // The body already contains the name of the table, but the SDK needs this name in order to choose the endpoint.
         let request = request.table_name(table).customize();
         request.mutate_request(with_body(body)).send().await
     }
@@ -196,8 +195,7 @@ impl Writer {
     /// Moves a progress item forward. A progress item that is already further ahead stays unchanged (INV-4).
     ///
     /// Returns `false` if the item does not exist. The consumer creates the progress item before it counts the first
-    /// record. A missing progress item therefore means that the tables were replaced or that an operator deleted the
-    /// item.
+    /// record. Therefore, a missing progress item means that the tables were replaced, or that the item was deleted.
     ///
     /// # Errors
     /// Returns an error unless the response proves that the item is missing, or that the item is at least as far ahead
@@ -206,15 +204,14 @@ impl Writer {
         if self.write_progress(publish, false).await? {
             return Ok(true);
         }
-        // The caller stops counting if the item is missing, so a second request confirms the result.
+        // The caller stops writing if the item is missing, so a second request confirms this result.
         match self.read_progress(&publish.log_key).await? {
             None => Ok(false),
             Some(_) => Err(self.other_item(publish)),
         }
     }
 
-    /// Creates or advances a progress item. Returns `false` if the item does not exist and the request did not create
-    /// it.
+    /// Creates or advances a progress item. Returns `false` if the item does not exist after the request.
     async fn write_progress(&self, publish: &Publish, create: bool) -> Result<bool, StoreError> {
         let table = &*self.names.totals;
         let key = || format!("{PROGRESS_PK}/{}", publish.log_key);
@@ -227,8 +224,8 @@ impl Writer {
             }
             Err(error) => match refusing_item(error) {
                 Some(Some(old)) => proof::check_refusal(publish, create, old),
-                // The request to create a progress item succeeds if no item exists yet. If DynamoDB refuses to create a
-                // progress item, its response must therefore contain an existing item.
+                // DynamoDB refuses to create a progress item only if the item exists, so its response must contain this
+                // item.
                 Some(None) if create => Err(Unproven::Flaw(Flaw::OtherItem)),
                 Some(None) | None => Ok(()),
             },
@@ -264,7 +261,7 @@ impl Writer {
         error.with_key(format!("{PROGRESS_PK}/{}", publish.log_key))
     }
 
-    /// Returns the restart point from the progress item of a log (`<topic id>#<partition>`).
+    /// Returns the restart point in the progress item of a log (`<topic id>#<partition>`).
     ///
     /// # Errors
     /// Returns an error if the item cannot be read or does not have the shape in `docs/TABLES.md`.
@@ -301,7 +298,7 @@ impl Writer {
     }
 }
 
-/// Replaces the body of a request before it is signed.
+/// Returns a function that replaces the body of a request before the SDK signs the request.
 fn with_body(body: Vec<u8>) -> impl Fn(&mut HttpRequest) + Send + Sync + 'static {
     let body = Bytes::from(body);
     move |request| {
@@ -324,8 +321,8 @@ fn shown_flaw(shown: Shown) -> Flaw {
 /// Returns the batch indexes of the puts that DynamoDB returned as unprocessed.
 ///
 /// # Errors
-/// Returns an error if the response contains anything other than puts of this batch. After such a response, it is
-/// unknown which puts were stored.
+/// Returns an error if the response contains anything other than puts of this batch. It is then unknown which puts are
+/// stored.
 fn unprocessed_puts(
     batch: &Batch,
     table: &str,
@@ -345,7 +342,7 @@ fn unprocessed_puts(
     Ok(out)
 }
 
-/// Returns true if an item from a response has the same key as the item of the put request `put`.
+/// Returns true if an item in a response has the same key as the item of `put`.
 fn is_item(table: PutTable, put: &Put, item: &Item) -> bool {
     let is = |name: &str, wanted: &str| is_text(item, name, wanted);
     let e = &*put.event;

@@ -674,7 +674,11 @@ fn a_rejected_record_holds_the_boundary_until_its_letter_is_acknowledged() {
 
 #[test]
 fn what_is_kept_decides_the_items_and_nothing_else() {
-    for (keep, raw, alerts) in [(RawRows::All, 4, 2), (RawRows::Alerts, 2, 2), (RawRows::None, 0, 0)] {
+    for (keep, raw, alerts) in [
+        (RawRows::All, 4, 2),
+        (RawRows::Alerts, 2, 2),
+        (RawRows::None, 0, 0),
+    ] {
         let mut b = Bench::new(keep);
         for (n, severity) in (0..).zip(Severity::ALL) {
             b.record(0, n, Some(n), event("NYC", severity, n));

@@ -1,10 +1,10 @@
 //! Reads the windows of a series, and decides whether each window is final.
 //!
-//! The order of the reads guarantees that a window marked as final gets no more events. The published watermarks are
-//! read before the rows. If a watermark shows that a window is final, the row that is read later contains all events of
-//! the window. The current topic id is read after the rows. A consumer writes a new topic id before it counts the first
-//! record of the new topic. A fence with a topic id other than the current one therefore belongs to a topic that no
-//! longer exists.
+//! The order of the reads guarantees that a window marked as final gets no more events. First, the reader reads the
+//! published watermarks. If a watermark has passed the end of a window, a row that is read later contains all events of
+//! this window. Then the reader reads the rows, and finally the current topic id. A consumer writes a new topic id
+//! before it counts the first record of the new topic. Therefore, a fence with another topic id belongs to a topic that
+//! no longer exists.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -24,18 +24,17 @@ use crate::store::attributes::{
 use crate::store::config::ConfigItem;
 use crate::store::error::StoreError;
 
-/// Maximum number of newest windows that are read for each series, even if more windows can be open.
+/// Maximum number of newest windows that the reader reads for each series, even if more windows can be open.
 const LATEST_MAX: i64 = 64;
-/// Maximum time for which the API returns a final row from memory. A final row changes only if the tables are recreated
-/// or partitions are added to the topic.
+/// Maximum time for which the API returns a final row from memory. A final row can still change if the tables are
+/// recreated or partitions are added to the topic.
 const FINAL_AGE_MAX: Duration = Duration::from_secs(300);
 /// Maximum number of final rows in memory, which take about 10 MB. Seventy series have about 20,000 windows in one day.
 const FINALS_MAX: u64 = 20_000;
 
-/// A cache of the rows that were final when they were read. The key of a cached row consists of the row's key and the
-/// topic id at the time of the read. The topic id is part of the cache key, because a recreated topic may add events to
-/// a formerly final row. With this cache, a client that reads the newest windows repeatedly pays only for the open
-/// windows.
+/// A cache of final rows. The cache key consists of the topic id at the time of the read and the key of the row. It
+/// contains the topic id because a recreated topic may add events to a formerly final row. With this cache, a client
+/// that reads the newest windows again and again costs only the reads of the open windows.
 pub(super) type Finals = Cache<(Option<String>, String), AggregationItem>;
 
 /// Returns an empty cache of final rows.
@@ -73,9 +72,9 @@ pub(super) async fn page(
     })
 }
 
-/// Reads all windows that start in `range` and belong to one of several series, in any order. The watermark in the
-/// result was read before the rows. If a window ends at or before the watermark and is missing from the result, the
-/// window has no events.
+/// Reads all windows that start in `range` and belong to one of several series, in any order. The function reads the
+/// watermark before the rows. Therefore, a window that ends at or before the watermark and is missing from the result
+/// has no events.
 pub(super) async fn windows(
     db: &Db,
     finals: &Finals,
@@ -99,8 +98,7 @@ pub(super) async fn windows(
     })
 }
 
-/// Returns the start of the newest window among all windows of the given series. Only windows that start at or before
-/// `until_ms` are considered.
+/// Returns the start of the newest window of the given series that starts at or before `until_ms`.
 pub(super) async fn newest(
     db: &Db,
     series: Vec<String>,
@@ -113,8 +111,8 @@ pub(super) async fn newest(
         .max())
 }
 
-/// Reads the newest windows of several series, in any order. For each series, the function reads as many windows
-/// as can be open at the same time.
+/// Reads the newest windows of several series, in any order. The number of windows of a series is the number that can
+/// be open at the same time.
 pub(super) async fn latest(
     db: &Db,
     finals: &Finals,
@@ -123,7 +121,7 @@ pub(super) async fn latest(
     let ConfigItem {
         rules, topic_id, ..
     } = db.config().await?;
-    // A window is open while events that are not late and not in the future may still be counted in it.
+    // A window is open while it may still get events that are neither late events nor future events.
     let spread_ms = rules.lateness_ms.saturating_add(rules.skew_ms);
     let open = spread_ms / rules.window_ms.max(1) + 2;
     let limit = i32::try_from(open.clamp(1, LATEST_MAX)).unwrap_or(i32::MAX);
@@ -131,8 +129,8 @@ pub(super) async fn latest(
     rows_of(db, finals, &found, topic_id, None).await
 }
 
-/// Reads the keys of the newest windows of each series, at most `limit` keys for each series. Only windows that start
-/// at or before `until_ms` are considered.
+/// Reads the keys of the newest windows of each series that start at or before `until_ms`, at most `limit` keys for
+/// each series.
 async fn newest_keys(
     db: &Db,
     series: Vec<String>,
@@ -152,8 +150,8 @@ async fn newest_keys(
     Ok(found.into_iter().flatten().collect())
 }
 
-/// Reads the rows whose keys are in the index items `found`. A row that is final for the current `topic_id` is taken
-/// from the cache `finals`. If the caller has just read the watermarks, the caller passes them in `published`.
+/// Reads the rows whose keys are in the index items `found`. The function takes rows that are final for the current
+/// `topic_id` from the cache `finals`. `published` contains the watermarks if the caller has just read them.
 async fn rows_of(
     db: &Db,
     finals: &Finals,
@@ -198,9 +196,9 @@ pub(super) fn index_keys(db: &Db) -> KeyNames {
     }
 }
 
-/// Window rows, together with the state of the topic when the rows were read.
+/// Window rows, with the state of the topic at the time of the read.
 struct ReadRows {
-    /// The rows in the order of the requested keys. The flag of a row is true if the row is final and will stay final
+    /// The rows in the order of the requested keys. The flag of a row is true if the row is final and stays final
     /// ([`stays_final`]).
     rows: Vec<(AggregationItem, bool)>,
     /// The id of the current topic.
@@ -215,9 +213,8 @@ async fn read_rows(
     keys: Vec<String>,
     published: Option<BTreeMap<String, UnixMs>>,
 ) -> Result<ReadRows, StoreError> {
-    // The function reads the watermarks first, then the rows, and then the topic id. This order of the reads guarantees
-    // that a window marked as final gets no more events. Watermarks that were read earlier are safe to use, because
-    // older watermarks only mark fewer windows as final.
+    // The order of the reads (watermarks, rows, topic id) guarantees that a window marked as final gets no more events.
+    // The function may use watermarks from an earlier read, because older watermarks only mark fewer windows as final.
     let watermarks = match published {
         Some(watermarks) => watermarks,
         None => watermarks(db).await?,
@@ -240,7 +237,7 @@ async fn read_rows(
         let stays = is_final && stays_final(end, is_counted, watermark_ms);
         (AggregationItem { is_final, ..item }, stays)
     };
-    // The index may still contain a row that was deleted from the table.
+    // The function skips a key without a row: the index may still contain the key of a deleted row.
     let rows = keys.iter().filter_map(|key| found.remove(key));
     Ok(ReadRows {
         rows: rows.map(with_finality).collect(),
@@ -260,18 +257,18 @@ fn smallest(watermarks: &BTreeMap<String, UnixMs>, topic_id: Option<&str>) -> Op
     watermarks.iter().filter_map(of_topic).min()
 }
 
-/// Returns true if a final window stays final as long as the current topic exists. A final window stays final if the
-/// current topic has counted an event in it. A final window also stays final if all partitions of the current topic
-/// have passed its end. A window may be final only because the topic of its fences no longer exists. Such a window can
-/// still get events.
+/// Returns true if a final window stays final as long as the current topic exists. There are two such cases: the window
+/// counts an event of the current topic, or the watermarks of all partitions of the current topic have passed its end.
+/// In any other case, the window is final only because the topic of its fences no longer exists, so it can still get
+/// events.
 fn stays_final(window_end: &str, is_counted: bool, watermark_ms: Option<UnixMs>) -> bool {
     let ends = watermark_ms.zip(parse_timestamp(window_end));
     is_counted || ends.is_some_and(|(watermark_ms, end_ms)| watermark_ms >= end_ms)
 }
 
-/// Returns true if a window gets no more events. A window is final if every partition with a fence in its row has a
-/// watermark at or after the window's end. A fence of a former topic does not prevent a window from becoming final. A
-/// row without fences is never final, because no consumer of this program has written it.
+/// Returns true if a window is final: every partition with a fence in its row must have a watermark at or after the end
+/// of the window. The function ignores fences of a former topic. A row without fences is never final, because no
+/// consumer of this program has written it.
 fn is_final<'a>(
     window_end: &str,
     fences: impl Iterator<Item = &'a str>,

@@ -1,11 +1,10 @@
-//! Reads the tables for `verify`, in the order of city and time, with Query and BatchGetItem.
+//! Reads the tables for `verify`, sorted by city and time, with Query and BatchGetItem.
 //!
 //! [`Audit::fill`] fills a [`Slice`] with the rows of one city after another. To find the cities, `fill` merges the
 //! sixteen sorted lists of totals rows. Within a city, `fill` merges the raw events (one list per shard), the alerts,
 //! and the windows (one list per event type) by time. Because the lists are sorted by time, a slice can end at any
-//! event time. The program keeps only one page of each list in memory. Raw events and windows come from indexes, which
-//! may lag behind their tables. Before a caller reports a difference, the caller must therefore read the row again by
-//! its key.
+//! event time. Only one page of each list is in memory. Raw events and windows come from indexes, which may lag behind
+//! their tables. Therefore, the caller must read a row again by its key before it reports a difference.
 
 mod decode;
 mod lists;
@@ -34,13 +33,13 @@ use lists::{CityLists, CityTotals};
 
 pub use decode::{put_from_item, row_from_item};
 
-/// Number of window rows that are read in one step.
+/// Number of window rows that the reader reads in one step.
 const WINDOWS_AT_ONCE: usize = 800;
-/// Maximum number of attempts of a request. `verify` ends its comparison with the error of the last attempt. The pauses
+/// Maximum number of attempts of a request. If the last attempt fails, `verify` stops with its error. The pauses
 /// between the attempts add up to ten seconds.
 const ATTEMPTS: u32 = 8;
 
-/// The settings that determine which rows `verify` reads, and how `verify` reads these rows.
+/// The settings that determine which rows `verify` reads, and how it reads them.
 #[derive(Clone, Debug)]
 pub struct AuditView {
     /// The id of the current topic.
@@ -49,7 +48,7 @@ pub struct AuditView {
     pub shards: u32,
     /// Length of a window in milliseconds.
     pub window_ms: i64,
-    /// The setting that determines which events have raw items and alerts.
+    /// The setting that decides which events have raw items and alerts.
     pub raw_rows: RawRows,
     /// The range `[from, until)` of event times and window starts.
     pub range: (UnixMs, UnixMs),
@@ -78,8 +77,8 @@ pub struct ProgressItem {
     pub partition: i32,
     /// The offset to read next. All records below this offset are durable.
     pub next: Offset,
-    /// The largest event time of the records below `next` in Unix milliseconds, or `None` if these records contain no
-    /// event.
+    /// The largest event time of the records below `next`, or `None` if none of these records is an event or a
+    /// heartbeat.
     pub max_ms: Option<UnixMs>,
     /// The sums over all records below `next`, or `None` if the item has no valid sums.
     pub sums: Option<Sum>,
@@ -125,7 +124,7 @@ impl Audit {
         Ok(items.iter().filter_map(progress_from_item).collect())
     }
 
-    /// Returns the rollup mark, or `None` if the mark does not exist or belongs to other tables or another topic id.
+    /// Returns the rollup mark, or `None` if the table has no mark for these tables and this topic id.
     ///
     /// # Errors
     /// Returns [`StoreError::Corrupt`] if the mark is damaged. Otherwise returns the error from DynamoDB.
@@ -138,7 +137,7 @@ impl Audit {
         Ok(mark.filter(|mark| mark.is_of(Some(topic_id), tables_id)))
     }
 
-    /// Returns the names (`city#event_type`) of all series that `keep` accepts.
+    /// Returns the names (`city#event_type`) of all series for which `keep` returns true.
     ///
     /// # Errors
     /// Returns the error from DynamoDB.
@@ -156,9 +155,8 @@ impl Audit {
         Ok(out)
     }
 
-    /// Fills `slice` with the rows from `lo` to `limit`, until the slice is full or no more rows exist. A full slice
-    /// ends where the next slice begins. `extra` contains the keys of additional count rows, which the function also
-    /// reads and adds to the slice.
+    /// Fills `slice` with the rows from `lo` to `limit`, until the slice is full or there are no more rows. The
+    /// function also reads the rows with the keys in `extra`, and adds them to the slice.
     ///
     /// # Errors
     /// Returns the error from DynamoDB.
@@ -180,8 +178,8 @@ impl Audit {
         for (key, row) in self.rows(extra, view).await? {
             slice.add_row(key, row);
         }
-        // The rollup rows for all cities together have an empty city name. In the sort order, rows that count all
-        // cities together may come between the rows of two cities.
+        // The rollup rows that count all cities have an empty city name. This name may come between the names of two
+        // cities in the sort order.
         let end_of_all = RowPlace::new("", UnixMs(i64::MAX));
         let mut all_are_due =
             view.rollups.until_ms > UnixMs(0) && lo.is_none_or(|lo| *lo <= end_of_all);
@@ -223,8 +221,8 @@ impl Audit {
         }
     }
 
-    /// Fills `slice` with the hour rows and day rows that count all cities together. Returns true if the slice ended
-    /// before all of the hour rows and day rows were added.
+    /// Fills `slice` with the hour rows and day rows that count all cities. Returns true if the slice is full before it
+    /// contains all of these rows.
     async fn fill_all_cities(
         &self,
         slice: &mut Slice,
@@ -244,7 +242,8 @@ impl Audit {
             .await
     }
 
-    /// Fills `slice` with the rows of a city. Returns true if the slice ended before all rows of the city were added.
+    /// Fills `slice` with the rows of a city. Returns true if the slice is full before it contains all rows of the
+    /// city.
     async fn fill_city(
         &self,
         slice: &mut Slice,
@@ -292,8 +291,7 @@ impl Audit {
         keys: &mut Vec<Key>,
         view: &AuditView,
     ) -> Result<(), StoreError> {
-        // The index may still contain a row that was deleted from the table. BatchGetItem does not return rows that
-        // exist only in the index.
+        // The keys come from an index, which may still contain a deleted row. BatchGetItem does not return such a row.
         for (key, row) in self.rows(std::mem::take(keys), view).await? {
             slice.add_row(key, row);
         }
@@ -335,7 +333,8 @@ impl Audit {
     }
 
     async fn by_key(&self, keys: Vec<Key>) -> Result<Vec<(Key, Item)>, StoreError> {
-        // The key of a raw item does not contain the city, so two of the requested keys may name the same item.
+        // The table's key of a raw event does not contain the city, so two of the requested keys may belong to the same
+        // item.
         let mut asked: BTreeMap<TableKey, Vec<Key>> = BTreeMap::new();
         for key in keys {
             asked.entry(self.table_key(&key)).or_default().push(key);
@@ -363,8 +362,8 @@ impl Audit {
         Ok(out)
     }
 
-    /// Returns the table, the partition key and the sort key of a row. This function shares no code with the writer of
-    /// rows, so that `verify` can find errors in the writer.
+    /// Returns the table, the partition key and the sort key of a row. This function shares no code with the consumer,
+    /// so that `verify` can find errors in the consumer.
     fn table_key(&self, key: &Key) -> TableKey {
         let names = &self.db.names;
         let (city, time_ms) = (key.place.city(), key.place.time_ms);

@@ -1,4 +1,4 @@
-//! Reads items by key with BatchGetItem, 100 keys at a time. Unprocessed keys are read again after a pause.
+//! Reads items by key with BatchGetItem, 100 keys at a time. Requests unprocessed keys again after a pause.
 
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
@@ -13,14 +13,15 @@ use crate::store::error::StoreError;
 
 /// Maximum number of keys that DynamoDB allows in one BatchGetItem.
 const BATCH_KEYS_MAX: usize = 100;
-/// First pause before unprocessed keys are read again. Each further pause is twice as long, up to [`PAUSE_MAX`].
+/// First pause before the next request for unprocessed keys. Each further pause is twice as long, up to [`PAUSE_MAX`].
 const PAUSE_FIRST: Duration = Duration::from_millis(25);
-/// Maximum pause before unprocessed keys are read again. Only the caller's deadline limits the number of repetitions.
+/// Maximum pause before the next request for unprocessed keys. Only the caller's deadline limits the number of
+/// requests.
 const PAUSE_MAX: Duration = Duration::from_millis(400);
 
 impl Db {
-    /// Reads items by key with consistent reads, in any order. Items that do not exist are left out. The caller
-    /// must list each key only once.
+    /// Returns the items with the given keys, in any order. The result excludes items that do not exist. The reads are
+    /// consistent. The caller must pass each key only once.
     pub(super) async fn get_all(
         &self,
         table: &str,
@@ -59,7 +60,7 @@ impl Db {
         Ok(items)
     }
 
-    /// Sends one BatchGetItem request. Returns the items that were found and the unprocessed keys.
+    /// Sends one BatchGetItem request. Returns the items from the response and the unprocessed keys.
     async fn get_some(
         &self,
         table: &str,
@@ -109,8 +110,7 @@ impl Db {
 }
 
 /// Returns the reason why a response to a BatchGetItem is invalid, or `None` if the response is valid. The response may
-/// contain only keys that were requested. Each requested key may occur only once, either with its item or as an
-/// unprocessed key.
+/// contain only requested keys, each of them at most once, either with its item or as an unprocessed key.
 fn find_batch_flaw<'a>(
     table: &str,
     keys: &'a [Item],

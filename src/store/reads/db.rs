@@ -1,5 +1,5 @@
-//! Sends the read requests. [`Db`] counts each request, checks the response, and repeats a failed request if the caller
-//! allows several attempts.
+//! Sends the read requests. For each request, [`Db`] counts the request, checks the response, and repeats a failed
+//! request if the caller allows several attempts.
 
 use std::time::{Duration, Instant};
 
@@ -19,18 +19,17 @@ use crate::telemetry::Metrics;
 
 /// Maximum number of concurrent DynamoDB requests for one API response.
 const REQUESTS_MAX: usize = 16;
-/// First pause before a failed request is sent again. The pause doubles with each attempt.
+/// First pause before another attempt of a failed request. The pause doubles with each attempt.
 const PAUSE_FIRST: Duration = Duration::from_millis(80);
 
-/// The client, the table names and the settings that every read needs. Cloning a [`Db`] is cheap, so each task can have
-/// its own clone.
+/// The client, the table names and the settings for all reads. Cloning a [`Db`] is cheap, so each task can have its own
+/// clone.
 #[derive(Clone)]
 pub(crate) struct Db {
     pub(super) client: Client,
     pub(super) names: TableNames,
     metrics: Metrics,
-    /// Maximum number of attempts for one request. If the last attempt fails, the read returns the error of this
-    /// attempt.
+    /// Maximum number of attempts for one request. If the last attempt fails, the read returns its error.
     attempts: u32,
 }
 
@@ -54,7 +53,7 @@ impl Db {
         }
     }
 
-    /// Returns a Query of `table` that makes DynamoDB report the consumed read units.
+    /// Returns a Query of `table`. DynamoDB's response reports the consumed read units.
     pub(super) fn query(&self, table: &str) -> QueryFluentBuilder {
         self.client
             .query()
@@ -62,7 +61,7 @@ impl Db {
             .return_consumed_capacity(ReturnConsumedCapacity::Total)
     }
 
-    /// Returns a Query of one partition for the sort keys from `lower` to `upper`, both inclusive. If `upper` is
+    /// Returns a Query of one partition for the sort keys from `lower` to `upper`, including both. If `upper` is
     /// `None`, the Query has no upper bound.
     pub(super) fn query_keys(
         &self,
@@ -221,9 +220,9 @@ impl Db {
         StoreError::wrong_answer(operation, table, flaw)
     }
 
-    /// Returns the outcome that the metrics record for a failed request. Only `notify` needs the incident table, so a
-    /// missing incident table should not trigger an alert. If an IAM policy does not name the table, IAM denies the
-    /// request even if the table does not exist.
+    /// Returns the outcome of a failed request in the metrics. Only `notify` needs the incident table, so its absence
+    /// must not trigger an alert. If an IAM policy does not name the table, IAM denies the request even if the table
+    /// does not exist.
     fn outcome(&self, table: &str, kind: StoreErrorKind) -> &'static str {
         let is_absent = matches!(kind, StoreErrorKind::NotFound | StoreErrorKind::Denied);
         if is_absent && table == self.names.incidents {
@@ -260,7 +259,7 @@ pub(super) fn project(
     query.projection_expression(projection.join(","))
 }
 
-/// Runs reads as tasks, at most [`REQUESTS_MAX`] at the same time. Returns the results in any order.
+/// Runs each read as a task, at most [`REQUESTS_MAX`] at the same time. Returns the results in any order.
 pub(super) async fn read_together<T, F>(readings: Vec<F>) -> Result<Vec<T>, StoreError>
 where
     T: Send + 'static,
@@ -289,7 +288,7 @@ pub(super) struct Retries {
 }
 
 impl Retries {
-    /// Sleeps before a failed request is sent again.
+    /// Sleeps before the next attempt of a failed request.
     ///
     /// # Errors
     /// Returns the error `error` itself if no attempt is left or another attempt cannot succeed.
@@ -309,14 +308,14 @@ impl Retries {
     }
 }
 
-/// The partition that a Query reads. The response to the Query must not contain an item of another partition.
+/// The DynamoDB partition that a Query reads. The response must not contain an item of another partition.
 struct QueriedPartition {
     key: String,
     value: AttributeValue,
 }
 
 impl QueriedPartition {
-    /// Reads the partition key from the key condition of a Query, which begins with `#name = :value`.
+    /// Gets the partition key from the key condition of a Query, which begins with `#name = :value`.
     ///
     /// # Panics
     /// Panics if the key condition does not begin with `#name = :value`.

@@ -1,4 +1,4 @@
-//! Polls the incident table, and returns the incidents that have changed.
+//! Reads the incident table repeatedly, and returns the incidents that have changed.
 
 use super::{IncidentFilter, PageRequest, Range, Reads};
 use crate::core::clock::UnixMs;
@@ -8,14 +8,14 @@ use crate::core::time::TIME_MS_END;
 use crate::store::error::StoreError;
 use crate::store::incidents::StoredIncident;
 
-/// Maximum number of open incidents that one poll lists. The list of open incidents on the web page has the same limit.
+/// Maximum number of open incidents in one poll. The list of open incidents on the web page has the same limit.
 const OPEN_MAX: usize = 50;
-/// Maximum number of resolved incidents that one poll lists.
+/// Maximum number of resolved incidents in one poll.
 const RESOLVED_MAX: usize = 20;
-/// Maximum number of incidents that one poll reads individually because they no longer appear in a list.
+/// Maximum number of incidents that one poll looks up individually because they are no longer in either list.
 const MISSING_MAX: usize = 10;
 
-/// Keeps the incidents that earlier polls returned, so that a poll can find the changes.
+/// Finds the incidents that have changed since the last poll. A poll is one read of the incident table.
 #[derive(Default)]
 pub struct IncidentFollower {
     follower: Follower<StoredIncident>,
@@ -31,7 +31,7 @@ impl IncidentFollower {
     /// newest open incidents, at most 50.
     ///
     /// # Errors
-    /// Returns an error if DynamoDB does not answer. After a failed poll, the next poll returns the missed changes.
+    /// Returns an error if DynamoDB does not answer. The next poll then returns the changes that this poll missed.
     pub async fn poll(
         &mut self,
         reads: &dyn Reads,
@@ -53,7 +53,8 @@ impl IncidentFollower {
         }
         let mut resolved = lists.pop().expect("there are two lists");
         let mut open = lists.pop().expect("there are two lists");
-        // All reads come before the comparison. If the caller gives up a poll, the next poll finds the same changes.
+        // All reads come before the comparison, so that the next poll finds the same changes if the caller gives up
+        // this poll.
         let missing = self.follower.missing(&open, &resolved, MISSING_MAX);
         for (name, was) in missing.asked {
             // If the read fails, a later poll reads the incident again.
@@ -76,8 +77,8 @@ fn request(range: Range, limit: usize, now_ms: UnixMs) -> PageRequest {
     }
 }
 
-/// Looks up an incident that was open, and returns the incident if it is resolved now. The reader has access only to
-/// the index of the incident table, which is sorted by opening time.
+/// Looks up an incident that was open, and returns it if it is resolved now. The function reads the index by opening
+/// time, because the reader has no right to read the table itself.
 async fn find_resolved(
     reads: &dyn Reads,
     was: &StoredIncident,

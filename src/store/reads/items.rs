@@ -1,4 +1,4 @@
-//! The items of the tables as the API shows them. The decoders ignore attributes that `docs/TABLES.md` does not name.
+//! Decodes the items of the tables for the API. The decoders ignore attributes that `docs/TABLES.md` does not describe.
 
 use std::time::Duration;
 
@@ -15,8 +15,8 @@ use crate::store::attributes::{
 use crate::store::incidents::{StoredIncident, stored_incident};
 use crate::telemetry::LogLimit;
 
-/// Limits how often warnings about damaged rows are logged. Without the limit, a client that repeatedly reads a damaged
-/// row would fill the log.
+/// Limits how often the readers log warnings about damaged rows. Without this limit, a client that repeatedly reads a
+/// damaged row would fill the log.
 static DAMAGE: LogLimit = LogLimit::every(Duration::from_secs(60));
 
 /// A raw event as the API shows it.
@@ -26,7 +26,7 @@ pub struct EventItem {
     pub event_id: String,
     /// The event time, in the form `2013-01-01T06:00:00.000Z`.
     pub timestamp: String,
-    /// The name of the city, as producers spell it.
+    /// The name of the city in the spelling of the producers.
     pub city: String,
     /// The event type, in lower case.
     pub event_type: String,
@@ -42,9 +42,9 @@ pub struct EventItem {
     pub late: bool,
     /// True if the event time is too far ahead of the record's Kafka timestamp.
     pub future: bool,
-    /// The record that holds the event: `<topic>/<partition>/<offset>`.
+    /// The position of the event's record: `<topic>/<partition>/<offset>`.
     pub source: Option<String>,
-    /// The other fields of the record, as the text of a JSON object.
+    /// The unknown fields of the record, as the text of a JSON object.
     pub extra: Option<String>,
 }
 
@@ -55,7 +55,7 @@ pub struct AlertItem {
     pub event_id: String,
     /// The event time, in the form `2013-01-01T06:00:00.000Z`.
     pub event_time: String,
-    /// The name of the city, as producers spell it.
+    /// The name of the city in the spelling of the producers.
     pub city: String,
     /// The event type, in lower case.
     pub event_type: String,
@@ -78,7 +78,7 @@ pub struct AggregationItem {
     pub window_start: String,
     /// The first instant after the window.
     pub window_end: String,
-    /// The name of the city, as producers spell it.
+    /// The name of the city in the spelling of the producers.
     pub city: String,
     /// The event type, in lower case.
     pub event_type: String,
@@ -97,13 +97,13 @@ pub struct AggregationItem {
 /// The totals of a series as the API shows them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TotalItem {
-    /// The name of the city, as producers spell it.
+    /// The name of the city in the spelling of the producers.
     pub city: String,
     /// The event type, in lower case.
     pub event_type: String,
-    /// Number of events that are counted in windows.
+    /// Number of events that windows count.
     pub event_count: u64,
-    /// Number of late events, which are not counted in any window.
+    /// Number of late events, which no window counts.
     pub late_count: u64,
     /// Number of events of each severity, late events included, indexed by [`Severity::index`].
     pub severity_counts: [u64; 4],
@@ -115,7 +115,7 @@ impl TotalItem {
         self.event_count.saturating_add(self.late_count)
     }
 
-    /// Returns the totals that an item contains. Damaged attributes are returned as empty or zero.
+    /// Returns the totals in an item. A damaged attribute gives an empty value or zero.
     pub fn from_item(item: &Item) -> TotalItem {
         let series = text(item, SERIES);
         let (city, event_type) = split_series(series).unwrap_or((series, ""));
@@ -136,7 +136,7 @@ impl TotalItem {
 }
 
 impl EventItem {
-    /// Returns the event that an item contains. Damaged attributes are returned as empty or zero.
+    /// Returns the event in an item. A damaged attribute gives an empty value or zero.
     pub fn from_item(item: &Item) -> EventItem {
         let optional = |name: &str| item.get(name).and_then(|value| value.as_s().ok().cloned());
         EventItem {
@@ -163,7 +163,7 @@ impl EventItem {
 }
 
 impl AlertItem {
-    /// Returns the alert that an item contains. Damaged attributes are returned as empty.
+    /// Returns the alert in an item. A damaged attribute gives an empty value.
     pub fn from_item(item: &Item) -> AlertItem {
         AlertItem {
             event_id: owned(item, EVENT_ID),
@@ -179,7 +179,7 @@ impl AlertItem {
 }
 
 impl AggregationItem {
-    /// Returns the window that a row contains, marked as not final. Damaged attributes are returned as empty or zero.
+    /// Returns the window in a row, and marks it as not final. A damaged attribute gives an empty value or zero.
     pub fn from_item(item: &Item) -> AggregationItem {
         let severities = item.get(SEVERITIES).and_then(|v| v.as_ss().ok());
         let mut severities = severities.cloned().unwrap_or_default();
@@ -205,8 +205,8 @@ impl AggregationItem {
     }
 }
 
-/// Returns the incident in a row. For a damaged row, the function logs a warning and returns `None`, so that the other
-/// rows are still shown. A rate limit may suppress the warning.
+/// Returns the incident in a row. For a damaged row, logs a warning and returns `None`, so that the API still shows the
+/// other rows. A rate limit may suppress the warning.
 pub(super) fn incident_from_table(table: &str, item: &Item) -> Option<StoredIncident> {
     let found = stored_incident(item);
     if found.is_none() && DAMAGE.allows() {

@@ -1,4 +1,4 @@
-//! A `Lane` is one Query whose result is read page by page.
+//! Defines the `Lane`, which reads the result of one Query page by page.
 
 use std::collections::VecDeque;
 
@@ -8,7 +8,7 @@ use super::db::{Db, KeyNames, read_together};
 use crate::store::attributes::{Item, TTL, number, text};
 use crate::store::error::StoreError;
 
-/// A Query for a range of sort keys in one partition. The buffer contains the rows that were read but not yet taken.
+/// A Query for a range of sort keys in one partition, with a buffer for the rows that its caller has not taken yet.
 #[derive(Clone)]
 pub(super) struct Lane {
     query: QueryFluentBuilder,
@@ -19,14 +19,15 @@ pub(super) struct Lane {
     rows: VecDeque<Item>,
 }
 
-/// A filter that this program applies to the rows of a Query. The default filter keeps every row.
+/// A filter for the rows of a Query, which this program applies after DynamoDB has read the rows. The default filter
+/// keeps every row.
 #[derive(Clone, Debug, Default)]
 pub(super) struct RowFilter {
-    /// The filter leaves out rows in which the named attribute has the given value.
+    /// The filter drops rows in which the named attribute has the given value.
     pub(super) not: Option<(&'static str, String)>,
     /// The filter keeps only rows in which every named attribute has the given value.
     pub(super) only: Vec<(&'static str, String)>,
-    /// The filter leaves out rows that have expired by the given time, in Unix seconds.
+    /// The filter drops rows that have expired by the given time, in Unix seconds.
     pub(super) now_s: Option<i64>,
 }
 
@@ -69,7 +70,7 @@ impl Lane {
         self
     }
 
-    /// Leaves out each row that `filter` rejects.
+    /// Drops each row that `filter` rejects.
     pub(super) fn with_filter(mut self, filter: RowFilter) -> Lane {
         self.filter = filter;
         self
@@ -81,12 +82,12 @@ impl Lane {
         self
     }
 
-    /// Returns the first buffered row, and leaves the row in the buffer.
+    /// Returns the first row in the buffer without removing it.
     pub(super) fn front(&self) -> Option<&Item> {
         self.rows.front()
     }
 
-    /// Removes and returns the first buffered row.
+    /// Removes the first row from the buffer and returns it.
     pub(super) fn pop(&mut self) -> Option<Item> {
         self.rows.pop_front()
     }

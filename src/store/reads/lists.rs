@@ -1,4 +1,4 @@
-//! Reads pages of events, alerts and incidents, newest first, and reads the list of silences.
+//! Reads pages of events, alerts and incidents, newest first. Also reads the list of silences.
 
 use super::db::{Db, KeyNames};
 use super::items::{AlertItem, EventItem, incident_from_table};
@@ -42,7 +42,7 @@ pub(super) async fn events(
 }
 
 /// Returns the smallest and the largest sort key in the time range of `request`. Sort keys are times in whole
-/// milliseconds, so the largest sort key is one millisecond before the range's end.
+/// milliseconds, so the largest sort key is one millisecond before the end of the range.
 fn time_bounds(request: &PageRequest) -> (String, String) {
     (
         format_millis(request.range.from_ms),
@@ -50,8 +50,8 @@ fn time_bounds(request: &PageRequest) -> (String, String) {
     )
 }
 
-/// Returns the sort key for the time one millisecond before `time`. Many rows may have the same time. A Query that
-/// begins at the returned sort key skips all rows with the time `time`.
+/// Returns the sort key for the time one millisecond before `time`. Many rows may have the time `time`, and a Query
+/// that begins at the returned sort key skips all of them.
 fn earlier(time: &str) -> Option<String> {
     parse_timestamp(time).map(|ms| format_millis(ms - 1))
 }
@@ -81,7 +81,7 @@ pub(super) async fn alerts(
         .into_iter()
         .filter(|s| s.is_alert() && severity.is_none_or(|wanted| wanted == *s))
         .collect();
-    // The outer loop runs over the shards, so that new shards do not change the numbers of the existing partitions.
+    // The shards are the outer loop, so that new shards do not change the numbers of the existing partitions.
     let partitions = (0..shards)
         .flat_map(|n| raising.iter().map(move |s| format!("{s}#{n}")))
         .map(|pk| ListPartition::new(pk, &lower, &upper))
@@ -90,8 +90,8 @@ pub(super) async fn alerts(
     alerts_page(db, index, SEVERITY_SHARD, &[CITY], partitions, request).await
 }
 
-/// Returns the bounds of the sort keys for alerts in the time range of `request`. Sort keys of alerts have the form
-/// `<time>#<id>`, so alerts with the same time sort between that time and the next millisecond.
+/// Returns the bounds of the sort keys for alerts in the time range of `request`. The sort key of an alert has the form
+/// `<time>#<id>`, so it is between its time and the next millisecond in the sort order.
 fn alert_bounds(request: &PageRequest) -> (String, String) {
     (
         format_millis(request.range.from_ms),
@@ -120,7 +120,7 @@ async fn alerts_page(
     Ok(page.map(|item| AlertItem::from_item(&item)))
 }
 
-/// Reads all silences. The result leaves out damaged silences.
+/// Reads all silences, except damaged ones.
 pub(super) async fn silences(db: &Db) -> Result<Vec<Silence>, StoreError> {
     let keys = KeyNames {
         table: db.names.incidents.clone(),
@@ -149,8 +149,8 @@ pub(super) async fn incidents(
         other_keys: &[RULE, INCIDENT],
     };
     let (lower, upper) = time_bounds(&request);
-    // Open incidents come before resolved incidents with the same opening time. An incident that is resolved while a
-    // client reads the pages may therefore appear twice, but is never missing.
+    // At the same opening time, open incidents come before resolved incidents. Therefore, an incident that ends while a
+    // client reads the pages may appear twice, but is never missing.
     let partitions = STATES
         .into_iter()
         .filter(|(is_open, _)| wanted.is_open.is_none_or(|wanted| wanted == *is_open))

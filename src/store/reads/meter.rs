@@ -1,8 +1,8 @@
 //! Measures the number of requests and the read units that one API response costs.
 //!
 //! The meter is a task-local value, so that readers do not have to pass it as an argument. A reader that spawns a task
-//! wraps the task's future in [`carry`], so that the meter also measures the task. A task without a meter does not
-//! measure any costs.
+//! wraps the future of the task in [`carry`], so that the meter also counts the requests of this task. Nothing counts
+//! the requests of a task without a meter.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,8 +14,7 @@ tokio::task_local! {
     static METER: Meter;
 }
 
-/// Sums the cost of all reads for one API response, and can limit the total cost. All clones of a meter share the same
-/// sums.
+/// Sums the cost of all reads for one API response, and can limit this cost. All clones of a meter share the same sums.
 #[derive(Clone, Default)]
 pub struct Meter(Arc<CostSums>);
 
@@ -34,13 +33,13 @@ pub struct Cost {
     pub requests: u64,
     /// Number of read units, as DynamoDB reported them.
     pub units: f64,
-    /// Time that the read took, or zero if the read sent no request.
+    /// Duration of the read, or zero if the read sent no request.
     pub time: Duration,
 }
 
 impl Meter {
-    /// Returns a meter that prevents further requests after `units` read units have been spent. The meter does not
-    /// abort requests that have been sent, so a response may cost a little more.
+    /// Returns a meter that prevents further requests after the reads have cost `units` read units. The meter does not
+    /// abort requests in flight, so a response may cost a little more.
     pub fn bounded(units: u64) -> Meter {
         Meter(Arc::new(CostSums {
             milliunits_max: units.saturating_mul(1_000),
@@ -48,7 +47,7 @@ impl Meter {
         }))
     }
 
-    /// Runs the future `reading` with this meter, and returns the future's result.
+    /// Runs the future `reading` with this meter, and returns the result of `reading`.
     pub async fn run<T>(&self, reading: impl Future<Output = T>) -> T {
         METER.scope(self.clone(), reading).await
     }
@@ -66,7 +65,7 @@ pub async fn metered<T>(reading: impl Future<Output = T>) -> (T, Cost) {
     metered_by(&Meter::default(), reading).await
 }
 
-/// Runs the future `reading` with the given meter, and returns the future's result and cost.
+/// Runs the future `reading` with the given meter, and returns the result and the cost of `reading`.
 pub async fn metered_by<T>(meter: &Meter, reading: impl Future<Output = T>) -> (T, Cost) {
     let begun = Instant::now();
     let result = meter.run(reading).await;
@@ -108,7 +107,7 @@ pub(super) fn check_bound() -> Result<(), StoreError> {
     }
 }
 
-/// Returns a future that uses the meter of the current task, even if another task runs the future.
+/// Returns a future that runs `reading` with the meter of the current task, even in another task.
 pub(super) fn carry<T>(
     reading: impl Future<Output = T> + Send + 'static,
 ) -> impl Future<Output = T> + Send + 'static {

@@ -1,12 +1,11 @@
 //! Merges several partitions of a table or an index into one list with the newest items first.
 //!
-//! Each partition is read by its own Query, with descending sort keys. The merged list is sorted by descending sort
-//! key. Rows with equal sort keys are sorted by the number of their partition. Within a partition, rows keep DynamoDB's
-//! order. The merged list has a total order, so the last row of a page is enough to define the [`Position`] of the next
-//! page. The Queries for the next page begin at the last row's sort key. In the last row's own partition, the Query
-//! begins after the last row. In partitions with smaller numbers, the Query skips rows with the last row's sort key,
-//! because earlier pages contain these rows. The pages therefore contain each row exactly once, even if many rows have
-//! the same time.
+//! Each partition has its own Query, with descending sort keys. The merged list is sorted by descending sort key. Rows
+//! with equal sort keys are sorted by the number of their partition, and within a partition, rows are in DynamoDB's
+//! order. Therefore, the last row of a page determines the [`Position`] of the next page. The Query of the last row's
+//! partition continues after this row. The Queries of partitions with larger numbers continue at the sort key of the
+//! last row. The Queries of partitions with smaller numbers continue after this sort key, because earlier pages contain
+//! their rows with this sort key. Thus, the pages contain each row exactly once, even if many rows have the same time.
 
 use std::cmp::Ordering;
 
@@ -18,21 +17,21 @@ use super::{Page, PageRequest, Position};
 use crate::store::attributes::{EXTRA, Item, string, text};
 use crate::store::error::StoreError;
 
-/// Maximum size of the rows on a page as JSON, in bytes. A page with large rows ends at this size, even if more rows
-/// were requested. Every page contains at least one row, unless the list has ended.
+/// Maximum size of the rows on a page as JSON, in bytes. A page with large rows ends at this size, even if the client
+/// requested more rows. Every page contains at least one row, unless the list has ended.
 const PAGE_BYTES_MAX: usize = 4 << 20;
-/// Minimum number of rows that a request reads if the list has a filter.
+/// Minimum number of rows that one request reads from a partition if the list has a filter.
 const FILTERED_ROWS_MIN: usize = 100;
 
-/// A table or an index from which a merged list is read.
+/// The table or the index that contains the rows of a merged list.
 pub(super) struct KeyedSource {
     pub(super) keys: KeyNames,
-    /// The attributes that belong to the table's key but not to the index's key. Only the last attribute in the list
-    /// may contain the character `#`.
+    /// The attributes that belong to the key of the table but not to the key of the index. Only the value of the last
+    /// attribute may contain the character `#`.
     pub(super) other_keys: &'static [&'static str],
 }
 
-/// One DynamoDB partition from which a list is merged, with the range of sort keys to read.
+/// One DynamoDB partition of a merged list, with the range of sort keys to read.
 pub(super) struct ListPartition {
     pk: String,
     lower: String,
@@ -59,7 +58,7 @@ impl ListPartition {
     }
 
     /// Returns the Query for this partition, which has the number `n` in the merged list. The Query begins after the
-    /// position that `request` contains.
+    /// position in `request`.
     fn open(
         self,
         db: &Db,
@@ -91,7 +90,7 @@ impl ListPartition {
     }
 }
 
-/// Returns the complete key of the row at `position`. A Query accepts the complete key as its `ExclusiveStartKey`.
+/// Returns the complete key of the row at `position`, for the parameter `ExclusiveStartKey` of a Query.
 fn key_at(position: &Position, source: &KeyedSource, pk: &str) -> Item {
     let attribute = |name: &str, value: &str| (name.to_owned(), string(value));
     let mut key = Item::from([
@@ -111,8 +110,7 @@ fn key_at(position: &Position, source: &KeyedSource, pk: &str) -> Item {
 
 /// Reads one page of the merged list.
 ///
-/// For a given sort key, the function `below` returns the next smaller sort key, or `None` if no such key can be
-/// computed.
+/// The function `below` takes a sort key, and returns the next smaller sort key, or `None` if it cannot compute one.
 pub(super) async fn read_page(
     db: &Db,
     source: KeyedSource,
@@ -147,7 +145,8 @@ pub(super) async fn read_page(
     Ok(Page { items, next })
 }
 
-/// Returns the row's values of the attributes in [`KeyedSource::other_keys`], joined with `#` as in [`Position::key`].
+/// Returns the values of the attributes in [`KeyedSource::other_keys`] for a row, joined with `#` as in
+/// [`Position::key`].
 fn other_keys_of(row: &Item, source: &KeyedSource) -> String {
     let values = source.other_keys.iter().map(|name| text(row, name));
     values.collect::<Vec<_>>().join("#")
@@ -155,12 +154,12 @@ fn other_keys_of(row: &Item, source: &KeyedSource) -> String {
 
 /// Returns the number of rows that one request reads from a partition.
 fn rows_per_request(partitions: &[ListPartition], limit: usize) -> i32 {
-    // The rows of a list are spread evenly over its shards. Each Query reads one and a half times its share of the
-    // rows, so that a second page is rarely necessary.
+    // The rows of a list are spread evenly over its partitions. Each Query reads one and a half times its share of the
+    // rows, so that it rarely needs a second request.
     let share = limit.div_ceil(partitions.len().max(1));
     let rows = (share + share / 2 + 4).min(limit + 1);
-    // This program applies the filter after DynamoDB has read the rows. With a filter, small pages would cause many
-    // requests for few rows.
+    // This program applies the filter after DynamoDB has read the rows. Small requests would return few rows that pass
+    // the filter.
     let is_filtered = partitions
         .iter()
         .any(|partition| !partition.only.is_empty());
@@ -168,8 +167,8 @@ fn rows_per_request(partitions: &[ListPartition], limit: usize) -> i32 {
     i32::try_from(rows.max(rows_min)).unwrap_or(i32::MAX)
 }
 
-/// Returns the index of the Query whose next row has the largest sort key. If several Queries have a next row with the
-/// largest sort key, the function returns the smallest index.
+/// Returns the index of the Query whose next row has the largest sort key. If several Queries have this sort key,
+/// returns the smallest index.
 fn newest_lane(lanes: &[Lane], sk: &str) -> Option<usize> {
     let fronts = lanes.iter().enumerate().rev();
     let fronts = fronts.filter_map(|(n, lane)| Some((n, text(lane.front()?, sk))));

@@ -27,26 +27,26 @@ use crate::store::proof;
 use crate::store::rollup_items::{HOURS, decode_hours, decode_mark, decode_row, mark_key};
 use crate::telemetry::{LogLimit, Metrics};
 
-/// After the rollup mark has moved, the API reads rollup rows consistently for this number of milliseconds. Later reads
-/// can be eventually consistent, at half the price, and still return all rollup rows. AWS states that eventually
-/// consistent reads usually lag by less than a second.
+/// Time for which the API uses consistent reads for rollup rows after the rollup mark has moved, in milliseconds.
+/// Later, eventually consistent reads return all rollup rows, at half the price. According to AWS, such reads usually
+/// lag by less than a second.
 const SETTLED_MS: i64 = 60_000;
 /// Maximum number of series on a page.
 const PAGE_SERIES: i32 = 250;
-/// Maximum number of attempts that the rollup writer makes for one request. If the last attempt fails, the rollup pass
-/// ends with the error of this attempt.
+/// Maximum number of attempts of the rollup writer for one request. If the last attempt fails, the rollup pass ends
+/// with its error.
 const ATTEMPTS: u32 = 8;
 
-/// Limits how often warnings about damaged rows are logged.
+/// Limits how often the readers log warnings about damaged rows.
 static DAMAGE: LogLimit = LogLimit::every(Duration::from_secs(60));
 
-/// The progress of the rollups for the current topic, and the state of the rollup rows.
+/// The time up to which the current topic is rolled up, and the state of its rollup rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RolledUp {
     /// Every hour and every day that ends at or before this time is rolled up. The time is the start of an hour, or 0
     /// if no hour is rolled up yet.
     pub until_ms: UnixMs,
-    /// True if the rollup rows are so old that eventually consistent reads return all of them, at half the price.
+    /// True if eventually consistent reads return all rollup rows, because the rollup mark has not moved recently.
     pub is_settled: bool,
     /// A hash of the id of the tables, the topic id and the idle partitions. As long as the hash stays the same, the
     /// counts of the existing rollup rows do not change.
@@ -77,9 +77,9 @@ pub struct DayItem {
     pub hours: DayHours,
 }
 
-/// Reads the time up to which the windows of the current topic are rolled up. If the rollup mark names idle partitions,
-/// the function also reads the progress items. Hours that were rolled up without an idle partition become invalid when
-/// a consumer counts the first event of that partition.
+/// Reads the time up to which the windows of the current topic are rolled up. If the rollup mark lists idle partitions,
+/// the function also reads the progress items. When a consumer has counted the first event of an idle partition, the
+/// hours that were rolled up without this partition are no longer valid.
 pub(super) async fn rolled_up(db: &Db, now_ms: UnixMs) -> Result<RolledUp, StoreError> {
     let (found, config) = tokio::try_join!(mark_item(db), db.config())?;
     let topic_id = config.topic_id.as_deref();
@@ -101,7 +101,7 @@ pub(super) async fn rolled_up(db: &Db, now_ms: UnixMs) -> Result<RolledUp, Store
             let counted = |partition: i32| logs.get(&partition).map_or(Some(0), |log| log.counted);
             rolled_up.until_ms = mark.whole_until_ms(counted);
             rolled_up.is_settled = moved_ms.is_some_and(|ms| now_ms - ms >= SETTLED_MS);
-            // When a partition is no longer idle, the rollup writer replaces the rows that do not count this partition.
+            // When a partition is no longer idle, the rollup writer replaces the rows that were written without it.
             for partition in mark.idle.keys().filter(|p| counted(**p) == Some(0)) {
                 log.push_str(&format!(" {partition}"));
             }
@@ -208,7 +208,7 @@ async fn rows(
     range: Range,
     rolled_up: RolledUp,
 ) -> Result<Vec<Item>, StoreError> {
-    // If an hour or day ends after the rollup mark, its rollup row may be missing or may count events of another topic.
+    // The rollup row of an hour or day that ends after the rollup mark may be missing, or may count another topic.
     let last_ms = rolled_up.until_ms - grain.length_ms();
     let to_ms = range.to_ms.min(last_ms.saturating_add(1));
     if range.from_ms >= to_ms {
@@ -250,7 +250,7 @@ async fn mark_item(db: &Db) -> Result<Option<Item>, StoreError> {
     db.get_one(&db.names.totals, mark_key()).await
 }
 
-/// The stored items that determine which hours can be rolled up.
+/// The items in the tables that determine which hours are due for rollup.
 #[derive(Clone, Debug)]
 pub struct RollupTables {
     /// The config item of the tables.
@@ -274,8 +274,8 @@ impl RollupTables {
     }
 }
 
-/// Reads the data that the rollup writer needs. All reads are strongly consistent, except that the first window is read
-/// from an index.
+/// Reads the data for the rollup writer. All reads are strongly consistent, except the read of the first window from an
+/// index.
 #[derive(Clone)]
 pub struct RollupSource {
     db: Db,
@@ -300,8 +300,8 @@ impl RollupSource {
     }
 
     /// Reads the config item, the rollup mark and the progress items. The caller must call this function before it
-    /// reads the series and the windows. If the watermarks were read after the windows, the watermarks could cover
-    /// events that the read windows do not contain.
+    /// reads the series and the windows. With the reverse order, the windows could lack events before the watermarks in
+    /// the progress items.
     ///
     /// # Errors
     /// Returns [`StoreError::Corrupt`] if the mark is damaged. Otherwise returns the error from DynamoDB.
@@ -312,9 +312,10 @@ impl RollupSource {
         Ok(RollupTables { config, mark, logs })
     }
 
-    /// Returns the next page of the series in one totals shard, in alphabetical order. The page begins after the series
-    /// with the name `after`. The returned flag is true if more series follow. A consumer writes the totals row of an
-    /// event before it publishes a watermark that covers the event.
+    /// Returns the next page of the series in one shard of the totals table, in alphabetical order. The page begins
+    /// after the series with the name `after`. The flag is true if more series follow. The series of all final windows
+    /// are in the table, because a consumer writes the totals row of an event before it publishes a watermark after the
+    /// event.
     ///
     /// # Errors
     /// Returns the error from DynamoDB.
@@ -334,7 +335,7 @@ impl RollupSource {
         Ok((names.collect(), next.is_some()))
     }
 
-    /// Reads, by key, all windows of one series that start in `range`. Returns the start and the counts of each
+    /// Reads all windows of one series that start in `range` by their keys. Returns the start and the counts of each
     /// existing window.
     ///
     /// # Errors
@@ -362,8 +363,8 @@ impl RollupSource {
         Ok(found.iter().filter_map(window).collect())
     }
 
-    /// Returns the start of the first window, across all series, that starts at or after `from_ms`. The function reads
-    /// an index, which may lag behind its table.
+    /// Returns the start of the first window of any series that starts at or after `from_ms`. The function reads an
+    /// index, which may lag behind its table.
     ///
     /// # Errors
     /// Returns the error from DynamoDB.
@@ -407,7 +408,7 @@ impl RollupSource {
         Ok((series, event_types.len() as u64))
     }
 
-    /// Reads one page of series from the position (`shard`, `after`), and moves the position to the next page.
+    /// Reads one page of series at the position (`shard`, `after`), and moves the position to the next page.
     pub(super) async fn next_series(
         &self,
         shard: &mut u32,

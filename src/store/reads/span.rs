@@ -1,8 +1,8 @@
 //! Finds the event times of a city's first and last event.
 //!
-//! A raw row contains the exact event time, but DynamoDB deletes raw rows when their retention ends. Window rows never
-//! expire, but show an event time only with the precision of a window. The functions in this file read raw rows and
-//! window rows from indexes, which may lag behind their tables by about a second.
+//! A raw row contains the exact event time, but DynamoDB deletes expired raw rows. Window rows never expire, but
+//! contain only the start of the window. The functions in this file read raw rows and window rows from indexes, which
+//! may lag behind their tables by about a second.
 
 use super::Range;
 use super::aggregations::index_keys;
@@ -14,7 +14,7 @@ use crate::store::attributes::{CITY_SHARD, TIMESTAMP, WINDOW_START, text};
 use crate::store::error::StoreError;
 
 /// Returns the event times of a city's first event (`from_ms`) and last event (`to_ms`). If the raw row of an event has
-/// expired, the function returns the start of the event's window instead.
+/// expired, the result contains the start of the event's window instead.
 pub(super) async fn of_city(
     db: &Db,
     city: &str,
@@ -30,7 +30,7 @@ fn join(raw: Option<Range>, windows: Option<Range>, window_ms: i64) -> Option<Ra
     let (Some(raw), Some(windows)) = (raw, windows) else {
         return raw.or(windows);
     };
-    // If the first remaining raw row is later than the first window, the raw row of the first event has expired.
+    // If the first remaining raw row is after the first window, the raw row of the first event has expired.
     let is_first = raw.from_ms < windows.from_ms + window_ms;
     Some(Range {
         from_ms: if is_first {

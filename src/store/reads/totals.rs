@@ -17,10 +17,10 @@ use crate::store::attributes::{CITY, EVENT_TYPE, NEXT, SERIES, SHARD, string};
 use crate::store::error::StoreError;
 use crate::store::proof;
 
-/// Maximum number of pages of totals that have been read but not yet summed.
+/// Maximum number of pages of totals that wait to be summed.
 const PAGES_AHEAD: usize = 4;
-/// Number of series on a page. With small pages, a read with a cost limit ends soon after it reaches the limit, even if
-/// many requests are in flight.
+/// Number of series on a page. With small pages, a read with a cost limit costs only a little more than the limit, even
+/// if many requests are in flight.
 const PAGE_SERIES: i32 = 250;
 
 /// The sums over all series, and the totals of the largest series.
@@ -37,13 +37,13 @@ pub struct EveryTotal {
     pub by_type: BTreeMap<String, (usize, TotalItem)>,
     /// True if `by_type` does not contain all event types.
     pub types_left_out: bool,
-    /// True if the read stopped at its limit of read units. After an early stop, the counts and lists lack some series.
+    /// True if the read stopped at its limit of read units. The counts and lists then lack some series.
     pub is_cut: bool,
     kept_max: usize,
 }
 
 impl EveryTotal {
-    /// Returns sums of zero. The list of the largest series will contain at most `kept_max` series.
+    /// Returns sums of zero. `kept_max` is the maximum length of the list of the largest series.
     pub fn new(kept_max: usize) -> EveryTotal {
         EveryTotal {
             kept_max,
@@ -108,7 +108,7 @@ impl TotalItem {
         }
     }
 
-    /// Subtracts the counts of `other`, which must have been added to the counts of `self` before.
+    /// Subtracts the counts of `other` from the counts of `self`, which must include them.
     pub fn subtract(&mut self, other: &TotalItem) {
         self.event_count = self.event_count.saturating_sub(other.event_count);
         self.late_count = self.late_count.saturating_sub(other.late_count);
@@ -125,8 +125,8 @@ pub(super) async fn all(db: &Db, city: Option<String>) -> Result<Vec<TotalItem>,
     Ok(out)
 }
 
-/// Reads the totals of every series, but keeps only the largest series. The read stops early if it reaches the limit
-/// of read units.
+/// Sums the totals of every series, and keeps the totals of the largest series. The read stops early if it reaches the
+/// limit of read units.
 pub(super) async fn every(db: &Db, kept_max: usize) -> Result<EveryTotal, StoreError> {
     let mut every = EveryTotal::new(kept_max);
     match each_page(db, None, |page| every.take(page)).await {
@@ -137,8 +137,8 @@ pub(super) async fn every(db: &Db, kept_max: usize) -> Result<EveryTotal, StoreE
     Ok(every.sorted())
 }
 
-/// Reads one page of totals rows from one shard, sorted alphabetically by series. The returned flag is true if more
-/// series follow.
+/// Reads one page of totals rows from one shard, sorted alphabetically by series. The flag is true if more series
+/// follow.
 pub(super) async fn after(
     db: &Db,
     shard: String,
@@ -160,7 +160,7 @@ pub(super) async fn after(
 }
 
 /// Returns the sums over all progress items. Returns `None` if no progress item exists, or if a progress item has no
-/// valid sums. The read is consistent, so later calls never return older sums.
+/// valid sums. The reads are consistent, so later calls never return older sums.
 pub(super) async fn kept(db: &Db) -> Result<Option<TotalItem>, StoreError> {
     let attributes = [NEXT, SUMS_NEXT].into_iter().chain(SUMS);
     let items = db.progress_items(attributes).await?;
@@ -215,7 +215,7 @@ async fn each_page(
     Ok(())
 }
 
-/// Returns a Query of one shard. The Query does not return the fences, because a row has up to two fence attributes for
+/// Returns a Query of one shard. The response excludes the fences, because a row has up to two fence attributes for
 /// each partition of the topic.
 fn query(db: &Db, shard: String, city: Option<&str>) -> QueryFluentBuilder {
     let attributes = [SHARD, SERIES, CITY, EVENT_TYPE].into_iter().chain(SUMS);

@@ -92,8 +92,8 @@ fn every_status_of_a_table_is_ready_or_passing_or_needs_a_person() {
             other => panic!("{status}: {other:?}"),
         }
     }
-    // The test covers every status that the SDK knows. If the SDK adds a status, the following assertions fail, and the
-    // test must be extended.
+    // The test includes every status of the SDK. If a new version of the SDK has more statuses, these assertions fail,
+    // and the test needs more cases.
     assert_eq!(Table::values().len(), 8);
     assert_eq!(Index::values().len(), 4);
 }
@@ -153,7 +153,7 @@ async fn a_table_with_other_keys_or_indexes_has_differences() {
     let client = client().await;
     let specs = specs(&TableNames::new("other"));
     let name = specs[0].name.clone();
-    // Each table is created with the name of the raw events table, but with the keys and indexes of another table.
+    // Each case creates a table with the name of the raw events table, but with the keys and indexes of another table.
     for (made, words) in [
         (
             &specs[1],

@@ -43,7 +43,7 @@ pub async fn wait_active(
     }
 }
 
-/// Describes whether a table is ready to accept changes and serve requests.
+/// Says whether a table accepts changes and answers requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TableReadiness {
     /// The table and its indexes are active.
@@ -51,7 +51,7 @@ pub enum TableReadiness {
     /// DynamoDB is still creating, changing or deleting the table or its index. The text names the status of the table
     /// or of the index.
     Wait(String),
-    /// The table becomes ready only after an operator fixes the problem in the failure message.
+    /// The table becomes ready only after an operator has fixed the problem in the failure message.
     Never(Failure),
 }
 
@@ -100,8 +100,8 @@ pub fn readiness(found: &TableDescription) -> TableReadiness {
     TableReadiness::Ready
 }
 
-/// Repeats a change to a table until DynamoDB accepts it. DynamoDB refuses a change while it creates or updates the
-/// table. DynamoDB also refuses point-in-time recovery for the first few minutes after it has created a table.
+/// Repeats a change to a table until DynamoDB accepts it. DynamoDB refuses changes while it creates or updates the
+/// table, and refuses point-in-time recovery for a few minutes after it has created the table.
 ///
 /// # Errors
 /// Returns the last refusal when the time `limit` is over, and returns any other error immediately.
@@ -124,7 +124,7 @@ pub async fn repeat_while_busy<T>(
 
 /// Deletes a table and waits until it no longer exists. Returns `false` if the table did not exist.
 ///
-/// DynamoDB refuses to delete a table that it is creating or updating, so the function repeats the request.
+/// The function repeats the request while DynamoDB creates or updates the table, because DynamoDB then refuses it.
 ///
 /// # Errors
 /// Returns [`StoreError::Waited`] when the time `limit` is over, or the error from DynamoDB.
@@ -155,14 +155,13 @@ pub async fn wait_gone(client: &Client, table: &str, limit: Duration) -> Result<
     Ok(())
 }
 
-/// A loop that polls a table, with growing pauses and a time limit. The loop regularly logs the condition that it waits
-/// for.
+/// The state of a loop that requests the status of a table, with growing pauses and a time limit. The loop regularly
+/// logs the condition for which it waits.
 struct TableWait {
     begin: Instant,
     limit: Duration,
     pause: Duration,
-    /// The time of the last log line that this loop wrote. If the time is `None`, the loop writes a log line before the
-    /// next pause.
+    /// The time of the last log line of the loop. If the time is `None`, the loop logs before the next pause.
     logged: Option<Instant>,
 }
 

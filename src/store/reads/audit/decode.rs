@@ -1,5 +1,5 @@
-//! Decodes the items that `verify` compares. If an attribute is damaged or contradicts the item's key, `verify` reports
-//! a difference.
+//! Decodes the items that `verify` compares. If an attribute is damaged or contradicts the key of the item, `verify`
+//! reports a difference.
 
 use std::collections::BTreeMap;
 
@@ -76,8 +76,8 @@ pub fn row_from_item(item: &Item, key: &Key, view: &AuditView) -> FoundRow {
     row
 }
 
-/// Decodes the counts of the 24 hours in a day row. In the first three bytes, each set bit marks an hour that has
-/// events. The counts of each marked hour follow as four LEB128 numbers, one for each severity.
+/// Decodes the counts of the 24 hours in a day row. The first three bytes contain one bit for each hour, which is 1 if
+/// the hour has events. Four LEB128 numbers follow for each hour that has events, one for each severity.
 fn hours(item: &Item) -> Option<Box<HourCounts>> {
     let bytes = item.get("hours")?.as_b().ok()?.as_ref();
     let mut rest = bytes.get(3..)?.iter();

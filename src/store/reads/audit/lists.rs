@@ -1,5 +1,5 @@
-//! Reads sorted lists of the rows that `verify` compares. The totals are sorted by city. Within a city, raw events,
-//! alerts and windows are sorted by time.
+//! Reads sorted lists of the rows that `verify` compares. The totals are sorted by city. The raw events, alerts and
+//! windows of a city are sorted by time.
 
 use super::super::db::{Db, KeyNames};
 use super::super::lane::{Lane, fill_all};
@@ -15,7 +15,7 @@ use crate::store::attributes::{
 };
 use crate::store::error::StoreError;
 
-/// Maximum number of items on a page. A city has about nine lists, and their pages take about 5 MB together.
+/// Maximum number of items on a page. A city has about nine lists, whose pages take about 5 MB in total.
 const PAGE_ITEMS_MAX: i32 = 500;
 /// Maximum number of totals rows on a page. The limit is low because a totals row may contain a thousand fences.
 const TOTALS_PAGE_MAX: i32 = 50;
@@ -28,7 +28,7 @@ pub(super) struct CityTotals {
 impl CityTotals {
     /// Starts the list at the city `city`, or at the first city if `city` is `None`.
     pub(super) fn new(db: &Db, city: Option<&str>) -> CityTotals {
-        // City names are trimmed, so a city name never begins with a character below `!` in ASCII.
+        // A city name is trimmed, so its first character is at or after `!` in ASCII.
         let lower = city.map_or_else(|| "!".to_owned(), |city| format!("{city}#"));
         let keys = KeyNames {
             table: db.names.totals.clone(),
@@ -95,8 +95,8 @@ pub(super) struct CityLists {
 }
 
 impl CityLists {
-    /// Starts to read all lists of a city at the time `from_ms`. An empty city name stands for all cities together. For
-    /// all cities together, only hour rows and day rows exist.
+    /// Starts to read all lists of a city at the time `from_ms`. An empty city name stands for the hour rows and day
+    /// rows that count all cities.
     pub(super) async fn open(
         db: &Db,
         city: &str,
@@ -140,8 +140,8 @@ impl CityLists {
             for shard in 0..view.shards {
                 open(ListOf::Raw, &raw, format!("{city}#{shard}"), &from, &last);
             }
-            // Sort keys of alerts have the form `<time>#<id>`. Alerts with the same time therefore sort between that
-            // time and the next millisecond.
+            // The sort key of an alert has the form `<time>#<id>`, so it is between its time and the next millisecond
+            // in the sort order.
             let alerts = keys(&db.names.alerts, None, CITY, TIMESTAMP);
             let end = format_millis(until_ms);
             open(ListOf::Alerts, &alerts, city.to_owned(), &from, &end);
@@ -166,7 +166,7 @@ impl CityLists {
         Ok(out)
     }
 
-    /// Returns the time of the next item in the merged lists, in Unix milliseconds.
+    /// Returns the time of the next item in the merged lists.
     pub(super) fn next_ms(&self) -> Option<UnixMs> {
         self.lists.iter().filter_map(front_ms).min()
     }
@@ -199,8 +199,7 @@ impl CityLists {
         Ok((key, item))
     }
 
-    /// Skips damaged items whose sort key is not a time. This program never writes an item whose sort key is not a
-    /// time.
+    /// Skips items whose sort key is not a time. This program never writes such an item.
     async fn skip_unreadable(&mut self, db: &Db) -> Result<(), StoreError> {
         for (list_of, lane) in &mut self.lists {
             while let Some(item) = lane.front() {
@@ -216,8 +215,8 @@ impl CityLists {
     }
 }
 
-/// Returns the start of the last hour and of the last day whose rows are compared. If no hour rows are compared, the
-/// result has no entry for hours. If no day rows are compared, the result has no entry for days.
+/// Returns the start of the last hour and of the last day whose rows `verify` compares. If `verify` compares no hour
+/// rows or no day rows, the result lacks the corresponding entry.
 fn rollup_ends(view: &AuditView) -> impl Iterator<Item = (Grain, UnixMs)> {
     let end_ms = view.rollups.until_ms.min(view.range.1);
     let last_ms = move |grain: Grain| end_ms - grain.length_ms();
