@@ -19,6 +19,7 @@ use crate::core::audit::{FoundPut, FoundRow, Key, Name, RowPlace, Slice, TOTALS_
 use crate::core::clock::UnixMs;
 use crate::core::event::Offset;
 use crate::core::keys::{SUMS, SUMS_NEXT, TOTALS_SHARDS, TableNames};
+use crate::core::plan::RawRows;
 use crate::core::rollup::RollupMark;
 use crate::core::stretch::Sum;
 use crate::core::time::format_millis;
