@@ -1,8 +1,8 @@
-//! Sends administrative requests: creates, describes and deletes topics, and reads the client's rights and the members
+//! Sends administrative requests. They create, describe and delete topics, and read the client's rights and the members
 //! of consumer groups.
 //!
-//! This module never changes an existing topic. Changing the number of partitions would move keys to other partitions,
-//! and the operator may have chosen different topic settings on purpose.
+//! This module never changes an existing topic, because the operator may have chosen its settings on purpose. A change
+//! of the partition count would also move keys to other partitions.
 //! [`differences`](crate::kafka::topic_spec::differences) reports the differences between a topic and the topic that
 //! `init-tables` would create.
 //!
@@ -30,17 +30,17 @@ use crate::sys::{self, Members, MembersError, Rights, TopicError, TopicFacts};
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// Timeout for the brokers to carry out a change, such as creating a topic.
 const OPERATION_TIMEOUT: Duration = Duration::from_secs(20);
-/// The replication factor that tells the brokers to use their own default.
+/// The replication factor that stands for the default of the brokers.
 const REPLICATION_BROKERS: i32 = -1;
 /// Timeout of one attempt to reach a broker.
 const REACH_TIMEOUT: Duration = Duration::from_secs(1);
-/// Maximum wait until the client reports why an attempt to reach a broker failed.
+/// Maximum wait until the Kafka client reports why an attempt to reach a broker has failed.
 const REPORT_WAIT: Duration = Duration::from_millis(50);
 
 /// The reason why an administrative request failed.
 #[derive(Debug, thiserror::Error)]
 pub enum AdminError {
-    /// The client's settings cannot work with any broker.
+    /// The settings of the Kafka client are invalid.
     #[error(transparent)]
     Settings(#[from] ClientConfigError),
     /// The brokers refuse every client with the given settings.
@@ -50,10 +50,10 @@ pub enum AdminError {
     #[error("failed to log in to Kafka with AWS credentials")]
     Login(#[from] IamError),
     /// Kafka did not answer the request, or refused it.
-    // The field `reason` is not declared as the source of the error, because its text already includes its own source.
+    // The text of `reason` already includes its own source, so `reason` is not declared as the source of this error.
     #[error("failed to {what}: {reason}")]
     Kafka {
-        /// The action that was requested.
+        /// The action that the request should carry out.
         what: String,
         /// The error from librdkafka.
         reason: KafkaError,
@@ -61,15 +61,16 @@ pub enum AdminError {
     /// The brokers refused to create or delete a topic.
     #[error("failed to {what}: {code}")]
     Topic {
-        /// The action that was requested.
+        /// The action that the request should carry out.
         what: String,
         /// The error code that the brokers returned.
         code: RDKafkaErrorCode,
     },
-    /// The brokers do not support the request. Some Kafka-compatible services implement only part of Kafka's protocol.
+    /// The brokers do not support the request, because some Kafka-compatible services implement only part of Kafka's
+    /// protocol.
     #[error("these brokers do not report {what}")]
     Unsupported {
-        /// The kind of information that was requested.
+        /// The kind of information that the brokers do not report.
         what: String,
     },
     /// The brokers did not list the members of a consumer group.
@@ -86,7 +87,7 @@ pub enum AdminError {
         /// The name of the topic to create.
         topic: String,
     },
-    /// A topic could not be described.
+    /// The request for the id and the partition count of a topic has failed.
     #[error(transparent)]
     Describe(#[from] TopicError),
     /// A thread for blocking calls panicked.
@@ -104,7 +105,7 @@ impl Admin {
     /// Returns a client for administrative requests. The function sends no request.
     ///
     /// # Errors
-    /// Returns an error if the client's settings cannot work.
+    /// Returns an error if the settings of the Kafka client are invalid.
     pub fn new(args: &KafkaArgs) -> Result<Admin, AdminError> {
         let config = client::client_config(args, "init-tables")?;
         let client = config
@@ -116,7 +117,7 @@ impl Admin {
         })
     }
 
-    /// Returns the number of brokers. The function waits for an answer for at most `timeout`, and stops early if the
+    /// Returns the number of brokers. The function waits for an answer for at most `timeout`. It stops earlier if the
     /// brokers refuse the client.
     ///
     /// # Errors
@@ -126,8 +127,8 @@ impl Admin {
         tokio::task::spawn_blocking(move || reach(&config, timeout)).await?
     }
 
-    /// Passes a login token to the client, if the login method requires a token. A callback cannot provide the token,
-    /// because callbacks run only during a poll, and the admin client is never polled.
+    /// Passes a login token to the Kafka client, if the login method requires a token. A callback cannot provide this
+    /// token, because callbacks run only during a poll, and nothing polls this client.
     async fn log_in(&self) -> Result<(), AdminError> {
         let client = Arc::clone(&self.client);
         let logged_in = tokio::task::spawn_blocking(move || {
@@ -141,7 +142,7 @@ impl Admin {
         logged_in.await?
     }
 
-    /// Logs in if necessary, and runs a blocking request about the topic or the consumer group `name`.
+    /// Logs in if necessary, and sends a blocking request about the topic or the consumer group `name`.
     async fn request<T: Send + 'static>(
         &self,
         name: &str,
@@ -152,7 +153,7 @@ impl Admin {
         Ok(tokio::task::spawn_blocking(move || call(client.inner(), &name)).await?)
     }
 
-    /// Returns this client's rights on a consumer group, which does not have to exist.
+    /// Returns this client's rights on a consumer group. The group does not have to exist.
     ///
     /// # Errors
     /// Returns an error if the client has no token for the login.
@@ -188,8 +189,7 @@ impl Admin {
         Ok(both.await??)
     }
 
-    /// Creates a topic. If the brokers refuse some settings of the topic, the function creates the topic without these
-    /// settings.
+    /// Creates a topic. If the brokers refuse some of its settings, the function creates the topic without them.
     ///
     /// # Errors
     /// Returns an error if the brokers refuse to create the topic or do not answer.
@@ -201,7 +201,7 @@ impl Admin {
         self.create(spec, replication, &options()).await
     }
 
-    /// Returns the result that [`Admin::create_topic`] would return, without creating a topic.
+    /// Returns the same result as [`Admin::create_topic`], but creates no topic.
     ///
     /// # Errors
     /// Returns an error if the brokers refuse to create the topic or do not answer.
@@ -214,7 +214,7 @@ impl Admin {
             .await
     }
 
-    /// Returns true if the cluster has a controller, which is the broker that would create `topic`.
+    /// Returns true if the cluster has a controller. The controller is the broker that creates topics.
     ///
     /// # Errors
     /// Returns an error if the client has no token for the login.
@@ -225,14 +225,12 @@ impl Admin {
             .map_or(true, |brokers| brokers.has_controller))
     }
 
-    /// Returns true if the brokers would allow this client to create the topic. The method itself does not create the
-    /// topic.
+    /// Returns true if the brokers allow this client to create the topic. The method does not create the topic.
     ///
     /// # Errors
     /// Returns an error if the brokers do not answer, have no controller, or would refuse the topic for another reason.
     pub async fn may_create_topic(&self, spec: &TopicSpec) -> Result<bool, AdminError> {
-        // librdkafka sends the request to create a topic to the controller. Without a controller, librdkafka would wait
-        // for the whole timeout.
+        // librdkafka sends the request to the controller. Without a controller, it would wait for the whole timeout.
         if !self.has_controller(&spec.name).await? {
             let topic = spec.name.clone();
             return Err(AdminError::NoController { topic });
@@ -301,8 +299,8 @@ impl Admin {
     /// # Errors
     /// Returns an error if the brokers refuse the request, do not answer, or do not report settings.
     pub async fn topic_config(&self, name: &str) -> Result<BTreeMap<String, String>, AdminError> {
-        // Every broker can describe a topic's settings, so the request goes to a broker that currently answers. By
-        // default, librdkafka would send the request to the controller, which may be unavailable.
+        // Every broker can describe the settings of a topic, so the request goes to a broker that currently answers. By
+        // default, librdkafka sends it to the controller, which may be unavailable.
         let brokers = self.request(name, |client, _| sys::brokers(client, REQUEST_TIMEOUT));
         let asked = options().broker_id(brokers.await?.ok().map(|brokers| brokers.answering));
         let what = || format!("describe the settings of topic {name}");
@@ -349,7 +347,7 @@ impl Admin {
         }
     }
 
-    /// Returns the members of a consumer group, which does not have to exist.
+    /// Returns the members of a consumer group. The group does not have to exist.
     ///
     /// # Errors
     /// Returns an error if the brokers refuse the request or do not answer.
@@ -381,8 +379,8 @@ fn is_about_settings(code: RDKafkaErrorCode) -> bool {
 
 /// Requests the list of brokers until a broker answers, and returns the number of brokers.
 ///
-/// The function polls a separate Kafka client, whose callbacks provide the login token and report why no broker
-/// answers.
+/// The function polls a separate Kafka client. The callbacks of this client provide the login token, and report why no
+/// broker answers.
 fn reach(config: &ClientConfig, timeout: Duration) -> Result<usize, AdminError> {
     let context = Context::new(config);
     let errors = context.errors().clone();
@@ -392,7 +390,7 @@ fn reach(config: &ClientConfig, timeout: Duration) -> Result<usize, AdminError> 
     let begin = Instant::now();
     loop {
         while client.poll(REPORT_WAIT).is_some() {}
-        // The metadata lists all topics of the cluster and can be large, but the program needs only one answer.
+        // The metadata lists all topics of the cluster and can be large, so the loop ends with the first answer.
         let reason = match client.fetch_metadata(None, REACH_TIMEOUT) {
             Ok(metadata) => return Ok(metadata.brokers().len()),
             Err(reason) => reason,

@@ -1,8 +1,7 @@
-//! The memory budget for records that the consumer has read and that are not yet durable.
+//! The memory budget for the records that the consumer has read but that are not yet durable.
 //!
-//! The consumer thread takes bytes from the budget for each record. The pipeline returns the bytes of a record to the
-//! budget when the record is durable. While more bytes are used than the budget allows, the consumer thread does not
-//! read (INV-5).
+//! The consumer thread takes bytes from the budget for each record, and the pipeline returns these bytes when the
+//! record is durable. While the used bytes exceed the budget, the consumer thread does not read (INV-5).
 //!
 //! The crate `proof/handoff` compiles this file for loom, which tries every order in which the threads can take their
 //! steps.
@@ -28,13 +27,13 @@ impl Budget {
         }
     }
 
-    /// Adds `bytes` to the number of used bytes. The number of used bytes may exceed the budget by one batch, because
-    /// the size of a batch is unknown before the batch has been read.
+    /// Adds `bytes` to the number of used bytes. The used bytes may exceed the budget by one batch, because the
+    /// consumer thread knows the size of a batch only after it has read the batch.
     pub fn take(&self, bytes: u64) {
         self.used.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// Returns true if more bytes are used than the budget allows.
+    /// Returns true if the used bytes exceed the budget.
     pub fn is_exceeded(&self) -> bool {
         self.used() > self.max
     }
@@ -44,8 +43,8 @@ impl Budget {
         self.used.fetch_sub(bytes, Ordering::Relaxed);
     }
 
-    /// Returns true if at least three quarters of the budget are used. A consumer that uses three quarters of its
-    /// budget has paused reading or will soon pause reading.
+    /// Returns true if the used bytes are at least three quarters of the budget. The consumer then has paused reading,
+    /// or soon pauses.
     pub fn is_tight(&self) -> bool {
         self.used() >= self.max / 4 * 3
     }

@@ -1,9 +1,9 @@
-//! The librdkafka options that all clients of the program share.
+//! Sets the librdkafka properties of all Kafka clients of the program.
 //!
-//! [`client_config`] converts command-line options to librdkafka properties. The option `--kafka-property` is applied
-//! last, so it overrides the other options. [`set_default`] sets a property to a subcommand's default, unless the
-//! command line sets the property. Secrets come from files or from the environment, and the program never logs or shows
-//! secrets. This module detects unusable certificate, key and password files before the program connects.
+//! [`client_config`] converts command-line options to librdkafka properties. It applies the option `--kafka-property`
+//! last, so that this option overrides the others. [`set_default`] sets a property to the default of a subcommand,
+//! unless the command line sets the property. Secrets come from files or from the environment, and the program never
+//! logs or shows them. This module detects unusable certificate, key and password files before the program connects.
 
 use std::path::{Path, PathBuf};
 
@@ -17,8 +17,7 @@ use crate::kafka::iam::{self, IamError};
 use crate::settings::{KafkaArgs, KafkaAuth, nearest, warn_if_others_can_read};
 use crate::sys;
 
-/// The reason why a setting of the Kafka client cannot be used. If a setting cannot be used, the program exits with
-/// code 2.
+/// The reason why a setting of the Kafka client is unusable. The program then exits with code 2.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientConfigError {
     /// The login mechanism needs an option that is not set.
@@ -53,10 +52,10 @@ pub enum ClientConfigError {
         /// The option that has no effect.
         option: &'static str,
     },
-    /// A TLS certificate or a private key cannot be used.
+    /// A TLS certificate or a private key is unusable.
     #[error("{option} cannot be used: {reason}")]
     Unusable {
-        /// The name of the option, or of librdkafka's property.
+        /// The name of the command-line option or of the librdkafka property.
         option: String,
         /// The message from librdkafka.
         reason: String,
@@ -126,8 +125,8 @@ pub fn client_config(args: &KafkaArgs, role: &str) -> Result<ClientConfig, Clien
         .set("bootstrap.servers", &args.brokers)
         .set("client.id", format!("citystream-{role}"))
         .set("socket.keepalive.enable", "true");
-    // The value "probe" makes librdkafka search for the certificate authorities of this host. Without "probe", the
-    // statically linked OpenSSL would use a folder that was chosen when OpenSSL was built.
+    // The value "probe" makes librdkafka search for the certificate authorities of this host. Otherwise, the statically
+    // linked OpenSSL would look in the folder that was set when OpenSSL was built.
     match &args.kafka_ca_file {
         Some(path) => set_file(&mut config, "ssl.ca.location", "--kafka-ca-file", path)?,
         None => {
@@ -150,8 +149,8 @@ pub fn client_config(args: &KafkaArgs, role: &str) -> Result<ClientConfig, Clien
             config.set("ssl.key.password", password);
         }
     }
-    // Without an explicit log level, the rdkafka crate uses the maximum level of the `log` crate. This program installs
-    // no logger for the `log` crate, so the maximum level is `Off`.
+    // Without an explicit log level, the rdkafka crate uses the maximum level of the `log` crate. In this program, this
+    // level is `Off`, because the program installs no logger for the `log` crate.
     let debug = args
         .kafka_properties
         .iter()
@@ -231,8 +230,8 @@ fn set_login(config: &mut ClientConfig, args: &KafkaArgs) -> Result<(), ClientCo
     Ok(())
 }
 
-/// Makes librdkafka load the certificates and keys, so that unusable files are reported. The function creates a client
-/// without brokers, because librdkafka loads the files only when it creates a client.
+/// Makes librdkafka load the certificates and keys, and returns an error if a file is unusable. The function creates a
+/// client without brokers, because librdkafka loads the files only when it creates a client.
 fn check_files(config: &ClientConfig) -> Result<(), ClientConfigError> {
     let mut config = config.clone();
     config.remove("bootstrap.servers");
@@ -267,7 +266,7 @@ fn check_files(config: &ClientConfig) -> Result<(), ClientConfigError> {
     })
 }
 
-/// Sets a property to a subcommand's default, unless the command line sets the property.
+/// Sets a property to the default of a subcommand, unless the command line sets the property.
 pub fn set_default(config: &mut ClientConfig, args: &KafkaArgs, name: &str, value: &str) {
     if !args.kafka_properties.iter().any(|(given, _)| given == name) {
         config.set(name, value);
@@ -297,8 +296,8 @@ pub fn check_properties(config: &ClientConfig) -> Result<(), ClientConfigError> 
     }
 }
 
-/// Returns the existing property whose name is most similar to `name`. Returns `None` if `reason`, a message from
-/// librdkafka, does not report an unknown property.
+/// Returns the existing property whose name is most similar to `name`. `reason` is the message from librdkafka. Returns
+/// `None` if this message does not report an unknown property.
 fn nearest_property(name: &str, reason: &str) -> Option<String> {
     if !reason.contains("No such") {
         return None;
@@ -313,7 +312,7 @@ fn set_file(
     option: &'static str,
     path: &Path,
 ) -> Result<(), ClientConfigError> {
-    // librdkafka would report an unreadable file only later, and its message would not name the option.
+    // librdkafka reports an unreadable file only later, and its message does not name the option.
     std::fs::File::open(path).map_err(|source| ClientConfigError::File {
         option,
         path: path.to_owned(),
@@ -330,7 +329,7 @@ fn read_secret(option: &'static str, path: &Path) -> Result<String, ClientConfig
         path: path.to_owned(),
         source,
     })?;
-    // Editors end a file with a line break, but a password does not contain line breaks.
+    // Editors end a file with a line break, which is not part of the password.
     let password = text.trim_end_matches(['\r', '\n']);
     if password.is_empty() {
         return Err(ClientConfigError::Empty {
@@ -341,8 +340,9 @@ fn read_secret(option: &'static str, path: &Path) -> Result<String, ClientConfig
     Ok(password.to_owned())
 }
 
-/// Sets the options of a consumer-group member that chooses its own start offsets and commits. The member skips records
-/// of aborted transactions, and gets an event at the end of each partition.
+/// Sets the properties of a member of a consumer group. The program, and not librdkafka, chooses the start offsets and
+/// the commits of this member. The member skips records of aborted transactions, and gets an event at the end of each
+/// partition.
 pub(crate) fn configure_member(config: &mut ClientConfig, group: &str) {
     config
         .set("group.id", group)
@@ -353,9 +353,9 @@ pub(crate) fn configure_member(config: &mut ClientConfig, group: &str) {
         .set("enable.partition.eof", "true");
 }
 
-/// Sets the options of a client that reads assigned partitions and commits no offsets. The client skips records of
-/// aborted transactions, and gets an event at the end of each partition. The client joins no group, but librdkafka
-/// still requires a group name (`group`).
+/// Sets the properties of a client that reads assigned partitions and commits no offsets. The client skips records of
+/// aborted transactions, and gets an event at the end of each partition. It joins no group, but librdkafka still
+/// requires the name of a group (`group`).
 pub(crate) fn configure_scan(config: &mut ClientConfig, group: &str) {
     config
         .set("group.id", group)

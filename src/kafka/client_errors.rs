@@ -1,7 +1,7 @@
-//! Filters librdkafka's log lines and errors, and remembers why brokers refuse a client.
+//! Filters the log lines and errors of librdkafka, and remembers why brokers refuse a client.
 //!
 //! librdkafka reports each lost connection many times as an error, although it reconnects automatically.
-//! [`ClientErrors`] filters the reports from librdkafka:
+//! [`ClientErrors`] filters these reports:
 //!
 //! | report | written as |
 //! |---|---|
@@ -9,8 +9,8 @@
 //! | no broker can be reached | warning, at most every 30 s; error once it has lasted 30 s |
 //! | brokers refuse the client ([`Refusal`]) | error at once, with the option to check; again at most every 30 s |
 //!
-//! A one-shot command gives up if the brokers keep refusing the client ([`ClientErrors::lasting_refusal`]). A service
-//! logs a broker's refusal and keeps trying to connect.
+//! A one-shot command gives up if the brokers continue to refuse the client ([`ClientErrors::lasting_refusal`]). A
+//! service logs the refusal and continues to connect.
 //!
 //! [`ClientErrors::token`] provides the token for clients that log in with MSK IAM.
 
@@ -25,24 +25,24 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use crate::kafka::iam::{IamError, Signer, Token};
 use crate::kafka::refusal::{Cause, Refusal, examine_certificate, parse_refusal};
 
-/// Time between two log lines about the same outage or refusal. An outage that lasts longer than 30 s is logged as an
-/// error.
+/// Time between two log lines about the same outage or refusal. Log lines about an outage of more than 30 s have the
+/// level error.
 const OUTAGE_LINE_EVERY: Duration = Duration::from_secs(30);
-/// An outage or a refusal is considered over if librdkafka reports no failure for this time. While connections fail,
+/// An outage or a refusal is over if librdkafka has reported no failure for this time. While connections fail,
 /// librdkafka tries to reconnect at least every ten seconds, and reports the same failure every thirty seconds.
 const OUTAGE_OVER_AFTER: Duration = Duration::from_secs(60);
-/// Minimum duration of a refusal after which a command gives up. A broker that is starting may refuse logins for a
-/// short time.
+/// Duration of a refusal after which a command gives up. The duration is longer than the time for which a starting
+/// broker may refuse logins.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(4);
-/// Minimum duration of a refusal after which a command gives up, if the cause of the refusal is not certain.
+/// Duration of a refusal after which a command gives up, if the cause of the refusal is uncertain.
 const GIVE_UP_AFTER_UNCERTAIN: Duration = Duration::from_secs(6);
-/// The librdkafka property whose value librdkafka passes to the token callback. The value names the AWS Region for
-/// which the token is signed.
+/// A librdkafka property. librdkafka passes its value to the callback that provides login tokens. The value contains
+/// the AWS Region for which the callback signs the token.
 pub(super) const IAM_PROPERTY: &str = "sasl.oauthbearer.config";
 /// The beginning of the value of [`IAM_PROPERTY`] for a login with MSK IAM.
 pub(super) const IAM_PREFIX: &str = "citystream-msk-iam region=";
 
-/// The level at which a report from librdkafka is logged.
+/// The log level of a report from librdkafka.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Loudness {
     Error,
@@ -58,7 +58,7 @@ fn loudness_of(level: RDKafkaLogLevel, facility: &str, message: &str) -> Loudnes
         RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
             Loudness::Error
         }
-        // Brokers close connections that have been idle for ten minutes, and close all connections when they restart.
+        // Brokers close a connection that was idle for ten minutes, and close all connections when they restart.
         _ if message.contains("Disconnected") || message.contains("idle") => Loudness::Debug,
         RDKafkaLogLevel::Error | RDKafkaLogLevel::Warning
             if matches!(facility, "FAIL" | "ERROR" | "REQTMOUT") =>
@@ -73,7 +73,7 @@ fn loudness_of(level: RDKafkaLogLevel, facility: &str, message: &str) -> Loudnes
     }
 }
 
-/// The time span of one outage or one refusal, which librdkafka reports many times.
+/// One outage or one refusal, which librdkafka reports many times.
 #[derive(Clone, Copy, Debug)]
 struct Episode {
     began: Instant,
@@ -82,8 +82,7 @@ struct Episode {
 }
 
 impl Episode {
-    /// Returns an episode that begins with a report at the time `now`. The first report of an outage or a refusal is
-    /// logged at once.
+    /// Returns an episode that begins with a report at the time `now`. The caller logs this first report at once.
     fn begin(now: Instant) -> Episode {
         Episode {
             began: now,
@@ -107,8 +106,8 @@ impl Episode {
     }
 }
 
-/// Adds a report to an outage and returns the level at which to log the report. The first log line of an outage is a
-/// warning. Every later log line is an error, because the outage has then lasted at least [`OUTAGE_LINE_EVERY`].
+/// Adds a report to an outage, and returns the log level of the report. The first log line of an outage is a warning.
+/// Every later log line is an error, because the outage has then lasted at least [`OUTAGE_LINE_EVERY`].
 fn report_outage(outage: &mut Option<Episode>, now: Instant) -> Loudness {
     match outage {
         Some(episode) if !episode.is_over(now) => {
@@ -134,7 +133,7 @@ pub struct ClientErrors(Arc<ErrorState>);
 struct ErrorState {
     outage: Mutex<Option<Episode>>,
     refused: Mutex<Option<KnownRefusal>>,
-    /// True if a broker has accepted this client before.
+    /// True if a broker has ever accepted this client.
     is_accepted: AtomicBool,
     /// The path of the file with the certificate authorities, if the operator set a path.
     authorities: Option<String>,
@@ -149,7 +148,7 @@ struct KnownRefusal {
 }
 
 impl ClientErrors {
-    /// Returns the error handler of a client that is created with `config`. If `config` selects a login with MSK IAM,
+    /// Returns the [`ClientErrors`] of a client with the settings `config`. If `config` selects a login with MSK IAM,
     /// the function also starts the thread that signs the login tokens.
     pub fn new(config: &ClientConfig) -> ClientErrors {
         let authorities = config
@@ -169,8 +168,8 @@ impl ClientErrors {
 
     /// Handles a log line of librdkafka. `ClientContext::log` calls this function.
     pub fn report_line(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
-        // If a broker refuses the client by closing the connection, librdkafka writes a log line but reports no error.
-        // For a refusal of any other kind, librdkafka also reports an error.
+        // If a broker refuses the client by closing the connection, librdkafka writes only a log line. For every other
+        // refusal, librdkafka also reports an error.
         if matches!(facility, "FAIL" | "SSL")
             && let Some(refusal) = parse_refusal(text)
         {
@@ -205,7 +204,7 @@ impl ClientErrors {
         } else if (unreachable || code == Some(RDKafkaErrorCode::Authentication))
             && self.refusal().is_some()
         {
-            // After a refusal, librdkafka also reports "1/1 brokers are down". This report adds no information.
+            // After a refusal, librdkafka also reports "1/1 brokers are down", which adds no information.
             tracing::debug!(reason, "failed to reach a Kafka broker");
         } else if unreachable {
             self.report_outage(reason);
@@ -224,15 +223,16 @@ impl ClientErrors {
             .map(|known| known.refusal.clone())
     }
 
-    /// Notes that a broker has accepted the client. The last refusal no longer applies. From then on, a connection that a
-    /// broker closes without a reason counts as an outage, because brokers that stop or fail close connections, too.
+    /// Notes that a broker has accepted the client, so the last refusal no longer applies. From now on, a connection
+    /// that a broker closes without a reason counts as an outage, because stopping and failing brokers also close
+    /// connections.
     pub fn broker_answered(&self) {
         self.0.is_accepted.store(true, Ordering::Relaxed);
         *self.lock_refused() = None;
     }
 
-    /// Returns the current refusal if the brokers have refused the client for so long that waiting is unlikely to help.
-    /// This function is meant for clients that have not reached any broker yet.
+    /// Returns the current refusal if it has lasted so long that further waiting is unlikely to help. This function is
+    /// for clients that have not reached any broker yet.
     pub fn lasting_refusal(&self) -> Option<Refusal> {
         let known = self.lock_refused();
         let known = known.as_ref()?;
@@ -247,7 +247,7 @@ impl ClientErrors {
     /// Returns a login token for librdkafka. `ClientContext::generate_oauth_token` calls this function.
     ///
     /// # Errors
-    /// Returns an error that says why no login token is available.
+    /// Returns an error with the reason why no login token is available.
     pub fn oauth_token(&self) -> Result<OAuthToken, Box<dyn std::error::Error>> {
         match self.token() {
             None => Err("only --kafka-auth msk-iam provides tokens".into()),
@@ -286,8 +286,8 @@ impl ClientErrors {
         }
         let mut episode = Episode::begin(now);
         if let Some(other) = known {
-            // If the cause of a refusal changes, the new refusal keeps the start time of the old refusal. A one-shot
-            // command therefore does not wait longer before it gives up.
+            // If the cause of a refusal changes, the new refusal keeps the start time of the old one, so that a
+            // one-shot command does not wait longer before it gives up.
             episode.began = other.episode.began;
         }
         *slot = Some(KnownRefusal {
@@ -299,8 +299,8 @@ impl ClientErrors {
             tracing::error!(why = %refusal, "Kafka refuses this client");
             return;
         }
-        // Examining the certificate requires a connection to the broker. The polling thread, which runs this callback,
-        // must not wait for a connection, so a separate thread examines the certificate.
+        // The examination of the certificate needs a connection to the broker. It runs on a separate thread, because
+        // the polling thread, which runs this callback, must not wait for a connection.
         let this = self.clone();
         std::thread::spawn(move || {
             let detail = examine_certificate(&refusal.broker, this.0.authorities.as_deref());
@@ -344,7 +344,7 @@ mod tests {
         errors.broker_answered();
         report();
         assert_eq!(errors.refusal(), None);
-        // A refusal with a reason remains a refusal.
+        // A broker that gives a reason still refuses the client.
         let login = "sasl_plaintext://b1:9092/1: SASL authentication error: Authentication failed during authentication";
         errors.report_line(RDKafkaLogLevel::Error, "FAIL", login);
         assert!(errors.refusal().is_some());

@@ -1,23 +1,22 @@
-//! The consumer thread. Only the consumer thread polls Kafka for events.
+//! Runs the consumer thread, the only thread of `consume` that polls Kafka for records.
 //!
-//! One OS thread owns one `BaseConsumer`. The consumer thread polls Kafka, parses the records, and sends the records in
-//! batches as [`ConsumerEvent::Records`]. No step of the consumer thread except the poll may block for long. A member
-//! that stops polling loses its partitions after `max.poll.interval.ms`
+//! The consumer thread is an OS thread that owns a `BaseConsumer`. It polls Kafka, parses the records, and sends them
+//! to the shell in batches ([`ConsumerEvent::Records`]). Apart from the poll, no step of this thread may block for
+//! long. A member that stops polling loses its partitions after `max.poll.interval.ms`
 //! (<https://github.com/confluentinc/librdkafka/blob/v2.12.1/CONFIGURATION.md>).
 //!
-//! - `rebalance` handles the callbacks of a rebalance. librdkafka calls these callbacks from within a poll.
+//! - `rebalance` contains the callbacks for a rebalance. librdkafka calls these callbacks during a poll.
 //! - `poller` is the loop of the consumer thread. The loop takes commands, starts partitions, limits memory, and polls.
 //!
-//! A newly assigned partition is paused. The consumer thread drops the records of a paused partition until
-//! [`Consumer::begin`] sets the offset to start from.
+//! A newly assigned partition is paused. The consumer thread drops the records of this partition until
+//! [`Consumer::begin`] sets the offset of the first record to read.
 //!
-//! When the memory budget is exceeded, the consumer thread waits briefly. If the budget is still exceeded after the
-//! short wait, the thread pauses its partitions and continues to poll. Even if DynamoDB does not answer, memory stays
-//! bounded and the member stays in the group (INV-5).
+//! If the records in memory exceed the memory budget, the consumer thread first waits briefly. If they still exceed the
+//! budget, the thread pauses its partitions and continues to poll. Therefore, memory stays bounded and the member stays
+//! in the group even if DynamoDB does not answer (INV-5).
 //!
-//! Two alternatives were rejected. A queue for each partition (`split_partition_queue`) would need a thread or a
-//! poll for each partition. A blocking commit would stop the polls of the consumer thread while the coordinator
-//! does not answer.
+//! This design has two rejected alternatives. A queue for each partition (`split_partition_queue`) needs a thread or a
+//! poll for each partition. A blocking commit on this thread stops the polls while the coordinator does not answer.
 
 mod handle;
 mod inquiry;
@@ -54,34 +53,33 @@ pub enum ConsumerEvent {
     /// The group assigned partitions to this member. An assigned partition stays paused until the shell calls
     /// [`Consumer::begin`].
     Assigned(Vec<i32>),
-    /// The group revokes partitions from this member. The consumer thread receives the restart points through `answer`,
-    /// commits them, and then gives up the partitions.
+    /// The group revokes partitions from this member. The consumer thread waits for the restart points in the channel
+    /// `answer`, commits them, and then gives up the partitions.
     Revoked {
-        /// The partitions that are revoked.
+        /// The revoked partitions.
         partitions: Vec<i32>,
-        /// True if another member may already own the partitions. Kafka refuses commits for partitions that another
-        /// member owns.
+        /// True if another member may already own the partitions, so that Kafka would refuse a commit.
         lost: bool,
-        /// The channel through which the consumer thread receives the restart points after the partitions have drained.
+        /// The channel through which the shell sends the restart points after the partitions have drained.
         answer: mpsc::Sender<Vec<CommitPart>>,
     },
     /// Records of one or more partitions. The records of each partition are in log order.
     Records(Vec<PartitionRecords>),
     /// The consumer thread has sent all records of a partition up to the current end of its log.
     End {
-        /// The partition that was read to its end.
+        /// The number of the partition.
         partition: i32,
-        /// The assignment under which the partition was read.
+        /// The number of the partition's assignment.
         assignment: u64,
-        /// The offset at which reading continues. Control records or records of aborted transactions may occupy the
-        /// offsets directly before `at`.
+        /// The offset at which reading continues. The offsets directly before `at` may belong to control records or to
+        /// records of aborted transactions.
         at: Offset,
     },
-    /// In at least one partition, the read position is outside the range of the log.
+    /// The read position of at least one partition is outside the log.
     OutOfRange,
     /// The topic does not exist.
     TopicMissing,
-    /// The brokers refuse this member until its settings change ([`crate::kafka::membership`]).
+    /// The brokers refuse this member until an operator changes its settings ([`crate::kafka::membership`]).
     MemberRefused(RDKafkaErrorCode),
     /// The Kafka client has failed and cannot continue.
     Fatal {
@@ -95,13 +93,13 @@ pub enum ConsumerEvent {
 /// Records of one partition in a batch, in log order.
 #[derive(Debug)]
 pub struct PartitionRecords {
-    /// The partition that holds the records.
+    /// The partition of the records.
     pub partition: i32,
-    /// The assignment under which the records were read.
+    /// The number of the partition's assignment at the time of the read.
     pub assignment: u64,
     /// The records in log order.
     pub records: Vec<Record>,
-    /// Number of records whose Kafka timestamp was set by the producer and not by the broker.
+    /// Number of records whose Kafka timestamp comes from the producer instead of the broker.
     pub producer_time: u64,
 }
 
@@ -123,8 +121,7 @@ pub struct ConsumerOptions {
     pub topic: String,
     /// Maximum wait until revoked partitions have drained.
     pub drain_max: Duration,
-    /// The memory budget. The consumer thread takes bytes from the budget for each record, and the pipeline returns
-    /// these bytes.
+    /// The memory budget for records that are not yet durable.
     pub budget: Arc<Budget>,
 }
 
@@ -193,7 +190,7 @@ impl Consumer {
         SteadyMs(self.beat_ms.load(Ordering::Relaxed))
     }
 
-    /// Returns the error handler of the Kafka client. The error handler knows why the client cannot reach the brokers.
+    /// Returns the errors of the Kafka client, which include the reason why it cannot reach the brokers.
     pub fn client_errors(&self) -> ClientErrors {
         self.handle.client().context().errors().clone()
     }

@@ -1,4 +1,5 @@
-//! The librdkafka callbacks of clients that join no group. The callbacks also remember the offset at which a log ends.
+//! Contains the librdkafka callbacks of clients that join no group. The callbacks also remember the offset at which a
+//! log ends.
 
 use std::sync::Mutex;
 
@@ -11,11 +12,11 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use crate::core::event::Offset;
 use crate::kafka::client_errors::ClientErrors;
 
-/// Passes log lines and errors to [`ClientErrors`]. The context also remembers the end offset when a partition has been
-/// read to its end.
+/// Passes log lines and errors to [`ClientErrors`]. Also remembers the end offset after the client has read a partition
+/// to its end.
 ///
-/// If a poll reaches the end of a partition, the poll returns an error that does not contain the end offset. The error
-/// callback, which runs during the same poll, receives the end offset.
+/// A poll that reaches the end of a partition returns an error without the end offset. The error callback, which runs
+/// during the same poll, gets the end offset.
 #[derive(Debug)]
 pub(crate) struct Context {
     errors: ClientErrors,
@@ -23,7 +24,7 @@ pub(crate) struct Context {
 }
 
 impl Context {
-    /// Returns the context of a client that is created with `config`.
+    /// Returns the context of a client with the settings `config`.
     pub(crate) fn new(config: &ClientConfig) -> Context {
         Context {
             errors: ClientErrors::new(config),
@@ -31,7 +32,7 @@ impl Context {
         }
     }
 
-    /// Returns the error handler of the client.
+    /// Returns the errors that the client has reported.
     pub(crate) fn errors(&self) -> &ClientErrors {
         &self.errors
     }
@@ -57,7 +58,7 @@ impl ClientContext for Context {
             Some(RDKafkaErrorCode::PartitionEOF) => {
                 *self.end_of_log.lock().expect("no panic holds the lock") = end_of_log(reason);
             }
-            // The callback ignores offset errors, because the poll returns the same errors to its caller.
+            // The callback ignores offset errors, because the caller of the poll gets the same errors.
             Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => {}
             _ => self.errors.report_error(&error, reason),
         }
@@ -77,11 +78,10 @@ impl ConsumerContext for Context {}
 
 /// Returns the offset in librdkafka's message about the end of a partition.
 ///
-/// The client has delivered all records before the returned offset. The last fetch found no record at or after the
-/// returned offset. No function of librdkafka returns the offset at which the last fetch found the end of the log. The
-/// client's read position may be before the end of the log, because the read position is only the offset after the last
-/// delivered record. A request to a broker for the end of the log could return the end at a later moment or on another
-/// replica.
+/// The client has delivered all records before the returned offset, and the last fetch has found no record at or after
+/// it. No function of librdkafka returns this offset. The client's read position may be lower, because it is only the
+/// offset after the last delivered record. A request to a broker for the end of the log may return the end at a later
+/// time or on another replica.
 pub(crate) fn end_of_log(reason: &str) -> Option<Offset> {
     let (_, rest) = reason.split_once("end of partition at offset ")?;
     let digits = rest.split(' ').next()?;

@@ -1,9 +1,9 @@
-//! Sends rejected records to the dead-letter topic, each with the original record and the reject reason.
+//! Sends rejected records to the dead-letter topic. Each dead letter contains the original record and the reject
+//! reason.
 //!
-//! The sender sends each dead letter repeatedly until Kafka acknowledges it. If the added headers make a record too
-//! large, the sender omits the record's value. If the record is still too large without its value, the sender omits its
-//! key and its own headers as well. A rejected record therefore never blocks its partition, even if the record is too
-//! large.
+//! The sender sends each dead letter again until Kafka acknowledges it. If the added headers make the dead letter too
+//! large, the sender omits the value of the record. If the dead letter is still too large, the sender also omits the
+//! key and the headers of the record. Therefore, even a very large rejected record does not block its partition.
 
 use std::time::Duration;
 
@@ -20,8 +20,8 @@ use crate::kafka::context::Context;
 /// Maximum size of a message in the dead-letter topic, in bytes. Two MiB are enough for the largest record and the
 /// added headers.
 pub const DLQ_MESSAGE_BYTES_MAX: usize = 2 << 20;
-/// Maximum number of characters in the header `detail`. The length is limited, because the parser's error message in
-/// this header may quote the whole record.
+/// Maximum number of characters in the header `detail`. The header contains the error message of the parser, which may
+/// quote the whole record.
 const DETAIL_CHARS_MAX: usize = 1_000;
 /// Timeout of one attempt to send a dead letter, in milliseconds.
 const DELIVERY_TIMEOUT_MS: &str = "30000";
@@ -34,7 +34,7 @@ pub struct DeadLetters {
     source_topic: String,
 }
 
-/// The parts of the original record that a dead letter contains.
+/// Says which parts of the original record a dead letter contains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Form {
     Whole,
@@ -43,7 +43,8 @@ enum Form {
 }
 
 impl DeadLetters {
-    /// Returns a sender that writes dead letters to the topic `topic`, for records of the topic `source_topic`.
+    /// Returns a sender of dead letters for records of the topic `source_topic`. The dead letters go to the topic
+    /// `topic`.
     ///
     /// # Errors
     /// Returns an error if librdkafka refuses the settings.
@@ -54,16 +55,15 @@ impl DeadLetters {
     ) -> KafkaResult<DeadLetters> {
         let mut config = config.clone();
         config
-            // A dead letter may be written twice, so readers identify a dead letter by the partition and offset of the
-            // original record. Idempotence is disabled, because an idempotent producer fails permanently when a broker
-            // has lost the producer's state. If the producer failed permanently, the partition of a rejected record
-            // would wait forever.
+            // An idempotent producer fails permanently after a broker has lost the producer's state, and the partition
+            // of a rejected record would then wait forever. Therefore, this producer is not idempotent and may write a
+            // dead letter twice. Readers identify a dead letter by the partition and offset of its original record.
             .set("enable.idempotence", "false")
             .set("acks", "all")
             .set("linger.ms", "5")
             .set("message.max.bytes", DLQ_MESSAGE_BYTES_MAX.to_string())
             .set("delivery.timeout.ms", DELIVERY_TIMEOUT_MS)
-            // The limit on the queue size bounds the memory use when a log contains many invalid records.
+            // This limit bounds the memory of the queue if a log contains many invalid records.
             .set("queue.buffering.max.kbytes", "16384");
         Ok(DeadLetters {
             producer: config.create_with_context(Context::new(&config))?,
@@ -72,8 +72,8 @@ impl DeadLetters {
         })
     }
 
-    /// Sends a dead letter, and returns after Kafka has acknowledged it. The pauses between attempts are randomized
-    /// with the random bits that `chance` returns.
+    /// Sends a dead letter, and returns after Kafka has acknowledged it. `chance` returns random numbers, which spread
+    /// the attempts over time.
     pub async fn send(&self, rejected: &Rejected, topic_id: &str, chance: impl Fn() -> u32) {
         let mut form = Form::Whole;
         let mut attempt = 0;
@@ -165,8 +165,8 @@ mod tests {
     use rdkafka::message::Headers as _;
     use rdkafka::mocking::MockCluster;
 
-    /// The headers that [`DeadLetters`] adds. The headers `truncated` and `sha256` are added only if the dead letter
-    /// omits the record's value.
+    /// The headers that [`DeadLetters`] adds. It adds `truncated` and `sha256` only if the dead letter omits the
+    /// record's value.
     const ADDED: [&str; 9] = [
         "reason",
         "detail",
@@ -200,8 +200,8 @@ mod tests {
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", broker.bootstrap_servers());
         let letters = DeadLetters::new(&config, "t-dlq".into(), "t".into()).expect("fine settings");
-        // Each test case lists the sizes of the record's key, value and headers. Each test case also says whether the
-        // key, the value, the headers and the hash are in the dead letter.
+        // Each test case lists the sizes of the record's key, value and headers. It also says which of the key, the
+        // value, the headers and the hash the dead letter contains.
         let large = DLQ_MESSAGE_BYTES_MAX;
         let cases = [
             ((5, 100, 10), (Some(5), Some(100), 2), false),

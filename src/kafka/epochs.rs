@@ -1,30 +1,32 @@
-//! Remembers the leader epochs of the records that were read, so that a commit can contain the epoch of its last record.
+//! Remembers the leader epochs of the consumer's last records. A commit contains the epoch of the last record below its
+//! offset.
 
 use std::collections::VecDeque;
 
 use crate::core::event::Offset;
 
-/// Maximum number of epochs that are kept for a partition. A commit is at most a few batches behind the read position,
-/// so it needs only the last few epochs.
+/// Maximum number of epochs that the consumer remembers for a partition. A commit is at most a few batches behind the
+/// read position, so it needs only the last few epochs.
 const EPOCHS_MAX: usize = 64;
 
 /// The leader epochs of the last records of one partition.
 #[derive(Debug, Default)]
 pub(super) struct Epochs {
-    /// The epochs, each with the offset of the first record that was read in the epoch. The offsets are in ascending
-    /// order.
+    /// The epochs, each with the offset of the first record that the consumer read in this epoch. The offsets are in
+    /// ascending order.
     first: VecDeque<(Offset, i32)>,
 }
 
 impl Epochs {
-    /// Forgets the epochs of the records at and after `next`, where reading begins again.
+    /// Forgets the epochs of the records at and after `next`, because the consumer reads the partition again from
+    /// `next`.
     pub(super) fn begin(&mut self, next: Offset) {
         while self.first.back().is_some_and(|(first, _)| *first >= next) {
             self.first.pop_back();
         }
     }
 
-    /// Notes the epoch of a record that was read. `None` means that the broker does not report epochs.
+    /// Notes the epoch of the record at `offset`. `epoch` is `None` if the broker does not report epochs.
     pub(super) fn note(&mut self, offset: Offset, epoch: Option<i32>) {
         let Some(epoch) = epoch else {
             return self.first.clear();
@@ -37,7 +39,7 @@ impl Epochs {
         }
     }
 
-    /// Returns the epoch of the last record below `next`, or `None` if it is not known.
+    /// Returns the epoch of the last record below `next`, or `None` if the epoch is unknown.
     pub(super) fn before(&self, next: Offset) -> Option<i32> {
         let mut firsts = self.first.iter().rev();
         firsts

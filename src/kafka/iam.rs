@@ -1,14 +1,14 @@
-//! The login to MSK with AWS credentials (IAM), which uses short-lived tokens for SASL/OAUTHBEARER.
+//! Creates the short-lived tokens for a login to MSK with AWS credentials (IAM) over SASL/OAUTHBEARER.
 //!
 //! A token is a presigned URL (Signature Version 4) for the action `kafka-cluster:Connect` on
-//! `https://kafka.<region>.amazonaws.com/`. The presigned URL is encoded as URL-safe base64 without padding. AWS's own
-//! clients create tokens in the same format. A test compares the tokens of this module with the tokens of two AWS
-//! clients. A token is valid for at most 15 minutes, and never longer than the AWS credentials. After four fifths of a
-//! token's validity, librdkafka requests the next token.
+//! `https://kafka.<region>.amazonaws.com/`, encoded as URL-safe base64 without padding. AWS's own clients create tokens
+//! in the same format, and a test compares the tokens of this module with those of two AWS clients. A token is valid
+//! for at most 15 minutes, and never longer than the AWS credentials. After four fifths of this time, librdkafka
+//! requests the next token.
 //!
-//! librdkafka requests tokens on threads outside the async runtime. A [`Signer`] therefore has its own thread with a
+//! librdkafka requests tokens on threads outside the async runtime. Therefore, a [`Signer`] has its own thread with a
 //! small async runtime, in which the AWS SDK finds the credentials. The signer requests credentials for each token. If
-//! a request for credentials fails, the signer uses the previous credentials while they are valid.
+//! this request fails, the signer uses the previous credentials while they are valid.
 
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -29,13 +29,13 @@ use crate::failure::{Failure, chain};
 
 /// Maximum validity of a token. MSK rejects tokens that are valid for more than 15 minutes.
 const TOKEN_LIFE: Duration = Duration::from_secs(900);
-/// Maximum wait for credentials. The polling thread waits for the credentials too, and the group removes a member that
+/// Maximum wait for credentials. The polling thread also waits during this time, and the group removes a member that
 /// has not polled for five minutes. The instance metadata service answers within milliseconds.
 const CREDENTIALS_WAIT: Duration = Duration::from_secs(8);
-/// Minimum remaining validity of the AWS credentials. Credentials that expire sooner are not used, because the login
-/// itself takes time.
+/// Minimum remaining validity of the AWS credentials for a new token. The login itself takes time, so the signer does
+/// not use credentials that expire sooner.
 const CREDENTIALS_LEFT_MIN: Duration = Duration::from_secs(5);
-/// The characters that are percent-encoded in the URL: all except the unreserved characters of RFC 3986.
+/// The characters that the URL contains in percent-encoded form: all except the unreserved characters of RFC 3986.
 const QUERY: AsciiSet = NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'_')
@@ -51,7 +51,7 @@ pub enum IamError {
     /// The AWS profile uses a login that this program does not support.
     #[error("{0}")]
     Profile(Failure),
-    /// The AWS SDK found no credentials, or did not find any in time.
+    /// The AWS SDK has found no credentials within the time limit.
     #[error("no AWS credentials: {reason}")]
     NoCredentials {
         /// The message from the AWS SDK.
@@ -60,7 +60,7 @@ pub enum IamError {
     /// The credentials have expired, or will expire within seconds.
     #[error("the AWS credentials have expired")]
     Expired,
-    /// The URL that forms the token could not be signed.
+    /// The signing library could not sign the URL of the token.
     #[error("failed to sign: {reason}")]
     Sign {
         /// The message from the signing library.
@@ -208,8 +208,8 @@ async fn next_token(
     match asked {
         Ok(credentials) => {
             if last.is_none() {
-                // The source of the credentials is named only in their debug text, in the first pair of quotes. The
-                // debug text contains no secrets.
+                // Only the debug text of the credentials contains their source, in its first pair of quotes. The debug
+                // text contains no secrets.
                 let text = format!("{credentials:?}");
                 let source = text.split('"').nth(1).unwrap_or_default();
                 tracing::info!(region, source, "logging in to Kafka with AWS credentials");
@@ -234,8 +234,8 @@ async fn next_token(
 /// Returns a token that is signed with `credentials` at the time `now`.
 ///
 /// # Errors
-/// Returns [`IamError::Expired`] if the credentials expire too soon, and [`IamError::Sign`] if the token cannot be
-/// signed.
+/// Returns [`IamError::Expired`] if the credentials expire too soon, and [`IamError::Sign`] if the signing library
+/// fails.
 pub fn token(region: &str, credentials: &Credentials, now: SystemTime) -> Result<Token, IamError> {
     let wrong = |error: &dyn std::fmt::Display| IamError::Sign {
         reason: error.to_string(),
@@ -244,7 +244,7 @@ pub fn token(region: &str, credentials: &Credentials, now: SystemTime) -> Result
         None => TOKEN_LIFE,
         Some(end) => end.duration_since(now).unwrap_or_default().min(TOKEN_LIFE),
     };
-    // The URL states the token's validity in whole seconds.
+    // The URL contains the validity of the token in whole seconds.
     let life = Duration::from_secs(life.as_secs());
     if life < CREDENTIALS_LEFT_MIN {
         return Err(IamError::Expired);

@@ -1,12 +1,12 @@
-//! The errors that brokers return to a group member until the member's settings change.
+//! Defines the errors that a group member gets until an operator changes its settings.
 
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::RDKafkaErrorCode;
 
 use crate::failure::Failure;
 
-/// Returns the failure of a member of `group` that the brokers refuse with `code`. `option` is the option of the role
-/// that names the group.
+/// Returns the failure for a member of `group` that the brokers refuse with `code`. `option` is the command-line option
+/// that sets the group.
 pub fn refused(code: RDKafkaErrorCode, group: &str, option: &str) -> Failure {
     Failure {
         what: format!("Kafka refuses this member of group {group}"),
@@ -15,20 +15,21 @@ pub fn refused(code: RDKafkaErrorCode, group: &str, option: &str) -> Failure {
     }
 }
 
-/// Returns the failure of a member whose id another member of the group also has. `option` is the option of the role
-/// that sets the id. The member must not restart. If both members restarted, they would fence each other off endlessly.
+/// Returns the failure for a member that has the same id as another member of the group. `option` is the command-line
+/// option that sets the id. The member must not restart, because each of the two members would then remove the other
+/// again and again.
 pub fn fenced(option: &str) -> Failure {
     let what = format!("another member of the group has joined with the same {option}");
     Failure::new(what).with_remedy("give each member its own id")
 }
 
-/// Returns true if a member gets the error until its settings change.
+/// Returns true if a member gets the error `code` until an operator changes its settings.
 pub fn is_lasting(code: RDKafkaErrorCode) -> bool {
     remedy(code, "").is_some()
 }
 
-/// Returns the remedy for an error that a member gets when it joins a group. Returns `None` if the error may disappear
-/// without a change of settings.
+/// Returns the remedy for the error `code`, which a member gets when it joins a group. Returns `None` if the error may
+/// end without a change of settings.
 ///
 /// The codes come from the error table of Kafka's protocol guide,
 /// <https://kafka.apache.org/protocol#protocol_error_codes>.
@@ -42,7 +43,7 @@ fn remedy(code: RDKafkaErrorCode, option: &str) -> Option<String> {
             return Some(format!("{what}; stop them, or choose another {option}"));
         }
         RDKafkaErrorCode::InvalidGroupId => return Some(format!("choose another {option}")),
-        // Only `consume` can have another group protocol, so only `consume` gets this error.
+        // Only `consume` has an option for the group protocol, so only `consume` gets this error.
         RDKafkaErrorCode::UnsupportedVersion | RDKafkaErrorCode::UnsupportedFeature => {
             "these brokers do not support the protocol; choose --group-protocol classic, or update them"
         }
@@ -54,12 +55,11 @@ fn remedy(code: RDKafkaErrorCode, option: &str) -> Option<String> {
     Some(text.to_owned())
 }
 
-/// Parses a log line of librdkafka. Returns the error with which the brokers refuse a group member, if the log line
-/// reports such an error.
+/// Parses a log line of librdkafka. If the log line reports that the brokers refuse a group member, returns the error.
 ///
-/// With `group.protocol=consumer`, librdkafka 2.12 searches for another coordinator forever if the brokers do not
-/// support the protocol. While librdkafka searches for a coordinator, it reports no error and only writes a log line.
-/// [`log_coordinator_lines`] makes librdkafka write log lines about the coordinator.
+/// If the brokers do not support `group.protocol=consumer`, librdkafka 2.12 searches for another coordinator forever.
+/// It reports no error during this search, and only writes a log line. [`log_coordinator_lines`] makes librdkafka write
+/// such log lines.
 pub fn parse_refused_member(facility: &str, text: &str) -> Option<RDKafkaErrorCode> {
     let unknown = facility == "COORD"
         && text.contains("ConsumerGroupHeartbeatRequest not supported by broker");

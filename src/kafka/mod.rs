@@ -1,5 +1,5 @@
-//! All code that uses Kafka: client settings and logins, topics and rights, the consumer thread, and readers that join
-//! no consumer group.
+//! Contains all code that uses Kafka: client settings and logins, topics and rights, the consumer thread, and readers
+//! that join no consumer group.
 //!
 //! | module | holds |
 //! |---|---|
@@ -45,8 +45,8 @@ pub(crate) const MISSING_REMEDY: &str = "citystream init-tables creates it";
 
 /// Returns the partitions of `topic` in `metadata`, or `None` if the topic does not exist.
 ///
-/// `metadata` should list all topics. A request for the metadata of one topic by name would create the topic with wrong
-/// settings, if the brokers allow automatic creation. Source: `allow.auto.create.topics` in
+/// The caller should request `metadata` for all topics. If the brokers allow automatic creation, a request for one
+/// topic by name creates this topic with wrong settings. Source: `allow.auto.create.topics` in
 /// <https://github.com/confluentinc/librdkafka/blob/v2.12.1/CONFIGURATION.md>.
 pub(crate) fn partitions_of(metadata: &Metadata, topic: &str) -> Option<Vec<i32>> {
     let found = metadata.topics().iter().find(|t| t.name() == topic)?;

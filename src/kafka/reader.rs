@@ -1,8 +1,8 @@
 //! Reads a topic without a consumer group. The reader assigns the partitions itself and commits no offsets.
 //!
-//! The commands `tail` and `verify` read the topic with a [`LogReader`]. [`LogReader::run`] blocks. The reader calls a
-//! callback for each record, in log order within each partition. The reader also calls the callback when no record has
-//! arrived for a short time.
+//! The commands `tail` and `verify` read the topic with a [`LogReader`]. [`LogReader::run`] blocks. It calls a callback
+//! for each record, in log order within each partition. It also calls the callback when no record has arrived for a
+//! short time.
 //!
 //! - `start` finds the partitions of the topic, and the first offset to read in each partition.
 //! - `reading` reads these partitions up to the end of the requested range.
@@ -33,12 +33,12 @@ use crate::telemetry::LogLimit;
 use reading::Reading;
 use start::OpenPartition;
 
-/// The group name that librdkafka requires. No member ever joins this group.
+/// The name of a group, which librdkafka requires. No member ever joins this group.
 const GROUP: &str = "citystream-tail";
 /// Timeout of each request that the reader sends before it begins to read records.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
-/// Timeout of the first request, and the increase of the timeout after each failed attempt. The first timeout is short,
-/// because the client reports the reason for a failed connection only after the request has failed.
+/// Timeout of the first request. The timeout grows by the same amount after each failed attempt. The first timeout is
+/// short, because the Kafka client reports the reason for a failed connection only after the request has failed.
 const FIRST_TIMEOUT: Duration = Duration::from_secs(1);
 /// Maximum wait for a record. After each wait, the caller can update its display, flush its output or stop.
 const POLL: Duration = Duration::from_millis(50);
@@ -60,7 +60,7 @@ pub enum ReaderError {
 /// The position at which the reader begins to read a partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReadStart {
-    /// Reading begins with the first record that is written after the reader has started.
+    /// Reading begins with the first record after the start of the reader.
     End,
     /// Reading begins with the oldest record.
     Beginning,
@@ -85,17 +85,17 @@ impl ReadStart {
 pub struct ReadRange {
     /// The position at which the reader begins to read each partition.
     pub start: ReadStart,
-    /// In each partition, the reader stops at the first record whose Kafka timestamp is at or after `until_ms`. `None`
-    /// sets no time limit.
+    /// In each partition, the reader stops at the first record whose Kafka timestamp is at or after `until_ms`. The
+    /// field is `None` if there is no time limit.
     pub until_ms: Option<UnixMs>,
-    /// True if the reader stops at the log end that each partition had when reading began.
+    /// True if the reader stops at the end that the log of each partition had when reading began.
     pub stop_at_end: bool,
 }
 
 /// A record of the event topic.
 #[derive(Debug)]
 pub struct LogRecord {
-    /// The partition that holds the record.
+    /// The partition of the record.
     pub partition: i32,
     /// The offset of the record in its partition.
     pub offset: Offset,
@@ -112,13 +112,13 @@ pub struct LogRecord {
 /// A record of the dead-letter topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Letter {
-    /// The partition that holds the dead letter.
+    /// The partition of the dead letter.
     pub partition: i32,
     /// The offset of the dead letter in its partition.
     pub offset: Offset,
     /// The Kafka timestamp of the dead letter.
     pub record_ms: Option<UnixMs>,
-    /// The headers in their original order. Bytes that are not UTF-8 are replaced by the replacement character.
+    /// The headers in their original order. The replacement character stands for bytes that are not UTF-8.
     pub headers: Vec<(String, String)>,
     /// The key of the dead letter.
     pub key: Option<Vec<u8>>,
@@ -131,16 +131,15 @@ pub struct Letter {
 pub enum ReadStep {
     /// A record of the event topic.
     Record(LogRecord),
-    /// A dead letter. A reader passes dead letters to the callback only if [`LogReader::of_letters`] created the
-    /// reader.
+    /// A dead letter. Only a reader from [`LogReader::of_letters`] passes dead letters to the callback.
     Letter(Letter),
     /// No record has arrived for a short time.
     Idle,
-    /// The brokers answer, and the given number of records is left to read. The reader reports the number of remaining
-    /// records several times a second.
+    /// The brokers answer. The field contains the number of records that the reader must still read. The reader reports
+    /// this number several times a second.
     Behind(u64),
-    /// The brokers do not answer, or the topic does not exist. The text contains the reason and the remedy. The reader
-    /// passes [`ReadStep::Waiting`] to the callback again and again until the brokers answer ([`ReadStep::Behind`]).
+    /// The brokers do not answer, or the topic does not exist. The field contains the reason and the remedy. The reader
+    /// repeats this step until the brokers answer ([`ReadStep::Behind`]).
     Waiting(String),
 }
 
@@ -162,11 +161,11 @@ impl LogReader {
     pub fn new(mut config: ClientConfig, topic: &str) -> Result<LogReader, ReaderError> {
         configure_scan(&mut config, GROUP);
         for (name, value) in [
-            // With librdkafka's default of 1 s, the client would pause fetching for up to a second whenever its queue
-            // is full.
+            // With librdkafka's default of 1 s, the client pauses fetching for up to a second whenever its queue is
+            // full.
             ("fetch.queue.backoff.ms", "5"),
-            // If a partition has no new record, the broker answers a fetch only after `fetch.wait.max.ms`. The maximum
-            // wait of a fetch is short, so that the client soon reports the end of a log.
+            // If a partition has no new record, the broker answers a fetch only after `fetch.wait.max.ms`. This time is
+            // short, so that the client soon reports the end of a log.
             ("fetch.wait.max.ms", "100"),
             ("queued.max.messages.kbytes", "16384"),
             ("reconnect.backoff.max.ms", "2000"),
@@ -195,9 +194,9 @@ impl LogReader {
         Ok(reader)
     }
 
-    /// Reads records until the requested range ends, the callback `step` returns `Break`, or a stop is requested. The
-    /// call blocks the current thread. While Kafka is unreachable or the topic does not exist, the reader waits and
-    /// logs the reason every ten seconds.
+    /// Reads records until the end of the requested range, until the callback `step` returns `Break`, or until a
+    /// shutdown. The call blocks the current thread. While Kafka is unreachable or the topic does not exist, the reader
+    /// waits, and logs the reason every ten seconds.
     ///
     /// # Errors
     /// Returns [`ReaderError::Refused`] if the brokers refuse every client with these settings. Returns
@@ -218,8 +217,8 @@ impl LogReader {
         Reading::new(self, range, scan, open, log_limit, step).run(shutdown)
     }
 
-    /// Assigns the partitions as soon as Kafka and the topic are available. Returns `None` if a stop was requested, or
-    /// if the callback `step` returned `Break`.
+    /// Assigns the partitions as soon as Kafka and the topic are available. Returns `None` after a shutdown, or if the
+    /// callback `step` has returned `Break`.
     fn wait_for_topic(
         &self,
         range: &ReadRange,
@@ -229,7 +228,7 @@ impl LogReader {
     ) -> Result<Option<BTreeMap<i32, OpenPartition>>, ReaderError> {
         let mut timeout = FIRST_TIMEOUT;
         let errors = self.consumer.context().errors();
-        // The poll runs the callback that provides the first token for the login.
+        // This poll runs the callback that provides the first token for the login.
         self.consumer.poll(Duration::ZERO);
         while !shutdown.is_triggered() {
             let waiting = match self.assign(range, timeout) {
@@ -239,7 +238,7 @@ impl LogReader {
                     let why = format!("there is no topic {}", self.topic);
                     self.explain(log_limit, &why, MISSING_REMEDY)
                 }
-                // The client's error handler has already logged the refusal.
+                // [`ClientErrors`] has already logged the refusal.
                 Err(_) if let Some(refusal) = errors.refusal() => refusal.to_string(),
                 Err(error) => {
                     timeout = (timeout + FIRST_TIMEOUT).min(REQUEST_TIMEOUT);
@@ -271,7 +270,7 @@ impl LogReader {
     }
 }
 
-/// Returns a description of an error for operators. librdkafka's own error messages are written for developers.
+/// Returns a description of an error for operators. librdkafka's own messages are for developers.
 fn plain(error: &KafkaError) -> String {
     match error.rdkafka_error_code() {
         Some(RDKafkaErrorCode::AllBrokersDown | RDKafkaErrorCode::BrokerTransportFailure) => {

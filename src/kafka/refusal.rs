@@ -1,13 +1,13 @@
 //! Finds out why a broker refuses a client, and names the option that the operator should check.
 //!
-//! librdkafka retries forever and reports each failure as text. [`parse_refusal`] searches the text for causes that an
-//! operator must fix, such as an untrusted certificate, a wrong password, or a port that uses another protocol. The
-//! function ignores failures that may be temporary, such as a refused connection, a name that does not resolve, or a
-//! restarting broker.
+//! librdkafka retries forever and reports each failure as text. [`parse_refusal`] searches this text for causes that an
+//! operator must fix, such as an untrusted certificate, a wrong password, or a port with another protocol. It ignores
+//! failures that may be temporary, such as a refused connection, a host name that does not resolve, or a restarting
+//! broker.
 //!
-//! librdkafka's text does not say which flaw OpenSSL found in a certificate. [`examine_certificate`] therefore connects
-//! to the same port with another TLS library, which trusts the same certificate authorities. The function returns the
-//! flaw that the other library finds.
+//! librdkafka's text does not say which flaw OpenSSL has found in a certificate. Therefore, [`examine_certificate`]
+//! connects to the same port with another TLS library, which trusts the same certificate authorities, and returns the
+//! flaw that this library finds.
 
 use std::net::{TcpStream, ToSocketAddrs as _};
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use rustls::{CertificateError, ClientConnection, RootCertStore};
 
 use crate::failure::Failure;
 
-/// Maximum time that [`examine_certificate`] waits for a connection, and then for each answer.
+/// Maximum time for which [`examine_certificate`] waits for a connection. The same maximum applies to each answer.
 const EXAMINE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The cause of a refusal.
@@ -27,7 +27,7 @@ const EXAMINE_TIMEOUT: Duration = Duration::from_secs(2);
 pub enum Cause {
     /// This client does not accept the broker's certificate.
     Certificate,
-    /// The broker requires a client certificate, or a different client certificate.
+    /// The client has no certificate or a wrong certificate, and the broker requires one.
     ClientCertificate,
     /// The user name or the password is wrong.
     Password,
@@ -47,8 +47,8 @@ pub enum Cause {
     TlsWanted,
 }
 
-/// A broker's refusal to accept a client. The text of a refusal describes the broker's reaction, and names the option
-/// that the operator should check.
+/// A broker's refusal of a client. Its text describes the reaction of the broker, and names the option that the
+/// operator should check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
     /// The cause of the refusal.
@@ -123,8 +123,8 @@ impl Refusal {
         }
     }
 
-    /// Returns true if the cause is certain. An uncertain cause is only the most likely reason why the broker closed
-    /// the connection. For example, a load balancer that cannot reach any broker also closes connections.
+    /// Returns true if the cause is certain. An uncertain cause is only the most likely reason why the connection was
+    /// closed. For example, a load balancer that cannot reach any broker also closes connections.
     pub fn is_certain(&self) -> bool {
         match self.cause {
             Cause::Certificate
@@ -138,13 +138,13 @@ impl Refusal {
     }
 }
 
-/// If a client does not log in, a broker that requires a login closes the connection within this time, in milliseconds.
-/// By default, the broker waits 100 ms before it closes the connection (`connection.failed.authentication.delay.ms`).
-/// In tests, brokers closed a connection without a login after 6 ms (Kafka 4.1) and after 300 ms (Kafka 3.9).
+/// Time within which a broker that requires a login closes a connection without a login, in milliseconds. By default, a
+/// broker waits 100 ms before it closes such a connection (`connection.failed.authentication.delay.ms`). In tests,
+/// brokers closed the connection after 6 ms (Kafka 4.1) and after 300 ms (Kafka 3.9).
 const HUNG_UP_WITHIN_MS: u64 = 1_000;
 
-/// Parses librdkafka's text about a failed connection, and returns the refusal. Returns `None` if the failure may end
-/// without a change of settings.
+/// Parses librdkafka's text about a failed connection. Returns the refusal, or `None` if the failure may end without a
+/// change of settings.
 ///
 /// The function recognizes the error texts of librdkafka 2.12 with OpenSSL 3. Tests with real brokers check that
 /// librdkafka still writes the same error texts.
@@ -173,7 +173,7 @@ pub fn parse_refusal(reason: &str) -> Option<Refusal> {
             (Cause::NoToken, why.to_owned())
         } else if says("SASL authentication error") {
             let said = between(reason, "SASL authentication error: ", " (after ");
-            // The connection was lost during the login, so it is unknown whether the broker accepts the login.
+            // The connection was lost during the login, so the broker has neither accepted nor refused the login.
             if said.contains("Disconnected") || said.contains("timed out") {
                 return None;
             }
@@ -201,8 +201,8 @@ pub fn parse_refusal(reason: &str) -> Option<Refusal> {
     })
 }
 
-/// Returns the part of the text between the markers `begin` and `end`. If the marker `end` is absent, the part extends
-/// to the end of the text. If the marker `begin` is absent, the result is an empty string.
+/// Returns the part of `text` between the markers `begin` and `end`. Without the marker `end`, the part extends to the
+/// end of `text`. Without the marker `begin`, the result is an empty string.
 fn between<'a>(text: &'a str, begin: &str, end: &str) -> &'a str {
     let Some((_, rest)) = text.split_once(begin) else {
         return "";
@@ -211,8 +211,8 @@ fn between<'a>(text: &'a str, begin: &str, end: &str) -> &'a str {
     rest[..end.unwrap_or(rest.len())].trim()
 }
 
-/// Returns the broker's name from librdkafka's text about a failed connection. The name has the form
-/// `[protocol://]host:port/id`. The name contains no protocol if the connection uses neither TLS nor a login.
+/// Returns the name of the broker from librdkafka's text about a failed connection. The name has the form
+/// `[protocol://]host:port/id`. It contains no protocol if the connection uses neither TLS nor a login.
 fn name(reason: &str) -> Option<&str> {
     reason
         .split(": ")
@@ -239,7 +239,7 @@ fn hung_up_soon(reason: &str) -> bool {
     up_ms.is_ok_and(|ms| ms < HUNG_UP_WITHIN_MS)
 }
 
-/// Returns the flaw in the certificate of `broker` (`host:port`), or `None` if the function finds no flaw.
+/// Returns the flaw in the certificate of `broker` (`host:port`), or `None` if there is no flaw.
 ///
 /// The function trusts the certificate authorities in the PEM file `ca`, or the authorities of the host if `ca` is
 /// `None`. The call blocks for a few seconds at most.
@@ -317,7 +317,7 @@ mod tests {
     const PLAIN: &str = "b-1.example.com:9094/bootstrap: ";
     const NUMBERED: &str = "[thrd:ssl://b-1.example.com:9094/2]: ssl://b-1.example.com:9094/2: ";
 
-    /// A test case: the broker, the text of librdkafka's report, and the cause and detail that the parser should find.
+    /// A test case: the broker, librdkafka's text, the expected cause, and the expected detail.
     type Case = (&'static str, &'static str, Option<Cause>, &'static str);
     const CASES: &[Case] = &[
         (

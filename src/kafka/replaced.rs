@@ -1,4 +1,4 @@
-//! Reads the records before the group's committed offsets again, to find records that were replaced since
+//! Reads the records before the group's committed offsets again, in order to find replaced records
 //! ([`core::replaced`]).
 //!
 //! [`core::replaced`]: crate::core::replaced
@@ -18,12 +18,12 @@ use crate::kafka::context::Context;
 use crate::kafka::second_read::second_read_config;
 use crate::sys;
 
-/// Maximum number of partitions that are read at the same time. A leader may send 64 KiB for each of them.
+/// Maximum number of partitions to read at the same time. A leader may send 64 KiB for each of these partitions.
 const PROBES_MAX: usize = 64;
 /// Maximum wait of one poll.
 const POLL: Duration = Duration::from_millis(50);
 
-/// A commit whose records are compared with the log.
+/// A commit. The program checks whether the log still has the records below its offset.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Committed {
     /// The number of the Kafka partition.
@@ -36,11 +36,12 @@ pub(crate) struct Committed {
     pub(crate) log_start: Offset,
 }
 
-/// For each committed offset, returns the first lower offset whose record was replaced, or `None` if no record was
-/// replaced. Partitions whose leader did not answer before `timeout` are absent from the result. The call blocks.
+/// Returns for each committed offset the first lower offset at which the log now contains another record, or `None` if
+/// no record was replaced. The result excludes partitions whose leader does not answer before `timeout`. The call
+/// blocks.
 ///
-/// All reads share one client. The first reads of up to [`PROBES_MAX`] partitions run at the same time, and cost about one
-/// round trip to each leader.
+/// All reads use the same Kafka client. The first reads of up to [`PROBES_MAX`] partitions run at the same time, and
+/// cost about one round trip to each leader.
 ///
 /// # Errors
 /// Returns an error if librdkafka refuses the settings.
@@ -85,7 +86,7 @@ pub(super) fn find_all_replaced(
     Ok(found)
 }
 
-/// Reads individual records with a client that belongs to no group.
+/// Reads individual records with a Kafka client that joins no group.
 struct Prober<'a> {
     client: BaseConsumer<Context>,
     topic: &'a str,
@@ -93,8 +94,8 @@ struct Prober<'a> {
 }
 
 impl Prober<'_> {
-    /// Returns the first record at or after the given offset of each partition, or `None` if the log ends before such a
-    /// record. Partitions without an answer before the deadline are absent from the result.
+    /// Returns the first record at or after the given offset of each partition, or `None` if the log has no such
+    /// record. The result excludes partitions without an answer before the deadline.
     fn probe(
         &mut self,
         from: &BTreeMap<i32, Offset>,
@@ -112,7 +113,8 @@ impl Prober<'_> {
                     let (partition, offset) = (message.partition(), Offset(message.offset()));
                     let asked = from.get(&partition).is_some_and(|from| offset >= *from);
                     if asked {
-                        // Without an epoch, the record cannot be compared, so it counts as the end of the log.
+                        // Without an epoch, the program cannot compare the record, so it treats the record as the end
+                        // of the log.
                         let probed = sys::record_epoch(&message);
                         let probed = probed.map(|epoch| Probed { offset, epoch });
                         found.entry(partition).or_insert(probed);

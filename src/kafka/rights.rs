@@ -1,23 +1,22 @@
-//! The rights that each role needs on Kafka. This file is the only list of Kafka rights. The list of DynamoDB rights is
-//! in `store::rights`.
+//! Lists the rights that each role needs on Kafka. The list of the rights on DynamoDB is in `store::rights`.
 //!
-//! `check` compares the list of rights with the rights that the brokers report for the client. For a missing right,
-//! `check` prints the Kafka command that grants the right, or the IAM actions of Amazon MSK.
+//! `check` compares this list with the rights that the brokers report for the client. For a missing right, `check`
+//! prints the Kafka command that grants the right, or the IAM actions of Amazon MSK.
 //!
-//! In Kafka, each right to read, write or delete a resource includes the right to describe that resource. For each
-//! resource, the list contains the right Describe only if no other right in the list includes Describe.
+//! In Kafka, the right to read, write or delete a resource includes the right to describe it. Therefore, the list
+//! contains the right Describe on a resource only if no other right on this resource includes it.
 
 use std::fmt;
 
 use crate::settings::{KafkaArgs, KafkaAuth};
 use crate::sys::{Operation, Rights};
 
-/// The consumer group whose commits store the progress of `produce --from-dlq` in the dead-letter topic. No member
-/// joins this group.
+/// The consumer group whose committed offsets store the progress of `produce --from-dlq` in the dead-letter topic. No
+/// member joins this group.
 pub const RESEND_GROUP: &str = "citystream-from-dlq";
 
-/// Returns the transactional id of the producer that resends the dead letters of `topic`. If two producers use the same
-/// transactional id, Kafka fences off the older producer.
+/// Returns the transactional id of the producer that resends the dead letters of `topic`. If two producers have the
+/// same transactional id, Kafka refuses the requests of the older one.
 pub fn resend_transactional_id(topic: &str) -> String {
     format!("{RESEND_GROUP}-{topic}")
 }
@@ -84,8 +83,8 @@ impl Need {
         }
     }
 
-    /// Returns the operations that the role needs but that the client is not allowed to perform. Returns `None` if the
-    /// brokers do not report rights.
+    /// Returns the needed operations for which the client has no right. Returns `None` if the brokers do not report
+    /// rights.
     pub fn missing(&self, rights: &Rights) -> Option<Vec<Operation>> {
         match rights {
             Rights::Listed(told) => {
@@ -144,7 +143,8 @@ pub fn needs(user: KafkaUser<'_>, topic: &str, dlq: &str) -> Vec<Need> {
     }
 }
 
-/// Returns the command, or the IAM actions, that would allow this client to perform `operations` on a resource.
+/// Returns the command, or the IAM actions, with which an operator allows this client to perform `operations` on a
+/// resource.
 pub fn grant(args: &KafkaArgs, resource: &Resource, operations: &[Operation]) -> String {
     if args.kafka_auth == KafkaAuth::MskIam {
         let mut actions: Vec<String> = operations
@@ -175,11 +175,11 @@ pub fn grant(args: &KafkaArgs, resource: &Resource, operations: &[Operation]) ->
     )
 }
 
-/// Returns the principal name that Kafka's ACLs use for this client.
+/// Returns the principal name of this client in Kafka's ACLs.
 fn principal(args: &KafkaArgs) -> String {
     match (args.kafka_auth, &args.kafka_username) {
         (KafkaAuth::Scram, Some(name)) => format!("User:{name}"),
-        // The brokers' settings decide which part of the certificate's subject is the principal name.
+        // The settings of the brokers decide which part of the certificate's subject is the principal name.
         (KafkaAuth::Tls, _) if args.kafka_cert_file.is_some() => {
             "User:SUBJECT_OF_THE_CERTIFICATE".to_owned()
         }
@@ -187,8 +187,8 @@ fn principal(args: &KafkaArgs) -> String {
     }
 }
 
-/// Returns the IAM actions for a right, and all further actions that these actions require. In IAM, no action implies
-/// another action.
+/// Returns the IAM actions for a right. In IAM, no action includes another action, so the result also contains all
+/// actions that these actions require.
 ///
 /// The table comes from "Actions, resources, and condition keys for Apache Kafka APIs for Amazon MSK clusters" in
 /// AWS's documentation.

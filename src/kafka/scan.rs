@@ -1,9 +1,8 @@
-//! Reads assigned partitions without a consumer group, and confirms every gap between two records.
+//! Reads assigned partitions without a consumer group, and checks every gap between two records.
 //!
-//! librdkafka may skip records, so the scan checks the offset of every record. If a record's offset is higher than
-//! expected, a [`SecondReader`] reads the offsets in between. If the [`SecondReader`] finds a record that the client
-//! skipped, the scan moves the client back to the skipped record. The file docs/ARCHITECTURE.md describes the check of
-//! gaps in detail. All calls block.
+//! librdkafka may skip records, so the scan checks the offset of every record. If an offset is higher than expected, a
+//! [`SecondReader`] reads the offsets in between. If it finds a skipped record there, the scan moves the Kafka client
+//! back to this record. docs/ARCHITECTURE.md describes the check of gaps in detail. All calls block.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -28,25 +27,25 @@ const RETRY_PAUSE: Duration = Duration::from_secs(1);
 pub(crate) enum Scanned<'a> {
     /// The next record of a partition.
     Record(BorrowedMessage<'a>),
-    /// All records of the given partition have been read.
+    /// The scan has read all records of the given partition.
     End(i32),
-    /// No record arrived in time, or the scan moved the client back to records that the client had skipped.
+    /// No record has arrived in time, or the scan has moved the Kafka client back to skipped records.
     Nothing,
 }
 
-/// A scan of the partitions that are assigned to a client.
+/// A scan of the partitions that a Kafka client reads.
 pub(crate) struct Scan<'a> {
     client: &'a BaseConsumer<Context>,
     second: &'a SecondReader,
     topic: &'a str,
     shutdown: &'a Shutdown,
-    /// The next offset to read in each partition that is still being read.
+    /// The next offset to read in each partition that is not closed.
     next: BTreeMap<i32, Offset>,
 }
 
 impl<'a> Scan<'a> {
-    /// Returns a scan that reads with `client`. The caller must already have assigned the partitions of `topic`, at the
-    /// offsets in `next`.
+    /// Returns a scan that reads with `client`. The caller must first assign the partitions of `topic` to `client`, at
+    /// the offsets in `next`.
     pub(crate) fn new(
         client: &'a BaseConsumer<Context>,
         second: &'a SecondReader,
@@ -63,26 +62,25 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// Returns true if no partition is left to read, because the scan has closed every partition.
+    /// Returns true if every partition is closed.
     pub(crate) fn is_done(&self) -> bool {
         self.next.is_empty()
     }
 
-    /// Returns the next offset to read in `partition`, or `None` if the partition has been closed.
+    /// Returns the next offset to read in `partition`, or `None` if the partition is closed.
     pub(crate) fn position(&self, partition: i32) -> Option<Offset> {
         self.next.get(&partition).copied()
     }
 
-    /// Closes a partition. The scan then ignores all further records of the closed partition.
+    /// Closes a partition. The scan then ignores all further records of this partition.
     pub(crate) fn close(&mut self, partition: i32) {
         self.next.remove(&partition);
     }
 
-    /// Waits for the next record for at most the duration `wait`. The call may take longer if the scan has to check a
-    /// gap.
+    /// Waits for the next record for at most the duration `wait`. A call that checks a gap may take longer.
     ///
     /// # Errors
-    /// Returns the errors of the client, and [`KafkaError::Seek`] if the client cannot be moved back.
+    /// Returns the errors of the Kafka client, and [`KafkaError::Seek`] if the scan cannot move the client back.
     pub(crate) fn poll(&mut self, wait: Duration) -> KafkaResult<Scanned<'a>> {
         match self.client.poll(wait) {
             None => Ok(Scanned::Nothing),
@@ -108,9 +106,9 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// Returns true if the log holds no record between the partition's position and the offset `to`. Returns `false` if
-    /// the client skipped a record, or if a shutdown was requested. If the client skipped a record, the function also
-    /// moves the client back to the partition's position.
+    /// Returns true if the log has no record between the partition's position and the offset `to`. Returns `false`
+    /// after a shutdown, or if the Kafka client has skipped a record. In the second case, the function also moves the
+    /// client back to the partition's position.
     fn passes(&self, partition: i32, to: Offset) -> KafkaResult<bool> {
         let Some(from) = self.position(partition) else {
             return Ok(false);

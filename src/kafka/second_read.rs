@@ -1,9 +1,8 @@
-//! Reads a range of a log a second time, to distinguish real gaps from records that the client skipped
-//! ([`crate::core::gap`]).
+//! Reads a range of a log a second time, in order to distinguish real gaps from skipped records ([`crate::core::gap`]).
 //!
-//! The second read uses a separate Kafka client, which shares no fetch position with the first client. The separate
-//! client assigns partitions only at numeric offsets. For a logical offset such as "beginning" or "end", librdkafka
-//! would first have to request the numeric offset from the broker. All calls block.
+//! The second read uses a separate Kafka client, which shares no fetch position with the first one. The reader assigns
+//! partitions only at numeric offsets, because librdkafka must request the numeric value of a logical offset, such as
+//! "beginning" or "end", from the broker. All calls block.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard};
@@ -20,20 +19,20 @@ use crate::core::gap::{Gap, SecondRead, Verdict};
 use crate::kafka::client::configure_scan;
 use crate::kafka::context::Context;
 
-/// The group name that is used if the settings contain no group name. No member ever joins the group, but librdkafka
-/// requires a group name.
+/// The name of the group if the settings contain none. librdkafka requires the name of a group, but no member ever
+/// joins this group.
 const GROUP: &str = "citystream-second-read";
-/// Maximum time that one call of [`SecondReader::read`] waits for an answer.
+/// Maximum time for which one call of [`SecondReader::read`] waits for an answer.
 const WAIT: Duration = Duration::from_secs(1);
-/// Time after which a new client replaces the first client that searches a gap for records. Each later client may
-/// search twice as long as the client before it. Searching a long range of aborted transactions takes more time,
-/// because a single client must read the whole range.
+/// Time after which a new Kafka client replaces the first one that searches a gap for records. Each later client may
+/// search for twice the time of the previous one. The time must grow, because a single client must read a long range of
+/// aborted transactions completely.
 const LIFE_FIRST: Duration = Duration::from_secs(5);
-/// Maximum time that any client may search a gap for records.
+/// Maximum time for which a Kafka client may search a gap for records.
 const LIFE_MAX: Duration = Duration::from_secs(600);
-/// Time after which the reader forgets a gap if [`SecondReader::read`] is not called again for the gap.
+/// Time after which the reader forgets a gap without another call of [`SecondReader::read`] for it.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(60);
-/// Maximum number of idle clients that the reader keeps for later gaps.
+/// Maximum number of idle Kafka clients that the reader keeps for later gaps.
 const IDLE_MAX: usize = 8;
 /// Maximum wait of one poll.
 const POLL: Duration = Duration::from_millis(100);
@@ -57,8 +56,8 @@ pub(super) fn second_read_config(config: &ClientConfig) -> ClientConfig {
     config
 }
 
-/// Reads ranges of one topic a second time. Each gap that is being searched has its own client. A partition without a
-/// leader therefore does not delay the second reads of other partitions.
+/// Reads ranges of one topic a second time. Each gap has its own Kafka client, so that a partition without a leader
+/// does not delay the second reads of other partitions.
 pub struct SecondReader {
     config: ClientConfig,
     topic: String,
@@ -68,25 +67,27 @@ pub struct SecondReader {
 #[derive(Default)]
 struct ReadClients {
     idle: Vec<ReadClient>,
-    /// The gaps for which the search for records has not ended yet, by partition.
+    /// The gaps in which the search for records has not ended yet, by partition.
     open: BTreeMap<i32, OpenGap>,
 }
 
-/// A gap for which the search for records has not ended yet.
+/// A gap in which the search for records has not ended yet.
 struct OpenGap {
     gap: Gap,
-    /// The client that searches this gap. The next call for the same gap continues the search with the same client.
+    /// The Kafka client that searches this gap. The next call for the same gap continues the search with the same
+    /// client.
     client: Option<ReadClient>,
-    /// The time at which the current client began to search this gap.
+    /// The time at which the current Kafka client began to search this gap.
     began: Instant,
-    /// Maximum time that the current client may spend on the search of this gap.
+    /// Maximum time for which the current Kafka client may search this gap.
     life: Duration,
     /// The time of the last call of [`SecondReader::read`] for this gap.
     asked: Instant,
 }
 
 impl SecondReader {
-    /// Returns a reader of the topic `topic`. The reader uses `config` to connect when it has to read the first gap.
+    /// Returns a reader of the topic `topic`. The reader connects with the settings `config` when it reads the first
+    /// gap.
     pub fn new(config: &ClientConfig, topic: &str) -> SecondReader {
         SecondReader {
             config: second_read_config(config),
@@ -114,8 +115,7 @@ impl SecondReader {
             open.client = client;
             clients.open.insert(partition, open);
         } else if clients.idle.len() < IDLE_MAX {
-            // Unassigning the partition releases the memory of records that the client has fetched but that are no
-            // longer needed.
+            // The function unassigns the partition, in order to free the memory of fetched records.
             clients
                 .idle
                 .extend(client.filter(|client| client.unassign().is_ok()));
@@ -123,7 +123,7 @@ impl SecondReader {
         answer
     }
 
-    /// Returns the state of an earlier search of the gap, or a new state if no earlier search is known.
+    /// Returns the state of the search of this gap, or a new state if this is the first search.
     fn open(&self, partition: i32, gap: Gap) -> OpenGap {
         let now = Instant::now();
         let mut clients = self.clients();
@@ -138,7 +138,7 @@ impl SecondReader {
             asked: now,
         });
         open.asked = now;
-        // A client that has used up its time may be stuck, so a new client replaces it.
+        // A Kafka client that has used up its time may be stuck, so a new one replaces it.
         if open.client.is_some() && now.duration_since(open.began) >= open.life {
             open.client = None;
             open.began = now;
@@ -186,7 +186,7 @@ impl SecondReader {
     }
 }
 
-/// Logs a warning if the client skipped records in a gap.
+/// Logs a warning if the Kafka client has skipped records in a gap.
 pub fn warn_if_skipped(partition: i32, gap: Gap, verdict: Verdict) {
     if let Verdict::Skipped { found } = verdict {
         tracing::warn!(
@@ -209,8 +209,8 @@ fn poll(client: &ReadClient, partition: i32, gap: Gap) -> KafkaResult<Option<Sec
             Ok(asked.then_some(SecondRead::Next(offset)))
         }
         Some(Err(KafkaError::PartitionEOF(ended))) => {
-            // If a replica reports an end of the log inside the gap, the gap may still contain records. The replica may
-            // lack the newest records of the log.
+            // A replica that lacks the newest records of the log may report an end of the log inside the gap. The gap
+            // may then still contain records.
             let end = client.context().take_end_of_log().unwrap_or(Offset(0));
             let passed = ended == partition && end >= gap.to;
             Ok(passed.then_some(SecondRead::Next(end)))
@@ -244,7 +244,7 @@ mod tests {
         }
     }
 
-    /// Calls [`SecondReader::read`] repeatedly until it returns an answer, as callers outside of tests do.
+    /// Calls [`SecondReader::read`] again until it returns an answer, as the program does.
     fn answer(reader: &SecondReader, partition: i32, gap: Gap) -> SecondRead {
         let deadline = Instant::now() + Duration::from_secs(60);
         while Instant::now() < deadline {

@@ -1,5 +1,5 @@
-//! Reads facts from Kafka for `verify`, which compares these facts with the tables. The facts are the topic's id, its
-//! log ends, the committed offsets of a group, and the dead letters for items that DynamoDB refused.
+//! Reads the facts from Kafka that `verify` needs: the topic's id, its log ends, the committed offsets of a group, and
+//! the dead letters for items that DynamoDB has refused.
 //!
 //! The client joins no consumer group and commits no offsets. All calls block.
 
@@ -27,14 +27,14 @@ use crate::sys::{self, TopicError, TopicFacts};
 
 /// Maximum wait for the answer to one request.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
-/// Maximum wait of one attempt to learn about the topic. An attempt is shorter than [`ANSWER_TIMEOUT`], because the
-/// client reports only between two attempts that the brokers refuse it.
+/// Maximum wait of one attempt to get the topic's id. It is shorter than [`ANSWER_TIMEOUT`], because the Kafka client
+/// reports a refusal by the brokers only between two attempts.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(2);
-/// Maximum wait until the client reports why an attempt failed.
+/// Maximum wait until the Kafka client reports why an attempt has failed.
 const REPORT_WAIT: Duration = Duration::from_millis(50);
 /// Maximum wait of one poll of the dead-letter topic.
 const POLL: Duration = Duration::from_millis(500);
-/// Maximum number of consecutive polls without a record before the read fails.
+/// Number of consecutive polls without a record after which the read of the dead-letter topic fails.
 const SILENT_POLLS_MAX: u32 = 20;
 
 /// A client that reads facts about one topic.
@@ -45,8 +45,8 @@ pub struct Survey {
 }
 
 impl Survey {
-    /// Returns a client that reads facts about `topic` and the committed offsets of `group`. The function itself sends
-    /// no request.
+    /// Returns a client that reads facts about `topic` and the committed offsets of `group`. The function sends no
+    /// request.
     ///
     /// # Errors
     /// Returns an error if librdkafka refuses the settings.
@@ -70,8 +70,8 @@ impl Survey {
         let begin = Instant::now();
         let mut wait = Duration::ZERO;
         loop {
-            // The client has no assigned partitions, so the poll only runs callbacks. A callback provides the first
-            // token for the login, and another callback reports a refusal.
+            // The client has no assigned partitions, so the poll only runs callbacks. One callback provides the first
+            // token for the login, and another one reports a refusal.
             while self.client.poll(wait).is_some() {}
             if let Some(refusal) = errors.lasting_refusal() {
                 return Err(AdminError::Refused(refusal));
@@ -111,8 +111,8 @@ impl Survey {
         committed(&self.client, &self.topic, 0..partitions, ANSWER_TIMEOUT)
     }
 
-    /// Reads the dead-letter topic `dlq_topic` up to its end. Returns the records whose raw row or alert row DynamoDB
-    /// refused. The result contains only records of the topic with the id `topic_id`.
+    /// Reads the dead-letter topic `dlq_topic` up to its end. Returns the records of the topic id `topic_id` whose raw
+    /// row or alert row DynamoDB has refused.
     ///
     /// # Errors
     /// Returns an error if Kafka does not answer in time.
@@ -156,8 +156,8 @@ impl Survey {
     }
 }
 
-/// Returns the partition and the offset of a dead letter's original record, if DynamoDB refused one of the record's
-/// items. Returns `None` if the record does not belong to the topic with the id `topic_id`.
+/// Returns the partition and the offset of a dead letter's original record. Returns `None` if the record has another
+/// topic id than `topic_id`, or if DynamoDB has not refused any of its items.
 fn refused_record(letter: &BorrowedMessage<'_>, topic_id: &str) -> Option<(i32, Offset)> {
     let header = |name: &str| {
         let found = letter.headers()?.iter().filter(|h| h.key == name).last()?;

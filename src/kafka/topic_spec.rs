@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::kafka::dlq::DLQ_MESSAGE_BYTES_MAX;
 
-/// The topic settings that MSK Serverless allows. Kafka brokers outside of MSK Serverless also allow all settings in
-/// this list.
+/// The topic settings that all Kafka services allow, including MSK Serverless, which allows the fewest.
 ///
 /// The list comes from "Configuration properties for MSK Serverless clusters" in AWS's documentation.
 const TAKEN_EVERYWHERE: [&str; 7] = [
@@ -23,12 +22,12 @@ const TAKEN_EVERYWHERE: [&str; 7] = [
 pub struct Creation {
     /// True if the topic did not exist before the request.
     pub made: bool,
-    /// The settings that were left out of the new topic, because the brokers refuse them.
+    /// The settings that the new topic lacks, because the brokers refuse them.
     pub left_out: Vec<&'static str>,
 }
 
 impl Creation {
-    /// Returns a note about the settings that were left out, or `None` if no settings were left out.
+    /// Returns a note about the settings that the new topic lacks, or `None` if it has all settings.
     pub fn note(&self) -> Option<String> {
         let names = self.left_out.join(", ");
         (!self.left_out.is_empty())
@@ -43,7 +42,7 @@ pub struct TopicSpec {
     pub name: String,
     /// The number of partitions of the topic.
     pub partitions: i32,
-    /// The topic settings that must not depend on the brokers' defaults.
+    /// The topic settings for which the program does not use the brokers' defaults.
     pub config: Vec<(&'static str, String)>,
 }
 
@@ -62,11 +61,10 @@ impl TopicSpec {
         (refused.into_iter().map(|(name, _)| name).collect(), reduced)
     }
 
-    /// Returns the specification of the topic that holds the events.
+    /// Returns the specification of the topic for events.
     pub fn events(name: &str, partitions: i32, replication: i32) -> TopicSpec {
         let mut config = common(replication, 24);
-        // With `LogAppendTime`, the broker sets the ingest time. A producer with a wrong clock may set a wrong event
-        // time, but the ingest time is still right.
+        // With `LogAppendTime`, the broker sets the ingest time, so a producer with a wrong clock cannot make it wrong.
         config.push(("message.timestamp.type", "LogAppendTime".to_owned()));
         TopicSpec {
             name: name.to_owned(),
@@ -101,7 +99,7 @@ fn common(replication: i32, retention_hours: u64) -> Vec<(&'static str, String)>
 
 /// Returns the differences between an existing topic and its specification, with one phrase for each difference.
 ///
-/// A setting that is absent from `actual` is not compared, because some services do not report all settings.
+/// The function ignores settings that are absent from `actual`, because some services do not report all settings.
 pub fn differences(
     spec: &TopicSpec,
     partitions: i32,

@@ -1,7 +1,7 @@
-//! Uses the consumer's connections to send requests about the group and the log, and to commit restart points.
+//! Sends requests about the group and the log, and commits restart points, over the connections of the consumer.
 //!
-//! All requests block, so callers run them on a thread for blocking tasks. An [`Inquiry`] keeps the Kafka client alive.
-//! The member leaves the consumer group only after the last [`Inquiry`] has been dropped.
+//! All requests block, so callers run them on a thread for blocking tasks. An [`Inquiry`] keeps the Kafka client alive,
+//! so the member leaves the consumer group only after the last [`Inquiry`] is dropped.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,8 +22,8 @@ use crate::kafka::record::original;
 use crate::kafka::replaced::{Committed, find_all_replaced};
 use crate::sys;
 
-/// Returns the committed offsets of the group to which `client` belongs. Partitions without a committed offset are
-/// absent from the result.
+/// Returns the committed offsets of the group to which `client` belongs. The result excludes partitions without a
+/// committed offset.
 ///
 /// # Errors
 /// Returns an error if the coordinator refuses the request or does not answer in time.
@@ -53,7 +53,7 @@ pub(crate) fn committed<C: ConsumerContext>(
     Ok(out)
 }
 
-/// Sends blocking requests over the consumer's connections.
+/// Sends blocking requests over the connections of the consumer.
 #[derive(Clone)]
 pub struct Inquiry {
     client: Arc<BaseConsumer<GroupContext>>,
@@ -62,7 +62,7 @@ pub struct Inquiry {
 }
 
 impl Inquiry {
-    /// Returns a handle for a client that was created with `config` and reads the topic `topic`.
+    /// Returns a handle for `client`, which has the settings `config` and reads the topic `topic`.
     pub(super) fn new(
         client: Arc<BaseConsumer<GroupContext>>,
         config: ClientConfig,
@@ -75,8 +75,8 @@ impl Inquiry {
         }
     }
 
-    /// Returns the group's committed offsets for `partitions`. Partitions without a committed offset are absent from
-    /// the result.
+    /// Returns the group's committed offsets for `partitions`. The result excludes partitions without a committed
+    /// offset.
     ///
     /// # Errors
     /// Returns an error if the coordinator does not answer in time.
@@ -113,8 +113,8 @@ impl Inquiry {
         Ok((Offset(start), Offset(end)))
     }
 
-    /// For each committed offset, returns the first lower offset whose record was replaced, or `None` if no record was
-    /// replaced. Partitions whose leader does not answer in time are absent from the result.
+    /// Returns for each committed offset the first lower offset at which the log now contains another record, or `None`
+    /// if no record was replaced. The result excludes partitions whose leader does not answer in time.
     ///
     /// # Errors
     /// Returns an error if librdkafka refuses the settings.
@@ -134,7 +134,7 @@ impl Inquiry {
         sys::topic_facts(self.client.client(), &self.topic, timeout)
     }
 
-    /// Reads one record again with a separate client. Returns `None` if the record cannot be read in time.
+    /// Reads one record again with a separate Kafka client. Returns `None` if no broker returns the record in time.
     pub fn read_one(&self, partition: i32, offset: Offset, timeout: Duration) -> Option<Rejected> {
         let mut config = self.config.clone();
         config
@@ -161,7 +161,8 @@ pub(super) fn commit(
 ) -> KafkaResult<()> {
     let mut list = TopicPartitionList::new();
     for part in parts {
-        // The leader epoch shows the next owner whether the log still has the records below the committed offset.
+        // The next owner needs the leader epoch to check whether the log still has the records below the committed
+        // offset.
         let epochs = client.context().epochs();
         let epochs = epochs.get(&part.partition);
         let metadata = match epochs.and_then(|epochs| epochs.before(part.boundary.next)) {
@@ -172,7 +173,7 @@ pub(super) fn commit(
         element.set_offset(KafkaOffset::Offset(part.boundary.next.0))?;
         element.set_metadata(&metadata);
     }
-    // The list contains each partition's offset and metadata. A commit of librdkafka's stored offsets would not contain
-    // the metadata.
+    // The list contains the offset and the metadata of each partition. The alternative, a commit of librdkafka's stored
+    // offsets, has no metadata.
     client.commit(&list, mode)
 }

@@ -1,4 +1,4 @@
-//! The loop of the consumer thread.
+//! Runs the loop of the consumer thread.
 //!
 //! Each iteration of the loop carries out commands, starts partitions, pauses or resumes reading depending on the
 //! memory budget, and polls a batch. The rebalance callbacks ([`GroupContext`]) run during a poll. No step of the loop
@@ -28,18 +28,18 @@ use crate::telemetry::steady_ms;
 /// Maximum number of records in one batch. Larger batches cost less to send to the shell, and smaller batches have a
 /// lower latency.
 const BATCH_RECORDS_MAX: usize = 500;
-/// Maximum time that a poll waits for a record while no partition is waiting to start.
+/// Maximum time for which a poll waits for a record, if no partition waits to start.
 const POLL_IDLE: Duration = Duration::from_millis(50);
-/// Maximum time that a poll waits for a record while a partition is waiting to start.
+/// Maximum time for which a poll waits for a record, if a partition waits to start.
 const POLL_BEGINNING: Duration = Duration::from_millis(2);
-/// Maximum time that the thread waits for free memory before it pauses its partitions. Pausing a partition discards
-/// records that the client has already fetched. If DynamoDB is only a little slower than Kafka, a short wait for free
-/// memory avoids the pause.
+/// Maximum time for which the consumer thread waits for free memory before it pauses its partitions. A pause discards
+/// records that the Kafka client has already fetched. If DynamoDB is only a little slower than Kafka, a short wait
+/// avoids the pause.
 const PRESSURE_WAIT: Duration = Duration::from_millis(200);
-/// Estimated memory that a record needs in addition to its value. The estimate covers the parsed event, two DynamoDB
-/// put requests, the record's entries in two rows, and a share of a request body.
+/// Estimated memory of a record in addition to its value. The estimate includes the parsed event, two puts, the
+/// record's entries in two rows, and a share of a request body.
 const RECORD_OVERHEAD_BYTES: usize = 700;
-/// Maximum wait for a seek. A seek involves no broker, because librdkafka's own thread carries it out.
+/// Maximum wait for a seek. librdkafka's own thread carries out a seek without any broker.
 const SEEK_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The state of the consumer thread's loop.
@@ -49,7 +49,7 @@ pub(super) struct Poller {
     topic: String,
     budget: Arc<Budget>,
     beat_ms: Arc<AtomicI64>,
-    /// The partitions that wait to start, each with its newest assignment and the first offset to read.
+    /// The partitions that wait to start, each with the number of its newest assignment and the first offset to read.
     pub(super) beginning: BTreeMap<i32, (u64, Offset)>,
     paused: bool,
     /// The batch of records that the loop is filling.
@@ -81,7 +81,7 @@ impl Poller {
         }
     }
 
-    /// Runs the loop until a command closes the consumer, or until the sender of commands is dropped.
+    /// Runs the loop until a command closes the consumer, or until all senders of commands are dropped.
     pub(super) fn run(mut self) {
         loop {
             self.beat_ms.store(steady_ms().0, Ordering::Relaxed);
@@ -99,12 +99,12 @@ impl Poller {
         }
     }
 
-    /// Carries out the commands that have arrived. Returns `Break` if the loop of the thread must end.
+    /// Carries out the commands that have arrived. Returns `Break` if the loop must end.
     pub(super) fn process_commands(&mut self) -> ControlFlow<()> {
         loop {
             match self.inbox.try_recv() {
-                // A newer assignment replaces an older assignment that still waits to start, because the restart point
-                // of the older assignment is out of date.
+                // A newer assignment of a partition replaces an older one that still waits to start, because the older
+                // restart point is out of date.
                 Ok(PollerCommand::Begin {
                     partition,
                     assignment,
@@ -128,7 +128,7 @@ impl Poller {
                 Some(Err(error)) => self.process_error(error),
                 None => break,
             }
-            // A batch contains only records that have already arrived, so only the first poll of a batch waits.
+            // Only the first poll of a batch waits. The further polls return only records that have already arrived.
             wait = Duration::ZERO;
         }
         self.send_batch();
@@ -144,7 +144,8 @@ impl Poller {
 
     fn process_message(&mut self, message: &BorrowedMessage<'_>) {
         let partition = message.partition();
-        // Records that arrive before the partition has started, or while it is being revoked, belong to no assignment.
+        // A record that arrives before its partition has started, or during the revoke of its partition, belongs to no
+        // assignment.
         let Some(&assignment) = self.client.context().active().get(&partition) else {
             return;
         };
@@ -154,10 +155,9 @@ impl Poller {
             Timestamp::NotAvailable => (None, 0),
         };
         let value = message.payload_len();
-        // While a record is being written to DynamoDB, the request body for the raw row contains a copy of the record's
-        // value. The request body for the alert row may contain another copy of the value. The allocator cannot
-        // immediately reuse the memory of freed request bodies, because request bodies have many different sizes. The
-        // estimated overhead of a record is therefore at least three times the size of its value.
+        // The request bodies for the raw row and for the alert row contain copies of the record's value. The allocator
+        // cannot immediately reuse the memory of freed request bodies, because they have many different sizes.
+        // Therefore, the estimated overhead of a record is at least three times the size of its value.
         let overhead = RECORD_OVERHEAD_BYTES.max(value * 3);
         let content = content(message);
         let bytes = value + message.key_len() + overhead + header_bytes(&content);
@@ -192,7 +192,7 @@ impl Poller {
         }
     }
 
-    /// Notes the leader epoch of a record, for the commit that will follow the record.
+    /// Notes the leader epoch of a record, for a later commit after the record.
     fn note_epoch(&mut self, partition: i32, offset: Offset, epoch: Option<i32>) {
         self.batch_epoch = epoch;
         let mut epochs = self.client.context().epochs();
@@ -219,7 +219,7 @@ impl Poller {
     }
 
     fn process_partition_eof(&mut self, partition: i32) {
-        // The shell must receive all records before the event that reports the end of the log.
+        // The shell must get all records before the event that reports the end of the log.
         self.send_batch();
         let context = self.client.context();
         let assignment = context.active().get(&partition).copied();
@@ -233,8 +233,8 @@ impl Poller {
     }
 
     fn process_fatal_error(&self, code: RDKafkaErrorCode) {
-        // The error that the poll returns says only that a fatal error has occurred. The client's function
-        // `fatal_error` returns the cause of the fatal error.
+        // The error from the poll says only that a fatal error has occurred. The function `fatal_error` returns its
+        // cause.
         let fatal = self.client.client().fatal_error();
         let cause = fatal.as_ref().map_or(code, |(code, _)| *code);
         if membership::is_lasting(cause) {
@@ -265,15 +265,14 @@ impl Poller {
         }
     }
 
-    /// Starts reading the partitions that are waiting to start. If a partition cannot start now, the next iteration of
-    /// the loop tries again.
+    /// Starts reading the partitions that wait to start. If a partition cannot start now, the next iteration of the
+    /// loop tries again.
     fn begin_partitions(&mut self) {
         let waiting = std::mem::take(&mut self.beginning);
         for (partition, (assignment, next)) in waiting {
             match self.seek_and_resume(partition, next) {
-                // The partition becomes active only after the seek, because a record that was fetched before the seek
-                // may still arrive. The offset of a record from before the seek would differ from `next`, and the
-                // difference would look like a gap.
+                // A record that the Kafka client fetched before the seek may still arrive, and its offset would look
+                // like a gap. Therefore, the partition becomes active only after the seek.
                 Ok(()) => {
                     let context = self.client.context();
                     context.epochs().entry(partition).or_default().begin(next);
@@ -285,7 +284,7 @@ impl Poller {
                 }
             }
         }
-        // If a waiting partition has been revoked, it can never start, so it is removed from `beginning`.
+        // A revoked partition never starts, so the loop removes it from `beginning`.
         if !self.beginning.is_empty()
             && let Ok(assigned) = self.client.assignment()
         {
@@ -298,8 +297,8 @@ impl Poller {
         let at = KafkaOffset::Offset(next.0);
         let sought = self.client.seek(&self.topic, partition, at, SEEK_TIMEOUT);
         if let Err(KafkaError::Seek(_)) = &sought {
-            // After an offset error, librdkafka stops fetching the partition and refuses to seek. If the partition is
-            // assigned again, librdkafka resumes fetching it.
+            // After an offset error, librdkafka stops fetching the partition and refuses to seek. A new assignment of
+            // the partition makes librdkafka fetch it again.
             let mut list = TopicPartitionList::new();
             list.add_partition_offset(&self.topic, partition, at)?;
             self.client.incremental_unassign(&self.one(partition))?;
@@ -313,11 +312,11 @@ impl Poller {
         self.client.resume(&self.one(partition))
     }
 
-    /// Waits briefly for free memory, and then pauses reading if the memory budget is still exceeded. Resumes reading
-    /// when more than a quarter of the memory budget is free.
+    /// Waits briefly for free memory, and then pauses reading if the used memory still exceeds the budget. Resumes
+    /// reading when more than a quarter of the budget is free.
     ///
-    /// Pausing keeps INV-5: memory stays bounded, and polling continues. A longer wait cannot replace the pause,
-    /// because the group would remove a member that does not poll.
+    /// The pause ensures INV-5: memory stays bounded, and polling continues. A longer wait cannot replace the pause,
+    /// because the group removes a member that does not poll.
     fn apply_back_pressure(&mut self) {
         let deadline = Instant::now() + PRESSURE_WAIT;
         while !self.paused && self.budget.is_exceeded() {

@@ -1,9 +1,9 @@
-//! The callbacks that librdkafka calls for the consumer's client, in particular during a rebalance of the consumer
+//! Contains the callbacks that librdkafka calls for the consumer's Kafka client, mainly during a rebalance of the
 //! group.
 //!
-//! librdkafka calls the callbacks on the polling thread. The group uses the cooperative protocol, so an assignment
-//! names only the added partitions, and a revocation names only the removed partitions. The consumer continues to read
-//! all other partitions. Sources:
+//! librdkafka calls the callbacks on the polling thread. The group uses the cooperative protocol. Therefore, an
+//! assignment names only the added partitions, and a revoke names only the removed partitions. The consumer continues
+//! to read all other partitions. Sources:
 //!
 //! - The protocol is KIP-429,
 //!   <https://cwiki.apache.org/confluence/display/KAFKA/KIP-429%3A+Kafka+Consumer+Incremental+Rebalance+Protocol>.
@@ -37,16 +37,16 @@ use crate::kafka::epochs::Epochs;
 use crate::kafka::{is_topic_missing, membership};
 use crate::telemetry::join_list;
 
-/// The context of the Kafka client that is a member of the group.
+/// The librdkafka context of the Kafka client that is a member of the group.
 pub(crate) struct GroupContext {
     base: Context,
     topic: String,
     events: UnboundedSender<ConsumerEvent>,
-    /// The partitions that are being read, each with its assignment. The poller drops the records of partitions that
-    /// are not in `active`.
+    /// The partitions that the consumer reads now, each with the number of its assignment. The poller drops the records
+    /// of all other partitions.
     active: Mutex<BTreeMap<i32, u64>>,
-    /// The leader epochs of the last records of each partition. A commit on revoke needs them, although the partition is
-    /// no longer active.
+    /// The leader epochs of the last records of each partition. A commit during a revoke needs them after the partition
+    /// has left `active`.
     epochs: Mutex<BTreeMap<i32, Epochs>>,
     drain_max: Duration,
 }
@@ -105,11 +105,10 @@ impl GroupContext {
         list: &mut TopicPartitionList,
     ) {
         // 1. Assign the partitions at a numeric offset. Without an offset, librdkafka would start at the group's
-        // committed offset, but this offset may be invalid. Only the program, and not librdkafka, can check whether the
-        // committed offset is valid (INV-3). A logical offset such as "end" could make librdkafka skip records. For a
-        // logical offset, librdkafka requests the numeric offset from the broker. If the broker's answer arrives after
-        // a seek, librdkafka 2.12 repeats the request half a second later. The answer to the repeated request makes
-        // librdkafka jump to the end of the log, so all records before the end are skipped
+        // committed offset. Only the start rule of this program can check whether this offset is valid (INV-3). With a
+        // logical offset such as "end", librdkafka could skip records: it requests the numeric offset from the broker.
+        // If the broker's answer arrives after a seek, librdkafka 2.12 repeats the request half a second later. The
+        // second answer makes librdkafka jump to the end of the log, so it skips all records before the end
         // (`rd_kafka_toppar_handle_Offset` in rdkafka_partition.c). A test in `consumer/tests.rs` fails if librdkafka
         // jumps to the end of the log after a seek.
         //
@@ -121,11 +120,11 @@ impl GroupContext {
         if let Err(error) = result {
             tracing::warn!(%error, "failed to apply an assignment");
         }
-        // 3. Drop records that were fetched under an earlier assignment, because their offsets may be before the
+        // 3. Drop records that the client fetched under an earlier assignment, because their offsets may be before the
         // restart point of the new assignment.
         let partitions = self.deactivate(list);
-        // 4. Report the assignment. The shell, and not the consumer thread, locates the restart points, because
-        // locating them may block.
+        // 4. Report the assignment. The shell finds the restart points, because finding them may block, and the
+        // consumer thread must not block.
         tracing::info!(partitions = join_list(&partitions), "partitions assigned");
         self.errors().broker_answered();
         self.send(ConsumerEvent::Assigned(partitions));
@@ -139,8 +138,8 @@ impl GroupContext {
         // 1. Stop sending records of the revoked partitions, so that these partitions can finish draining.
         let partitions = self.deactivate(list);
         // A lost partition may already have another owner (`rd_kafka_assignment_lost` in rdkafka.h), so Kafka would
-        // refuse a commit. The next owner starts at the last committed offset, and reads the later records again. The
-        // fences reject the records that the rows already count (INV-2).
+        // refuse a commit. The next owner starts at the last committed offset and reads the later records again. The
+        // fences reject updates with records that the rows already count (INV-2).
         let lost = client.assignment_lost();
         tracing::info!(
             partitions = join_list(&partitions),
@@ -153,16 +152,15 @@ impl GroupContext {
             lost,
             answer,
         });
-        // 2. Wait until the partitions have drained, but at most for the time `drain_max`, because all other members of
-        // the group wait for this member.
+        // 2. Wait until the partitions have drained. The wait is at most `drain_max`, because all other members of the
+        // group wait for this member.
         if !lost
             && let Ok(parts) = drained.recv_timeout(self.drain_max)
             && !parts.is_empty()
         {
-            // 3. Commit the partitions' boundaries (INV-1) before giving the partitions up, so that the next owner
-            // starts at these boundaries. The client sends the commit request before the next JoinGroup request, on the
-            // same connection. The commit is asynchronous, because waiting for the coordinator's answer could delay the
-            // whole group.
+            // 3. Commit the boundaries of the partitions (INV-1), so that the next owner starts there. The client sends
+            // the commit before its next JoinGroup request, on the same connection. The commit is asynchronous, because
+            // a wait for the coordinator's answer could delay the whole group.
             if let Err(error) = commit(client, &self.topic, &parts, CommitMode::Async) {
                 tracing::warn!(%error, "failed to commit on revoke");
             }
@@ -185,8 +183,8 @@ impl ClientContext for GroupContext {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        // The callback ignores an error about a missing topic, because the poll returns the same error to the poller,
-        // which reports the error.
+        // The callback ignores an error about a missing topic, because the poller gets the same error from the poll and
+        // reports it.
         if !is_topic_missing(&error) {
             self.base.error(error, reason);
         }
@@ -213,8 +211,8 @@ impl ConsumerContext for GroupContext {
             RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => {
                 self.process_assign_partitions(client, list);
             }
-            // This match arm handles both revokes and errors. After an error, librdkafka also expects the member to
-            // give up all partitions.
+            // This arm handles revokes and errors. After an error, librdkafka also expects the member to give up all
+            // partitions.
             _ => self.process_revoke_partitions(client, list),
         }
     }

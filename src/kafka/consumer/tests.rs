@@ -1,4 +1,4 @@
-//! Tests of the consumer thread, run against librdkafka's mock cluster.
+//! Tests the consumer thread with librdkafka's mock cluster.
 
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::mocking::MockCluster;
@@ -113,8 +113,8 @@ fn send(
     producer.flush(WAIT_MAX).expect("the broker takes it");
 }
 
-/// The end offset is parsed from a message of librdkafka, so this test fails if a new version of librdkafka changes the
-/// message.
+/// The program parses the end offset from a message of librdkafka, so this test fails if a new version of librdkafka
+/// changes this message.
 #[tokio::test]
 async fn the_end_of_a_log_comes_with_its_offset() {
     let mut bed = Bed::new();
@@ -147,16 +147,16 @@ async fn headers_of_rejected_records_count_towards_the_budget() {
     }
 }
 
-/// Time that the slow mock broker takes for each answer.
+/// Time after which the slow mock broker answers a request.
 const SLOW_RTT: Duration = Duration::from_millis(300);
-/// Number of records to read from the slow mock broker, which returns one record per request. Reading all records takes
-/// longer than two requests for the end of the log, including a pause of 500 ms between the requests.
+/// Number of records to read from the slow mock broker, which returns one record per request. The reads take longer
+/// than two requests for the end of the log with a pause of 500 ms between them.
 const RECORDS: usize = 10;
 
-/// If a partition is assigned at a logical offset, librdkafka asks the broker for the end of the log. If a seek happens
-/// before the broker answers, librdkafka 2.12 considers the answer outdated and asks again half a second later. The
-/// answer to the repeated request makes librdkafka jump to the end of the log, so all records before the end are
-/// skipped (`rd_kafka_toppar_handle_Offset` in rdkafka_partition.c).
+/// After an assignment at a logical offset, librdkafka requests the end of the log from the broker. If a seek happens
+/// before the broker answers, librdkafka 2.12 treats the answer as outdated and repeats the request half a second
+/// later. The second answer makes librdkafka jump to the end of the log, so it skips all records before the end
+/// (`rd_kafka_toppar_handle_Offset` in rdkafka_partition.c).
 #[tokio::test]
 async fn an_answer_about_the_end_of_the_log_that_crosses_a_seek_skips_nothing() {
     let broker = MockCluster::new(1).expect("a broker");
@@ -169,7 +169,7 @@ async fn an_answer_about_the_end_of_the_log_that_crosses_a_seek_skips_nothing() 
     let mut bed = Bed::on(broker, &[("fetch.message.max.bytes", "1")]);
     bed.until(|event| matches!(event, ConsumerEvent::Assigned(_)).then_some(()))
         .await;
-    // If librdkafka requested the end of the log during the assignment, the broker's answer has not arrived yet.
+    // If the assignment has made librdkafka request the end of the log, the broker's answer has not arrived yet.
     tokio::time::sleep(SLOW_RTT / 3).await;
     bed.consumer.begin(0, 1, Offset(0));
     let mut offsets = Vec::new();

@@ -24,12 +24,12 @@ use crate::shutdown::Shutdown;
 use crate::sys;
 use crate::telemetry::{LogLimit, unix_ms};
 
-/// Time between two reports of the number of records that are left to read.
+/// Time between two reports of the number of records that the reader must still read.
 const LAG_EVERY: Duration = Duration::from_millis(250);
 /// Timeout of the request that checks whether a broker is reachable again.
 const PROBE_TIMEOUT: Duration = Duration::from_millis(500);
-/// Time, in milliseconds, for which the reader continues to read a quiet partition after `until_ms`. Records with a
-/// timestamp before `until_ms` may still arrive shortly after `until_ms`.
+/// Time for which the reader continues to read a quiet partition after the time `until_ms`, in milliseconds. Records
+/// with an earlier timestamp may still arrive during this time.
 const UNTIL_GRACE_MS: i64 = 1_000;
 
 /// One run of a [`LogReader`], with the partitions that the run has not finished yet.
@@ -105,8 +105,8 @@ impl<'a> Reading<'a> {
         if end.is_some_and(|end| offset >= end) || too_new {
             return ControlFlow::Continue(());
         }
-        // Producers may set timestamps that are not in log order. A record after the start offset may therefore be
-        // older than the start time.
+        // A record after the start offset may be older than the start time, because timestamps that producers set may
+        // be out of order.
         if let (ReadStart::At(from_ms), Some(record_ms)) = (self.range.start, record_ms)
             && record_ms < from_ms
         {
@@ -138,7 +138,7 @@ impl<'a> Reading<'a> {
             return Err(ReaderError::Read(error));
         }
         match error.rdkafka_error_code() {
-            // The reader never joins its group, so a missing right on the group does not matter.
+            // The reader never joins a group, so it needs no right on the group.
             Some(RDKafkaErrorCode::GroupAuthorizationFailed) => {}
             Some(RDKafkaErrorCode::AllBrokersDown) => {
                 self.brokers_away = true;
@@ -156,8 +156,8 @@ impl<'a> Reading<'a> {
     }
 
     fn report_lag(&mut self) -> ControlFlow<()> {
-        // If the topic has no new records, a broker that becomes reachable again sends nothing. The reader requests
-        // metadata to find out whether the broker is reachable again.
+        // Without new records, a broker that is reachable again sends nothing. Therefore, the reader requests metadata
+        // to find out whether a broker is reachable again.
         if self.brokers_away {
             let answer = self.reader.consumer.fetch_metadata(None, PROBE_TIMEOUT);
             self.brokers_away = answer.is_err();
@@ -169,8 +169,8 @@ impl<'a> Reading<'a> {
         (self.step)(ReadStep::Behind(lag))
     }
 
-    /// Returns the number of records that are left to read. The function sends no request, because the log ends come
-    /// from the last fetches.
+    /// Returns the number of records that the reader must still read. The function sends no request, because the log
+    /// ends come from the last fetches.
     fn lag(&self) -> u64 {
         let of_partition = |(partition, open): (&i32, &OpenPartition)| {
             let next = self.scan.position(*partition).filter(|_| !open.at_end)?;
@@ -181,8 +181,8 @@ impl<'a> Reading<'a> {
         self.open.iter().filter_map(of_partition).sum()
     }
 
-    /// Closes the partitions that were read to their end, once no further record with a timestamp before `until_ms` is
-    /// expected.
+    /// Closes the partitions that the reader has read to their end, if the time `until_ms` and the grace period are
+    /// over.
     fn close_after_until(&mut self) {
         let until_ms = self.range.until_ms;
         if until_ms.is_none_or(|until_ms| unix_ms() < until_ms.saturating_add(UNTIL_GRACE_MS)) {
@@ -194,7 +194,7 @@ impl<'a> Reading<'a> {
         }
     }
 
-    /// Stops reading a partition, so that its records do not delay the records of other partitions.
+    /// Stops reading a partition, so that its further records do not delay the other partitions.
     fn close(&mut self, partition: i32) {
         self.open.remove(&partition);
         self.scan.close(partition);

@@ -17,20 +17,20 @@ const REPORT_WAIT: Duration = Duration::from_millis(300);
 /// Maximum number of reports from the Kafka client for which the reader waits.
 const REPORTS_MAX: usize = 10;
 
-/// A partition that is being read.
+/// A partition that the reader reads.
 #[derive(Debug)]
 pub(super) struct OpenPartition {
     /// The offset at which reading begins.
     pub(super) first: Offset,
     /// The offset at which reading ends, or `None` if reading has no end.
     pub(super) end: Option<Offset>,
-    /// True if the reader has read all records that the partition contains so far.
+    /// True if the reader has read all records that the partition contains now.
     pub(super) at_end: bool,
 }
 
 impl LogReader {
-    /// Finds the offset at which to begin reading each partition, and assigns the partitions to the client. Returns
-    /// `None` if the topic does not exist. A partition that contains no record to read is not assigned.
+    /// Finds the first offset to read in each partition, and assigns the partitions to the client. Does not assign a
+    /// partition without a record to read. Returns `None` if the topic does not exist.
     pub(super) fn assign(
         &self,
         range: &ReadRange,
@@ -38,9 +38,8 @@ impl LogReader {
     ) -> KafkaResult<Option<BTreeMap<i32, OpenPartition>>> {
         let metadata = self.consumer.fetch_metadata(None, timeout);
         if metadata.is_err() {
-            // Shortly after a request has failed, the client reports why it could not reach a broker. The client's
-            // report is more precise than the error that the request returned. No partition is assigned yet, so a poll
-            // of the client only runs callbacks.
+            // Shortly after a failed request, the client reports why it could not reach a broker. This report is more
+            // precise than the error of the request. The client has no partitions yet, so a poll only runs callbacks.
             for _ in 0..REPORTS_MAX {
                 if self.consumer.poll(REPORT_WAIT).is_none() {
                     break;
@@ -84,8 +83,8 @@ impl LogReader {
     /// Returns the offset of the first record at or after the time `from_ms`, for each partition that has such a
     /// record. Returns `None` if the broker cannot look up offsets by time.
     ///
-    /// If the broker cannot look up offsets by time, the caller reads from the beginning and skips records before
-    /// `from_ms`. For example, librdkafka's mock cluster finds no offset for any time.
+    /// If the broker cannot look up offsets by time, as in librdkafka's mock cluster, the caller reads from the
+    /// beginning and skips records before `from_ms`.
     fn offsets_at(
         &self,
         from_ms: UnixMs,
@@ -114,8 +113,8 @@ impl LogReader {
             Err(error) => return Err(error),
         };
         // If the broker returns no offset, either all records are older than the requested time, or the broker cannot
-        // look up offsets by time. A request for the time 0 shows whether the broker can look up offsets by time,
-        // because every record is at or after the time 0.
+        // look up offsets by time. A second request, for the time 0, distinguishes the two cases, because every record
+        // is at or after the time 0.
         let has_records = bounds.values().any(|(low, end)| low < end);
         if found.is_empty() && has_records && request(UnixMs(0))?.is_empty() {
             return Ok(None);
