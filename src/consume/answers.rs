@@ -38,7 +38,7 @@ pub(super) enum Done {
     TablesRead(String, BootMs),
     /// The read of the tables' random id has failed.
     TablesUnread(Trouble),
-    /// A table does not exist, or its config item does not exist. The field contains the index of the table in
+    /// A table or the config item does not exist. The field contains the index of the table in
     /// [`crate::core::keys::TABLES`].
     TableMissing(usize),
     GapRead {

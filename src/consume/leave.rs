@@ -15,8 +15,8 @@ use crate::telemetry::steady_ms;
 const SHUTDOWN_DRAIN_MS: i64 = 7_000;
 /// Maximum duration of the last commit before the consumer leaves the group.
 const COMMIT_TIMEOUT: Duration = Duration::from_millis(1_200);
-/// Maximum total time for the drain, the last commit and leaving the group. It is shorter than the 10 s that a shutdown
-/// may take.
+/// Maximum total time for the drain, the last commit and leaving the group. This time is shorter than the 10 s that a
+/// shutdown may take.
 const END_TIMEOUT: Duration = Duration::from_millis(9_400);
 
 impl Shell {

@@ -119,9 +119,9 @@ impl Locator {
         let config = self.config().await?;
         self.claim(&config, &topic_id).await?;
         let (inquiry, partitions) = (self.inquiry.clone(), wanted.iter().map(|(p, _)| *p));
-        // The function skips partitions that the topic does not have according to the broker. Either the topic no
-        // longer has the partition, and the group soon revokes it. Or the broker does not know the new partition yet,
-        // and a later attempt finds its facts.
+        // The function skips partitions that the topic does not have according to the broker. If the topic no longer
+        // has a partition, the group soon revokes it. If the broker does not know a new partition yet, a later attempt
+        // finds the facts about the new partition.
         let partitions: Vec<i32> = partitions.filter(|p| *p < count).collect();
         let asked = partitions.clone();
         let commits = run_blocking(move || inquiry.commits(&asked, ANSWER_TIMEOUT))

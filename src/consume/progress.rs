@@ -16,7 +16,7 @@ const TICK: Duration = Duration::from_millis(200);
 /// Number of terminal columns that the whole progress line needs. On a narrower terminal, the line omits the bar.
 const COLUMNS_MIN: u16 = 80;
 
-/// A progress line on the terminal. It disappears when the `ProgressLine` is dropped.
+/// A progress line on the terminal. The progress line disappears when the `ProgressLine` is dropped.
 pub(crate) struct ProgressLine {
     task: tokio::task::JoinHandle<()>,
     bar: ProgressBar,

@@ -34,8 +34,8 @@ pub(super) fn report_counts(pipeline: &mut Pipeline, host: &Host, budget: &Budge
     }
     let now_ms = unix_ms();
     for at_ms in tally.durable_ms {
-        // The measured latency can be negative, because the clocks of two hosts differ. It can also be very large,
-        // because replayed records may be years old.
+        // The measured latency can be negative, because the clocks of two hosts differ. The measured latency can also
+        // be very large, because replayed records may be years old.
         let ms = (now_ms - at_ms).clamp(0, i64::from(u32::MAX));
         let ms = u32::try_from(ms).expect("just clamped");
         m.event_latency_seconds.observe(f64::from(ms) / 1_000.0);

@@ -185,8 +185,9 @@ impl Requests {
 
     /// Requests the topic's current id before a commit.
     ///
-    /// If the topic was recreated, the pipeline does not commit the restart points of the former log. They are wrong
-    /// for the new log, because the records of the new log below these offsets are not durable (INV-1).
+    /// If the topic was recreated, the pipeline does not commit the restart points of the former log. These restart
+    /// points are wrong for the new log, because the records of the new log below their offsets are not durable
+    /// (INV-1).
     pub(super) fn check_topic(&self) {
         let (inquiry, answers) = (self.locator.inquiry(), self.answers());
         tokio::spawn(async move {
@@ -333,7 +334,7 @@ impl WaitingStarts {
         self.why.insert(partition, why);
     }
 
-    /// Removes a partition from the waiting partitions. Returns true if the partition was one of them.
+    /// Removes a partition from the waiting partitions. Returns true if the partition was waiting.
     pub(super) fn end(&mut self, partition: i32) -> bool {
         self.why.remove(&partition).is_some()
     }

@@ -33,9 +33,9 @@ impl Revokes {
     /// Removes a released partition from all revokes. Adds the partition's restart point to each revoke that contained
     /// the partition.
     ///
-    /// The pipeline releases a partition only once, even if several revokes wait for it. This happens if the group
-    /// rebalances while the consumer drains before its exit. Therefore, each of these revokes gets the restart point of
-    /// the partition. A second commit of the same restart point changes nothing.
+    /// The pipeline releases a partition only once, even if several revokes wait for this partition. Several revokes
+    /// wait for a partition if the group rebalances while the consumer drains before its exit. Therefore, each of these
+    /// revokes gets the restart point of the partition. A second commit of the same restart point changes nothing.
     pub(super) fn release(&mut self, partition: i32, commit: Option<&CommitPart>) {
         for revoke in &mut self.waiting {
             if revoke.partitions.remove(&partition) {

@@ -119,8 +119,8 @@ struct RollupWork {
 
 /// The reason why the rollup task has not rolled up all hours that were due.
 enum Missed {
-    /// The rollup task could not find out which hours are due, or must not write now. This does not count as a failed
-    /// rollup.
+    /// The rollup task could not find out which hours are due, or must not write now. Such an attempt does not count as
+    /// a failed rollup.
     Unasked(String),
     /// A read or a write in DynamoDB has failed.
     Failed(String),

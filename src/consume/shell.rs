@@ -1,8 +1,8 @@
 //! The loop that carries out the pipeline's decisions.
 //!
-//! One task owns the pipeline. It passes three inputs to the pipeline: events from the consumer thread, results of
-//! requests, and the current time. After each input, it carries out the pipeline's decisions. The pipeline decides what
-//! the consumer reads, writes and commits. The shell itself decides only when the consumer stops.
+//! One task owns the pipeline. The task passes three inputs to the pipeline: events from the consumer thread, results
+//! of requests, and the current time. After each input, the task carries out the pipeline's decisions. The pipeline
+//! decides what the consumer reads, writes and commits. The shell itself decides only when the consumer stops.
 
 mod outputs;
 

@@ -1,4 +1,5 @@
-//! The status of a consumer. It shows whether the consumer is alive and ready, and for which conditions it waits.
+//! The status of a consumer. The status shows whether the consumer is alive and ready, and for which conditions it
+//! waits.
 //!
 //! A consumer is ready if it waits for no condition in [`Wait`]. A consumer is alive as long as its thread polls Kafka
 //! and no partition is stuck. While Kafka or DynamoDB is down, a consumer is not ready, but it is alive, because a

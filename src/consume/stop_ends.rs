@@ -1,5 +1,5 @@
-//! Decides when `consume --stop-at-end` exits. It exits when the group has committed all records that were in the topic
-//! at the start.
+//! Decides when `consume --stop-at-end` exits. The command exits when the group has committed all records that were in
+//! the topic at the start.
 
 use std::time::Duration;
 

@@ -1,7 +1,7 @@
 //! Compares the tables with the log, for the `verify` command. The comparison counts the log's events a second time.
 //!
-//! The comparison shares only the parser and the window arithmetic with the consumer. It has its own code for
-//! watermarks, rows, keys and sums, so that it can find errors in the consumer's code.
+//! The comparison shares only the parser and the window arithmetic with the consumer. The comparison has its own code
+//! for watermarks, rows, keys and sums, so that it can find errors in the consumer's code.
 //!
 //! A [`Slice`] is a range of rows, sorted by city and time ([`RowPlace`]). The caller first adds the rows of the tables
 //! to the slice ([`Slice::add_row`], [`Slice::add_put`]). Then the caller passes every record of the log to the slice

@@ -2,7 +2,7 @@
 //!
 //! An incident begins when the condition of a rule is met, and then contains the events that match the rule. Most
 //! incidents end after a quiet period. The incident of a silence rule ends at the next event of its group. A *fold* is
-//! the computation of all incidents from the records of a partition, in log order. Its result depends only on the
+//! the computation of all incidents from the records of a partition, in log order. The incidents depend only on the
 //! rules, the log and the start offset. The id of an incident comes from the position of a record in the log, so every
 //! fold of the same log gives an incident the same id.
 //!
@@ -39,7 +39,7 @@ pub const SAMPLES_MAX: usize = 5;
 pub const SAMPLE_CHARS_MAX: usize = 200;
 
 /// The city and the event type that all events of an incident have in common. A field is `None` if the rule does not
-/// group events by it.
+/// group events by this field.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Group {
     /// The city of all events of the incident, if the rule groups by city.

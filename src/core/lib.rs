@@ -1,9 +1,9 @@
 //! The pure logic of citystream. This crate parses events and decides what the consumer writes to the tables.
 //!
-//! This crate never reads a clock, draws a random number or waits. It has no dependency on the AWS SDK or librdkafka.
-//! Its functions take values and return values, so a test can call them with events in any order. Modules outside this
-//! crate (`kafka`, `store`, `cmd`) do the I/O. The caller passes the current time (`now_ms`) and random numbers as
-//! arguments.
+//! This crate never reads a clock, draws a random number or waits. The crate has no dependency on the AWS SDK or
+//! librdkafka. The functions of the crate take values and return values, so a test can call them with events in any
+//! order. Modules outside this crate (`kafka`, `store`, `cmd`) do the I/O. The caller passes the current time
+//! (`now_ms`) and random numbers as arguments.
 //!
 //! Modules in reading order:
 //!

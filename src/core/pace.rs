@@ -1,10 +1,10 @@
 //! Decides how many requests may run at the same time, and how long to wait before a retry.
 //!
-//! The limit on concurrent requests works like TCP's congestion window. It doubles with each round of successful
-//! answers until the table throttles a request for the first time. After that, it grows by one per round, and halves
-//! when the table throttles a request again. The maximum wait between two attempts doubles with each attempt. The
-//! actual wait is a random part of this maximum ("full jitter"), so that many consumers do not retry at the same time.
-//! The caller passes the random numbers for the jitter.
+//! The limit on concurrent requests works like TCP's congestion window. The limit doubles with each round of successful
+//! answers until the table throttles a request for the first time. After that, the limit grows by one per round, and
+//! halves when the table throttles a request again. The maximum wait between two attempts doubles with each attempt.
+//! The actual wait is a random part of this maximum ("full jitter"), so that many consumers do not retry at the same
+//! time. The caller passes the random numbers for the jitter.
 
 /// The limit on requests in flight to one table.
 #[derive(Clone, Debug)]
@@ -147,8 +147,8 @@ mod tests {
 
     /// Simulates a table that has `units_at(second)` write units in each second, and answers requests after
     /// `answer_ms`. A put costs one unit. The table saves the unused write units of at most one second. The simulation
-    /// runs for `seconds` seconds and sends as many full batches as [`Concurrency`] allows. It retries throttled puts
-    /// after a wait. Returns the number of puts that the table stores in each second.
+    /// runs for `seconds` seconds and sends as many full batches as [`Concurrency`] allows. The simulation retries
+    /// throttled puts after a wait. Returns the number of puts that the table stores in each second.
     fn drive(
         c: &mut Concurrency,
         seconds: i64,

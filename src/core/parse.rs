@@ -1,9 +1,9 @@
 //! Parses the bytes of a record. The result is an event, a heartbeat, or the reason why the record is rejected.
 //!
-//! The parser returns a result for every input and never panics. It checks every part of the value, including unknown
-//! fields. It rejects a value as `not_json` if any part has one of four flaws: a key that occurs twice in one object, a
-//! lone surrogate, a number that overflows a double, or more than 127 levels of nesting. The parser checks the rules in
-//! the order of the following table, and rejects the record for the first broken rule:
+//! The parser returns a result for every input and never panics. The parser checks every part of the value, including
+//! unknown fields. The parser rejects a value as `not_json` if any part has one of four flaws: a key that occurs twice
+//! in one object, a lone surrogate, a number that overflows a double, or more than 127 levels of nesting. The parser
+//! checks the rules in the order of the following table, and rejects the record for the first broken rule:
 //!
 //! | order | reason | when |
 //! |---|---|---|

@@ -100,7 +100,7 @@ pub struct Pipeline {
     stalls: StallDetector,
     /// True if the most recent write to the tables failed.
     writes_fail: bool,
-    /// The pending commit. It waits for the check of the topic id, and then for Kafka's answer.
+    /// The pending commit. The pending commit waits for the check of the topic id, and then for Kafka's answer.
     commit: Option<Vec<CommitPart>>,
     last_commit_ms: SteadyMs,
     /// The partition that currently has its turn to send row updates, and the time at which this turn started.

@@ -96,7 +96,7 @@ impl Progress {
     }
 
     /// Notes that a publication has failed, or that its outcome is unknown. The pipeline retries the publication even
-    /// without a new commit, because windows become final only after it.
+    /// without a new commit, because windows become final only after the publication.
     pub fn failed(&mut self, boundary: Boundary, now_ms: SteadyMs) {
         if boundary.next > self.published.next {
             self.retry_ms = Some(now_ms + PROGRESS_RETRY_MS);

@@ -3,8 +3,8 @@
 //!
 //! A [`Boundary`] contains an offset and the largest event time *below that offset*. A commit to Kafka contains the
 //! offset, and its metadata contains the largest event time, so that offset and watermark move together. The progress
-//! item in the tables also contains a boundary. It serves as the restart point if the group's offsets are lost. This
-//! table shows the start rule:
+//! item in the tables also contains a boundary. This boundary serves as the restart point if the group's offsets are
+//! lost. This table shows the start rule:
 //!
 //! | the commit … | the progress item | start |
 //! |---|---|---|
@@ -43,8 +43,8 @@ pub struct Boundary {
     /// `None` means that the sums are unknown. The sums become unknown if a consumer of an older version owns the
     /// partition, or if the log loses records that may already be counted. Unknown sums stay unknown for the rest of
     /// the log. Once the consumers are idle, the sums of all progress items add up to the counts in all totals rows.
-    /// This includes the progress items of former topic ids. If a topic is deleted while a consumer counts its events,
-    /// the sums lack the events after the last publication of the progress item.
+    /// This total includes the progress items of former topic ids. If a topic is deleted while a consumer counts its
+    /// events, the sums lack the events after the last publication of the progress item.
     pub sums: Option<Sum>,
 }
 

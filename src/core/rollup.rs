@@ -70,8 +70,8 @@ pub fn day_start(time_ms: UnixMs) -> UnixMs {
     time_ms - time_ms.0.rem_euclid(DAY_MS)
 }
 
-/// Returns the number of windows in an hour, or `None` if the window length does not divide an hour evenly. In the
-/// second case, the tables have no rollups.
+/// Returns the number of windows in an hour, or `None` if the window length does not divide an hour evenly. Without
+/// whole windows in an hour, the tables have no rollups.
 pub fn windows_per_hour(window_ms: i64) -> Option<i64> {
     (window_ms > 0 && HOUR_MS % window_ms == 0).then(|| HOUR_MS / window_ms)
 }

@@ -2,11 +2,11 @@
 //!
 //! A Kafka client can stop delivering the records of a single partition, most often after the leader of the partition
 //! or the group's coordinator has moved. Only a new Kafka client can then read the partition again. A partition *waits*
-//! while it has unread records but no records in flight. It does not wait while the consumer pauses reading for a known
-//! reason, such as failed writes or a full memory budget. A partition is stalled if it has waited without interruption
-//! for a certain time, called the *patience* of the detector. Some long waits are normal, such as the time for reading
-//! past a large aborted transaction. Therefore, the patience for a partition doubles each time that a new Kafka client
-//! does not help, up to [`DOUBLINGS_MAX`] times.
+//! while it has unread records but no records in flight. A partition does not wait while the consumer pauses reading
+//! for a known reason, such as failed writes or a full memory budget. A partition is stalled if it has waited without
+//! interruption for a certain time, called the *patience* of the detector. Some long waits are normal, such as the time
+//! for reading past a large aborted transaction. Therefore, the patience for a partition doubles each time that a new
+//! Kafka client does not help, up to [`DOUBLINGS_MAX`] times.
 
 use std::collections::BTreeMap;
 

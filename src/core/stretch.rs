@@ -13,8 +13,8 @@ use crate::event::{Offset, Severity};
 pub struct Entry {
     /// The offset of the record in the log.
     pub offset: Offset,
-    /// The lower 32 bits of the record's sequence number within the assignment. They are unique among the records in
-    /// memory.
+    /// The lower 32 bits of the record's sequence number within the assignment. These bits are unique among the records
+    /// in memory.
     pub seq: u32,
     /// The severity whose count the record increases.
     pub severity: Severity,

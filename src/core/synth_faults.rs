@@ -206,8 +206,8 @@ mod tests {
         assert!((1_900..2_100).contains(&counts["Bad"]), "{counts:?}");
         // One tenth of the valid events are late.
         assert!((720..880).contains(&counts["Late"]), "{counts:?}");
-        // About 65 % of the events are in the first city. Half of the events are moved to it, and three tenths of the
-        // other half have it as their random city.
+        // About 65 % of the events are in the first city. The generator moves half of the events to the first city, and
+        // three tenths of the other half have it as their random city.
         assert!((6_300..6_700).contains(&first_city), "{first_city}");
         let all = Faults {
             bad_ratio: 1.0,

@@ -1,9 +1,9 @@
 //! Converts text to instants and instants to text.
 //!
 //! An event's `timestamp` may have fewer formats than RFC 3339 allows, and far fewer than the parser of the jiff crate
-//! accepts. Therefore, this module checks the format of a timestamp itself. It uses jiff only to check that the date
-//! exists, and to compute the instant. All output formats have a fixed width, so that texts sort in the same order as
-//! their instants.
+//! accepts. Therefore, this module checks the format of a timestamp itself. The module uses jiff only to check that the
+//! date exists, and to compute the instant. All output formats have a fixed width, so that texts sort in the same order
+//! as their instants.
 
 use std::fmt::Write as _;
 

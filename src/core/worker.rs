@@ -1,13 +1,13 @@
 //! Implements the worker: a state machine that takes the records of one assigned partition and returns the writes to
 //! the tables.
 //!
-//! The worker processes records in offset order. For each record, it decides which rows count the record, and whether
-//! the record is late (INV-4). It gathers the records of each row into stretches, and tracks which records are not yet
-//! durable. Each row has at most one update in flight. While an update is in flight, the worker gathers the next
-//! stretch of the same row. The worker sends that stretch when it knows the outcome of the previous update and the
-//! row's update interval is over. If the outcome of an update is unknown, the worker sends the update again unchanged.
-//! The worker offers the end of the contiguous prefix of durable records for commit, and never a later offset (INV-1,
-//! INV-6).
+//! The worker processes records in offset order. For each record, the worker decides which rows count the record, and
+//! whether the record is late (INV-4). The worker gathers the records of each row into stretches, and tracks which
+//! records are not yet durable. Each row has at most one update in flight. While an update is in flight, the worker
+//! gathers the next stretch of the same row. The worker sends that stretch when it knows the outcome of the previous
+//! update and the row's update interval is over. If the outcome of an update is unknown, the worker sends the update
+//! again unchanged. The worker offers the end of the contiguous prefix of durable records for commit, and never a later
+//! offset (INV-1, INV-6).
 //!
 //! A worker must not read a clock, must not wait, and must not share state with the worker of another assignment. The
 //! pipeline drops the worker when the assignment ends. The module `restart` decides at which offset the next assignment

@@ -1,5 +1,5 @@
-//! Sends administrative requests. They create, describe and delete topics, and read the client's rights and the members
-//! of consumer groups.
+//! Sends administrative requests. These requests create, describe and delete topics, and read the client's rights and
+//! the members of consumer groups.
 //!
 //! This module never changes an existing topic, because the operator may have chosen its settings on purpose. A change
 //! of the partition count would also move keys to other partitions.
@@ -117,8 +117,8 @@ impl Admin {
         })
     }
 
-    /// Returns the number of brokers. The function waits for an answer for at most `timeout`. It stops earlier if the
-    /// brokers refuse the client.
+    /// Returns the number of brokers. The function waits for an answer for at most `timeout`. The wait ends earlier if
+    /// the brokers refuse the client.
     ///
     /// # Errors
     /// Returns an error if no broker answers, or if the brokers refuse every client with these settings.
@@ -300,7 +300,7 @@ impl Admin {
     /// Returns an error if the brokers refuse the request, do not answer, or do not report settings.
     pub async fn topic_config(&self, name: &str) -> Result<BTreeMap<String, String>, AdminError> {
         // Every broker can describe the settings of a topic, so the request goes to a broker that currently answers. By
-        // default, librdkafka sends it to the controller, which may be unavailable.
+        // default, librdkafka sends the request to the controller, which may be unavailable.
         let brokers = self.request(name, |client, _| sys::brokers(client, REQUEST_TIMEOUT));
         let asked = options().broker_id(brokers.await?.ok().map(|brokers| brokers.answering));
         let what = || format!("describe the settings of topic {name}");

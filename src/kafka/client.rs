@@ -1,9 +1,10 @@
 //! Sets the librdkafka properties of all Kafka clients of the program.
 //!
-//! [`client_config`] converts command-line options to librdkafka properties. It applies the option `--kafka-property`
-//! last, so that this option overrides the others. [`set_default`] sets a property to the default of a subcommand,
-//! unless the command line sets the property. Secrets come from files or from the environment, and the program never
-//! logs or shows them. This module detects unusable certificate, key and password files before the program connects.
+//! [`client_config`] converts command-line options to librdkafka properties. [`client_config`] applies the option
+//! `--kafka-property` last, so that this option overrides the others. [`set_default`] sets a property to the default of
+//! a subcommand, unless the command line sets the property. Secrets come from files or from the environment, and the
+//! program never logs or shows them. This module detects unusable certificate, key and password files before the
+//! program connects.
 
 use std::path::{Path, PathBuf};
 
@@ -354,8 +355,8 @@ pub(crate) fn configure_member(config: &mut ClientConfig, group: &str) {
 }
 
 /// Sets the properties of a client that reads assigned partitions and commits no offsets. The client skips records of
-/// aborted transactions, and gets an event at the end of each partition. It joins no group, but librdkafka still
-/// requires the name of a group (`group`).
+/// aborted transactions, and gets an event at the end of each partition. The client joins no group, but librdkafka
+/// still requires the name of a group (`group`).
 pub(crate) fn configure_scan(config: &mut ClientConfig, group: &str) {
     config
         .set("group.id", group)

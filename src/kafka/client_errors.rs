@@ -299,8 +299,8 @@ impl ClientErrors {
             tracing::error!(why = %refusal, "Kafka refuses this client");
             return;
         }
-        // The examination of the certificate needs a connection to the broker. It runs on a separate thread, because
-        // the polling thread, which runs this callback, must not wait for a connection.
+        // The examination of the certificate needs a connection to the broker. A separate thread examines the
+        // certificate, because the polling thread, which runs this callback, must not wait for a connection.
         let this = self.clone();
         std::thread::spawn(move || {
             let detail = examine_certificate(&refusal.broker, this.0.authorities.as_deref());

@@ -1,8 +1,8 @@
 //! Runs the consumer thread, the only thread of `consume` that polls Kafka for records.
 //!
-//! The consumer thread is an OS thread that owns a `BaseConsumer`. It polls Kafka, parses the records, and sends them
-//! to the shell in batches ([`ConsumerEvent::Records`]). Apart from the poll, no step of this thread may block for
-//! long. A member that stops polling loses its partitions after `max.poll.interval.ms`
+//! The consumer thread is an OS thread that owns a `BaseConsumer`. The thread polls Kafka, parses the records, and
+//! sends them to the shell in batches ([`ConsumerEvent::Records`]). Apart from the poll, no step of this thread may
+//! block for long. A member that stops polling loses its partitions after `max.poll.interval.ms`
 //! (<https://github.com/confluentinc/librdkafka/blob/v2.12.1/CONFIGURATION.md>).
 //!
 //! - `rebalance` contains the callbacks for a rebalance. librdkafka calls these callbacks during a poll.

@@ -165,8 +165,8 @@ mod tests {
     use rdkafka::message::Headers as _;
     use rdkafka::mocking::MockCluster;
 
-    /// The headers that [`DeadLetters`] adds. It adds `truncated` and `sha256` only if the dead letter omits the
-    /// record's value.
+    /// The headers that [`DeadLetters`] adds. [`DeadLetters`] adds `truncated` and `sha256` only if the dead letter
+    /// omits the record's value.
     const ADDED: [&str; 9] = [
         "reason",
         "detail",
@@ -200,8 +200,8 @@ mod tests {
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", broker.bootstrap_servers());
         let letters = DeadLetters::new(&config, "t-dlq".into(), "t".into()).expect("fine settings");
-        // Each test case lists the sizes of the record's key, value and headers. It also says which of the key, the
-        // value, the headers and the hash the dead letter contains.
+        // Each test case lists the sizes of the record's key, value and headers. Each test case also says which of the
+        // key, the value, the headers and the hash the dead letter contains.
         let large = DLQ_MESSAGE_BYTES_MAX;
         let cases = [
             ((5, 100, 10), (Some(5), Some(100), 2), false),

@@ -58,8 +58,8 @@ fn remedy(code: RDKafkaErrorCode, option: &str) -> Option<String> {
 /// Parses a log line of librdkafka. If the log line reports that the brokers refuse a group member, returns the error.
 ///
 /// If the brokers do not support `group.protocol=consumer`, librdkafka 2.12 searches for another coordinator forever.
-/// It reports no error during this search, and only writes a log line. [`log_coordinator_lines`] makes librdkafka write
-/// such log lines.
+/// During this search, librdkafka reports no error and only writes a log line. [`log_coordinator_lines`] makes
+/// librdkafka write such log lines.
 pub fn parse_refused_member(facility: &str, text: &str) -> Option<RDKafkaErrorCode> {
     let unknown = facility == "COORD"
         && text.contains("ConsumerGroupHeartbeatRequest not supported by broker");

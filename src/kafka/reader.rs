@@ -1,8 +1,8 @@
 //! Reads a topic without a consumer group. The reader assigns the partitions itself and commits no offsets.
 //!
-//! The commands `tail` and `verify` read the topic with a [`LogReader`]. [`LogReader::run`] blocks. It calls a callback
-//! for each record, in log order within each partition. It also calls the callback when no record has arrived for a
-//! short time.
+//! The commands `tail` and `verify` read the topic with a [`LogReader`]. [`LogReader::run`] blocks. The reader calls a
+//! callback for each record, in log order within each partition. The reader also calls the callback when no record has
+//! arrived for a short time.
 //!
 //! - `start` finds the partitions of the topic, and the first offset to read in each partition.
 //! - `reading` reads these partitions up to the end of the requested range.

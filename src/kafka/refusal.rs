@@ -1,9 +1,9 @@
 //! Finds out why a broker refuses a client, and names the option that the operator should check.
 //!
 //! librdkafka retries forever and reports each failure as text. [`parse_refusal`] searches this text for causes that an
-//! operator must fix, such as an untrusted certificate, a wrong password, or a port with another protocol. It ignores
-//! failures that may be temporary, such as a refused connection, a host name that does not resolve, or a restarting
-//! broker.
+//! operator must fix, such as an untrusted certificate, a wrong password, or a port with another protocol.
+//! [`parse_refusal`] ignores failures that may be temporary, such as a refused connection, a host name that does not
+//! resolve, or a restarting broker.
 //!
 //! librdkafka's text does not say which flaw OpenSSL has found in a certificate. Therefore, [`examine_certificate`]
 //! connects to the same port with another TLS library, which trusts the same certificate authorities, and returns the
@@ -47,8 +47,8 @@ pub enum Cause {
     TlsWanted,
 }
 
-/// A broker's refusal of a client. Its text describes the reaction of the broker, and names the option that the
-/// operator should check.
+/// A broker's refusal of a client. The text of a refusal describes the reaction of the broker, and names the option
+/// that the operator should check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
     /// The cause of the refusal.
@@ -212,7 +212,7 @@ fn between<'a>(text: &'a str, begin: &str, end: &str) -> &'a str {
 }
 
 /// Returns the name of the broker from librdkafka's text about a failed connection. The name has the form
-/// `[protocol://]host:port/id`. It contains no protocol if the connection uses neither TLS nor a login.
+/// `[protocol://]host:port/id`. The name contains no protocol if the connection uses neither TLS nor a login.
 fn name(reason: &str) -> Option<&str> {
     reason
         .split(": ")

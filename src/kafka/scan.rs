@@ -1,8 +1,8 @@
 //! Reads assigned partitions without a consumer group, and checks every gap between two records.
 //!
 //! librdkafka may skip records, so the scan checks the offset of every record. If an offset is higher than expected, a
-//! [`SecondReader`] reads the offsets in between. If it finds a skipped record there, the scan moves the Kafka client
-//! back to this record. docs/ARCHITECTURE.md describes the check of gaps in detail. All calls block.
+//! [`SecondReader`] reads the offsets in between. If the [`SecondReader`] finds a skipped record, the scan moves the
+//! Kafka client back to this record. docs/ARCHITECTURE.md describes the check of gaps in detail. All calls block.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -107,8 +107,8 @@ impl<'a> Scan<'a> {
     }
 
     /// Returns true if the log has no record between the partition's position and the offset `to`. Returns `false`
-    /// after a shutdown, or if the Kafka client has skipped a record. In the second case, the function also moves the
-    /// client back to the partition's position.
+    /// after a shutdown, or if the Kafka client has skipped a record. If the client has skipped a record, the function
+    /// also moves the client back to the partition's position.
     fn passes(&self, partition: i32, to: Offset) -> KafkaResult<bool> {
         let Some(from) = self.position(partition) else {
             return Ok(false);

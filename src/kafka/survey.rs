@@ -27,8 +27,8 @@ use crate::sys::{self, TopicError, TopicFacts};
 
 /// Maximum wait for the answer to one request.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
-/// Maximum wait of one attempt to get the topic's id. It is shorter than [`ANSWER_TIMEOUT`], because the Kafka client
-/// reports a refusal by the brokers only between two attempts.
+/// Maximum wait of one attempt to get the topic's id. The attempt is shorter than [`ANSWER_TIMEOUT`], because the Kafka
+/// client reports a refusal by the brokers only between two attempts.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Maximum wait until the Kafka client reports why an attempt has failed.
 const REPORT_WAIT: Duration = Duration::from_millis(50);

@@ -41,7 +41,7 @@ use crate::telemetry::LogLimit;
 /// without a warning.
 static FLAWS: LogLimit = LogLimit::every(Duration::from_secs(1));
 
-/// The flaw of an invalid response. It proves that the response is damaged, or is not DynamoDB's response to the
+/// The flaw of an invalid response. A flaw proves that the response is damaged, or is not DynamoDB's response to the
 /// request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Flaw {

@@ -3,8 +3,8 @@
 //! AWS's configuration library reads the Region, the endpoint, the profile and the credentials from AWS's own
 //! environment variables, files and instance roles. This module sets timeouts and retries. Every wait for DynamoDB has
 //! a time limit, and the caller chooses the number of attempts for a request. Code that writes to DynamoDB allows only
-//! one attempt, and repeats failed requests itself. It does not use the SDK's retries, because all requests of a client
-//! share one retry budget, and many concurrent writes would exhaust this budget.
+//! one attempt, and repeats failed requests itself. Such code does not use the SDK's retries, because all requests of a
+//! client share one retry budget, and many concurrent writes would exhaust this budget.
 //!
 //! [`connect`] sends no request to DynamoDB. Only the caller's first request shows whether the table exists and the
 //! server answers.
@@ -48,7 +48,7 @@ pub struct ConnectOptions {
     /// The endpoint to use instead of the endpoint from the environment.
     pub endpoint_url: Option<String>,
     /// True if the client ignores the environment and signs requests with fixed test credentials for a fixed Region.
-    /// This is enough for a server that accepts any signature.
+    /// Test credentials are enough for a server that accepts any signature.
     pub test_credentials: bool,
     /// True if the client logs the source of the credentials. False if the caller reports this source itself.
     pub log_credentials: bool,

@@ -49,7 +49,8 @@ pub struct ConfigItem {
     pub raw: RawRows,
     /// The random id that identifies the set of tables.
     pub tables_id: String,
-    /// The topic whose events the tables count, or `None` if no topic is stored yet.
+    /// The topic whose events the tables count, or `None` if neither `init-tables` nor `consume` has stored a topic
+    /// yet.
     pub topic: Option<String>,
     /// The current id of the topic whose events the tables count.
     pub topic_id: Option<String>,

@@ -6,8 +6,8 @@
 //! and parses responses and errors exactly as it does with AWS.
 //!
 //! The database library also has an HTTP server, but this server accepts requests from any web page that is open in a
-//! browser on the host. Therefore, the subcommand `dev` does not use it. Instead, `dev` has its own HTTP server, which
-//! answers DynamoDB requests with [`run`].
+//! browser on the host. Therefore, the subcommand `dev` has its own HTTP server, which answers DynamoDB requests with
+//! [`run`].
 
 use aws_sdk_dynamodb::Client;
 use aws_smithy_runtime_api::client::http::{

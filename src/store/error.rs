@@ -19,7 +19,7 @@ use aws_sdk_dynamodb::types::ThrottlingReason;
 use crate::failure::{Failure, chain};
 use crate::store::answers::{Flaw, FlawedAnswer};
 
-/// The kind of an error. It determines what the caller must do after a failed request.
+/// The kind of an error. The kind determines what the caller must do after a failed request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StoreErrorKind {
     /// DynamoDB did not carry out the request. The caller repeats the request until the request succeeds, with pauses

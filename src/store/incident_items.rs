@@ -41,7 +41,8 @@ pub struct StoredCheckpoint {
     /// The fingerprint of the rules that `notify` has applied since the first checkpoint in `bases`. The string is
     /// empty if an older version of `notify`, which stored no fingerprint, wrote the item.
     pub rules: String,
-    /// Earlier checkpoints under the same rules, oldest first. `verify` can process the log again from any of them.
+    /// Earlier checkpoints under the same rules, oldest first. `verify` can process the log again from any of these
+    /// checkpoints.
     pub bases: Vec<StoredBase>,
 }
 

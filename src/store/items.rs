@@ -312,9 +312,9 @@ fn row_values(j: &mut Json, update: &RowUpdate, options: &ItemOptions, now_ms: U
 }
 
 /// Returns the body of the UpdateItem request for a progress item. If `create` is true, the request creates the item,
-/// but does not change an existing item. If `create` is false, the request only advances an existing item. It must not
-/// create the item, because in recreated tables, a new progress item would hide that the counts of earlier records are
-/// missing.
+/// but does not change an existing item. If `create` is false, the request only advances an existing item. A request to
+/// advance an item must not create it, because in recreated tables, a new progress item would hide that the counts of
+/// earlier records are missing.
 ///
 /// The request is an UpdateItem, because PutItem cannot return the stored item after the write.
 pub fn progress_body(names: &TableNames, publish: &Publish, create: bool) -> Vec<u8> {

@@ -123,8 +123,8 @@ pub async fn missing(
 }
 
 /// Returns the measures that raise the warm throughput of a table and its indexes to `units` write units per second.
-/// The list is empty if the warm throughput is high enough, and for tables without one item per event. It is also empty
-/// for an emulator, because emulators do not report warm throughput.
+/// The list is empty if the warm throughput is high enough, and for tables without one item per event. The list is also
+/// empty for an emulator, because emulators do not report warm throughput.
 fn cold(found: &TableDescription, units: u32) -> Vec<Measure> {
     if !found.table_name().is_some_and(gets_puts) {
         return Vec::new();

@@ -125,8 +125,8 @@ impl Windows {
         }
     }
 
-    /// Returns true if the page for `request` never changes again. This is the case if every window on the page is
-    /// final, and no further window can appear in the range of the page.
+    /// Returns true if the page for `request` never changes again. Such a page has only final windows, and no further
+    /// window can appear in its range.
     pub fn are_settled(&self, request: &PageRequest) -> bool {
         let position = request.after.as_ref();
         let above_ms = position.and_then(|position| parse_timestamp(&position.sort_key));

@@ -126,8 +126,8 @@ const NOTIFY: [Grant; 5] = [
     on(INCIDENTS, "UpdateItem"),
 ];
 
-/// The operations that `init-tables` may perform on each table. It uses `Scan` only if another table or the config item
-/// is missing, and then reads at most two items.
+/// The operations that `init-tables` may perform on each table. `init-tables` uses `Scan` only if another table or the
+/// config item is missing, and then reads at most two items.
 const INIT_EACH: [&str; 9] = [
     "CreateTable",
     "DescribeTable",
@@ -149,8 +149,8 @@ const EXPIRING: [usize; 2] = [RAW, ALERTS];
 /// The operations that `init-tables` may perform on the config item.
 const INIT_CONFIG: [&str; 3] = ["GetItem", "PutItem", "UpdateItem"];
 
-/// Returns the rights that `init-tables` needs if the CloudFormation template has created the tables. In this case,
-/// `init-tables` only checks the tables, writes the config item, and rolls up hours.
+/// Returns the rights that `init-tables` needs if the CloudFormation template has created the tables. After the
+/// template, `init-tables` only checks the tables, writes the config item, and rolls up hours.
 pub fn grants_after_template() -> Vec<Grant> {
     let each = |table| ["DescribeTable", "Scan"].map(|operation| on(table, operation));
     let mut out: Vec<Grant> = (RAW..=TOTALS).flat_map(each).collect();

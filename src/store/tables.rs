@@ -376,9 +376,10 @@ pub async fn ttl_is_on(client: &Client, table: &str, attribute: &str) -> Result<
 
 /// Returns true if a table contains any item other than the config item.
 ///
-/// This function contains the program's only Scan, which reads at most two items. It does not use the item count of the
-/// table, because DynamoDB updates this count only every few hours. `init-tables` calls the function for the existing
-/// tables if a table or the config item is missing. Without this check, consumers could add new counts to old counts.
+/// This function contains the program's only Scan, which reads at most two items. The function does not use the item
+/// count of the table, because DynamoDB updates this count only every few hours. `init-tables` calls the function for
+/// the existing tables if a table or the config item is missing. Without this check, consumers could add new counts to
+/// old counts.
 ///
 /// # Errors
 /// Returns an error if DynamoDB does not answer or refuses the request.

@@ -129,8 +129,8 @@ impl Writer {
     /// then sends the same update again, and the fence ensures that the row counts the records only once (INV-2).
     ///
     /// # Errors
-    /// Returns an error if the update can never succeed. In this case, DynamoDB rejects the request as invalid, or the
-    /// row's fence is not a number.
+    /// Returns an error if the update can never succeed, because DynamoDB rejects the request as invalid, or because
+    /// the row's fence is not a number.
     pub async fn update(
         &self,
         update: &RowUpdate,
@@ -321,8 +321,8 @@ fn shown_flaw(shown: Shown) -> Flaw {
 /// Returns the batch indexes of the puts that DynamoDB returned as unprocessed.
 ///
 /// # Errors
-/// Returns an error if the response contains anything other than puts of this batch. It is then unknown which puts are
-/// stored.
+/// Returns an error if the response contains anything other than puts of this batch. After such a response, it is
+/// unknown which puts are stored.
 fn unprocessed_puts(
     batch: &Batch,
     table: &str,

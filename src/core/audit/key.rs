@@ -7,7 +7,7 @@ use std::fmt;
 use crate::clock::UnixMs;
 use crate::time::{format_millis, format_seconds};
 
-/// The time in the keys of totals rows. It sorts totals rows before all other rows of the same city.
+/// The time in the keys of totals rows. This time sorts totals rows before all other rows of the same city.
 pub const TOTALS_TIME_MS: UnixMs = UnixMs::MIN;
 
 /// The place of a row, which consists of a city and a time. The comparison sorts rows by place.

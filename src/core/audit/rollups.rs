@@ -162,7 +162,7 @@ impl Slice {
         }
     }
 
-    /// Drops all hour rows and day rows from the comparison. The caller does this if the rollup mark has moved back
+    /// Drops all hour rows and day rows from the comparison. The caller drops them if the rollup mark has moved back
     /// during the comparison.
     pub fn forget_rollups(&mut self) {
         self.entries.retain(|key, _| key.grain().is_none());

@@ -1,8 +1,8 @@
 //! Compares the rows of a partition's incidents with a second fold of the log.
 //!
-//! The second fold begins at an old checkpoint, which is called the [`Base`]. It loads the incidents that were open at
-//! the base from their rows. For these incidents, the comparison checks only whether the row contains the changes after
-//! the base. An incident that opened after the base must agree with its row in every field.
+//! The second fold begins at an old checkpoint, which is called the [`Base`]. The second fold loads the incidents that
+//! were open at the base from their rows. For these incidents, the comparison checks only whether the row contains the
+//! changes after the base. An incident that opened after the base must agree with its row in every field.
 //!
 //! The comparison is exact even while `notify` runs, if the caller reads the newest checkpoint first, then the rows,
 //! and the end of the log last. The offset of the newest checkpoint is called the *claim*. The rows contain all changes

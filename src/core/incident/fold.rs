@@ -1,9 +1,9 @@
 //! Folds the records of one partition into incidents.
 //!
 //! The incidents depend only on the rules, the log and the first offset. A new fold can continue at a [`Checkpoint`] of
-//! an earlier fold. It loads the open incidents from their rows. Each row contains the offset below which the row
-//! includes all changes. Rows contain neither the counts of open windows nor the last event of each group. The new fold
-//! restores these counts and events by reading some records before the checkpoint again. These records change no
+//! an earlier fold. The new fold loads the open incidents from their rows. Each row contains the offset below which the
+//! row includes all changes. Rows contain neither the counts of open windows nor the last event of each group. The new
+//! fold restores these counts and events by reading some records before the checkpoint again. These records change no
 //! incident.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -388,8 +388,8 @@ impl Fold {
         changes: &mut Vec<Change>,
     ) {
         // The fold treats a late event as if it happened at the watermark, so that its incident does not end at once.
-        // It treats a future event in the same way, so that its incident does not stay open until the future event
-        // time.
+        // The fold treats a future event in the same way, so that the incident does not stay open until the future
+        // event time.
         let watermark_ms = self.watermark_ms();
         let now_ms = if at.is_future {
             watermark_ms.or(at.record_ms).unwrap_or(event.time_ms)

@@ -1,10 +1,11 @@
 //! Decides which incident rows a `notify` process writes, and when the process may publish a checkpoint.
 //!
-//! An owner is the part of a `notify` process that handles one partition. It folds the records of the partition, and
-//! keeps the latest state of each incident whose row is out of date. The owner may write the rows in any order, because
-//! the table refuses to replace a row with an older state, and all owners write the same states. The owner publishes a
-//! checkpoint only after the rows contain all changes below the checkpoint. An owner can safely crash, or continue to
-//! run after another owner has replaced it, because the next owner finds the same incidents with the same ids.
+//! An owner is the part of a `notify` process that handles one partition. The owner folds the records of the partition,
+//! and keeps the latest state of each incident whose row is out of date. The owner may write the rows in any order,
+//! because the table refuses to replace a row with an older state, and all owners write the same states. The owner
+//! publishes a checkpoint only after the rows contain all changes below the checkpoint. An owner can safely crash, or
+//! continue to run after another owner has replaced it, because the next owner finds the same incidents with the same
+//! ids.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

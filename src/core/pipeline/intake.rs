@@ -35,7 +35,8 @@ pub(super) enum Intake {
         held: VecDeque<Held>,
     },
     /// The pipeline drops new records of the partition, because the partition drains or because reading cannot continue
-    /// at its position. In the second case, the partition restarts once all of its records are durable and committed.
+    /// at its position. If reading cannot continue, the partition restarts once all of its records are durable and
+    /// committed.
     Closed,
 }
 

@@ -61,8 +61,9 @@ impl Pipeline {
         self.held
     }
 
-    /// Notes that a request to advance a progress item has failed because the item does not exist. Either the item was
-    /// deleted, or the tables were created again. The next read of the tables' id shows which of the two happened.
+    /// Notes that a request to advance a progress item has failed because the item does not exist. A progress item is
+    /// missing if it was deleted or if the tables were created again. The next read of the tables' id shows whether the
+    /// tables were created again.
     pub fn progress_missing(&mut self, boot_ms: BootMs, publish: Publish) {
         self.missing.push((boot_ms, publish));
         self.identity.read_soon(boot_ms);
@@ -96,8 +97,8 @@ impl Pipeline {
             })
         };
         let looks: Vec<Look> = self.workers().filter_map(look).collect();
-        // Failing writes can also stop the reading of records. In this case, a lack of progress does not mean that the
-        // Kafka client is stuck.
+        // Failing writes can also stop the reading of records. Therefore, a lack of progress during failing writes does
+        // not mean that the Kafka client is stuck.
         let writes_wait = self.writes_fail && self.in_flight() > 0;
         let held_back = self.held || writes_wait || reading_paused;
         let stalled = self.stalls.look(now_ms, &looks, held_back);

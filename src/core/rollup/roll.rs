@@ -13,8 +13,8 @@
 //! chunk until the mark has moved past the chunk.
 //!
 //! A read by key costs one read unit even if no window exists. If more than one day is due, the rollup pass skips days
-//! without windows. It finds the start of the next window in an index. Because the index may lag behind its table, the
-//! pass waits [`SETTLE_MS`] milliseconds before it queries the index.
+//! without windows. The pass finds the start of the next window in an index. Because the index may lag behind its
+//! table, the pass waits [`SETTLE_MS`] milliseconds before it queries the index.
 //!
 //! # Assumption
 //! The index contains a window at most [`SETTLE_MS`] milliseconds after a consumer has written the window. If this

@@ -97,8 +97,8 @@ fn a_usual_day_takes_99_bytes() {
         &[][..],
         &[0, 0],
         &[0, 0, 0, 0],
-        // The next four inputs encode hour 9 incorrectly. They have a missing number, an extra number, only zeros, and
-        // an incomplete last number.
+        // The next four inputs encode hour 9 incorrectly. The four faults are a missing number, an extra number, only
+        // zeros, and an incomplete last number.
         &[0, 2, 0, 1, 0, 0],
         &[0, 2, 0, 1, 0, 0, 0, 0],
         &[0, 2, 0, 0, 0, 0, 0],

@@ -1,8 +1,8 @@
 //! Manages the rows of one assignment. Each row holds the records that wait for its next update, and has at most one
 //! update in flight.
 //!
-//! The worker writes each row at most once per update interval, so it must remember when it last wrote the row. It
-//! drops a row from memory only after the row had nothing to write for a whole interval.
+//! The worker writes each row at most once per update interval, so it must remember when it last wrote the row. The
+//! worker drops a row from memory only after the row had nothing to write for a whole interval.
 
 use std::sync::Arc;
 

@@ -45,8 +45,8 @@ pub(crate) struct GroupContext {
     /// The partitions that the consumer reads now, each with the number of its assignment. The poller drops the records
     /// of all other partitions.
     active: Mutex<BTreeMap<i32, u64>>,
-    /// The leader epochs of the last records of each partition. A commit during a revoke needs them after the partition
-    /// has left `active`.
+    /// The leader epochs of the last records of each partition. A commit during a revoke needs these epochs after the
+    /// partition has left `active`.
     epochs: Mutex<BTreeMap<i32, Epochs>>,
     drain_max: Duration,
 }

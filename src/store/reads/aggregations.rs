@@ -32,9 +32,9 @@ const FINAL_AGE_MAX: Duration = Duration::from_secs(300);
 /// Maximum number of final rows in memory, which take about 10 MB. Seventy series have about 20,000 windows in one day.
 const FINALS_MAX: u64 = 20_000;
 
-/// A cache of final rows. The cache key consists of the topic id at the time of the read and the key of the row. It
-/// contains the topic id because a recreated topic may add events to a formerly final row. With this cache, a client
-/// that reads the newest windows again and again costs only the reads of the open windows.
+/// A cache of final rows. The cache key consists of the topic id at the time of the read and the key of the row. The
+/// cache key contains the topic id because a recreated topic may add events to a formerly final row. With this cache, a
+/// client that reads the newest windows again and again costs only the reads of the open windows.
 pub(super) type Finals = Cache<(Option<String>, String), AggregationItem>;
 
 /// Returns an empty cache of final rows.

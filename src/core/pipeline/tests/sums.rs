@@ -79,8 +79,8 @@ fn sums_are_published_though_traffic_stops() {
         (due[0].boundary.next, due[0].boundary.sums),
         (Offset(3), sums)
     );
-    // The pipeline repeats the failed publication after another wait of the same length. It does not repeat the
-    // successful publication.
+    // The pipeline repeats the failed publication after another wait of the same length. The pipeline does not repeat
+    // the successful publication.
     assert_eq!(published(b.pump(599_999)), []);
     assert_eq!(published(b.pump(600_000)), due);
     b.pipeline.published(SteadyMs(600_001), &due[0]);

@@ -1,4 +1,4 @@
-//! Simulates a consumer. It consists of the real pipeline and the requests that have no answer yet.
+//! Simulates a consumer. A simulated consumer consists of the real pipeline and the requests that have no answer yet.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -109,7 +109,7 @@ fn a_seed_always_ends_alike() {
 
 #[test]
 fn the_faults_happen() {
-    // The simulation is only useful if all kinds of faults occur in it.
+    // The simulation is useful only if all kinds of faults occur.
     let seen: Vec<world::Seen> = (0..300)
         .map(|seed| World::new(seed).run().unwrap())
         .collect();

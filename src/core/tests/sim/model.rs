@@ -4,8 +4,8 @@
 //! search tries all possible actions:
 //!
 //! - A record is delivered to a consumer.
-//! - A request ends in one of five ways. It takes effect and gets an answer, it is lost, it takes effect without an
-//!   answer, it takes effect twice, or it takes effect long after its sender has given it up.
+//! - A request ends in one of five ways. The request is lost, takes effect and gets an answer, takes effect without an
+//!   answer, takes effect twice, or takes effect long after its sender has given it up.
 //! - A consumer crashes.
 //! - The partition moves to another consumer, with or without a notification of its former owner.
 //! - The group's offsets are lost.
@@ -13,10 +13,10 @@
 //! Each kind of fault may occur only a limited number of times. Therefore, the number of states is finite, and the
 //! search visits every state. In each state, the search checks INV-1, INV-2, INV-4, INV-7 and the recovery law (INV-3).
 //! The recovery law has two parts. After a crash of all consumers, a new consumer must make the tables equal to the
-//! result of the fold. Then writes of the crashed consumers must no longer change the tables.
+//! result of the fold. After that, writes of the crashed consumers must no longer change the tables.
 //!
-//! Two states are the same if they have the same hash. The hash includes everything that affects the next states. It
-//! excludes the simulated time, because every wait ends before the next action.
+//! Two states are the same if they have the same hash. The hash includes everything that affects the next states. The
+//! hash excludes the simulated time, because every wait ends before the next action.
 
 mod digest;
 mod scene;
@@ -137,8 +137,8 @@ fn go(
     state.recovers(small)
 }
 
-/// Runs random sequences of actions in each small world. The exhaustive search writes no traces, so these random
-/// sequences do.
+/// Runs random sequences of actions in each small world. The exhaustive search writes no traces, but these random
+/// sequences can write traces.
 #[test]
 fn any_way_through_a_small_world_keeps_the_invariants() {
     let worlds: Vec<&Small> = QUICK.iter().chain(&WHOLE).collect();

@@ -87,8 +87,8 @@ impl Stretch {
     }
 }
 
-/// A restart point in the format of the traces. It consists of the tables, the log, the offset, and the largest event
-/// time and the number of events below the offset.
+/// A restart point in the format of the traces. A restart point consists of the tables, the log, the offset, and the
+/// largest event time and the number of events below the offset.
 #[derive(Serialize)]
 pub(crate) struct Point {
     /// The id of the tables, or `None` for a commit that does not name any tables.

@@ -1,5 +1,5 @@
-//! Writes the steps of one consumer's workers to the trace. It derives these steps from the inputs and outputs of the
-//! consumer's pipeline.
+//! Writes the steps of one consumer's workers to the trace. This module derives the steps from the inputs and outputs
+//! of the consumer's pipeline.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -31,7 +31,7 @@ pub(crate) struct World {
     now_ms: SteadyMs,
     pub(crate) durable: Durable,
     floats: Vec<Float>,
-    /// The valid puts that the simulation has refused. It refuses the same valid put at most once.
+    /// The valid puts that the simulation has refused. The simulation refuses the same valid put at most once.
     refused_wrongly: BTreeSet<(PutTable, Ticket)>,
     consumers: Vec<Option<Consumer>>,
     faults: bool,
@@ -220,7 +220,7 @@ impl World {
         to.max(from)
     }
 
-    /// Returns the time of the boot clock. It equals the time of the steady clock, because no simulated host sleeps.
+    /// Returns the time of the boot clock. The boot clock equals the steady clock, because no simulated host sleeps.
     fn boot_ms(&self) -> BootMs {
         BootMs(self.now_ms.0)
     }

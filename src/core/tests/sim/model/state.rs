@@ -186,8 +186,8 @@ impl State {
         Ok(next)
     }
 
-    /// Applies `change` to a consumer, and creates the consumer first if it does not exist. Then runs the consumer
-    /// until all of its requests without an answer are writes.
+    /// Applies `change` to a consumer, and creates the consumer first if it does not exist. After the change, runs the
+    /// consumer until all of its requests without an answer are writes.
     fn change(
         &mut self,
         scene: &mut Scene<'_>,
