@@ -45,7 +45,7 @@ pub use watermark::{Lateness, Stamp, Watermark};
 /// numbers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Number of events that windows count, which excludes late events.
+    /// Number of events that windows count, without late events.
     pub event_count: i64,
     /// Number of late events. Only totals rows count late events.
     pub late_count: i64,

@@ -26,7 +26,7 @@ pub struct Entry {
 /// merged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sum {
-    /// Number of events that a window counts, which excludes late events.
+    /// Number of events that windows count, without late events.
     pub event_count: u64,
     /// Number of late events.
     pub late_count: u64,

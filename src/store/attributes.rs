@@ -59,7 +59,7 @@ names! {
     WINDOW_START = "window_start";
 }
 
-/// The attribute that contains the number of events that windows count, which excludes late events.
+/// The attribute that contains the number of events that windows count, without late events.
 pub const EVENT_COUNT: &str = keys::SUMS[0];
 /// The attribute that contains the number of late events.
 pub const LATE_COUNT: &str = keys::SUMS[1];

@@ -195,8 +195,8 @@ impl Fold {
         groups.filter_map(|followed| followed.open.as_ref())
     }
 
-    /// Returns the checkpoint at the current position. The caller may publish it once the rows contain all changes by
-    /// records before the checkpoint.
+    /// Returns the checkpoint at the current position. The caller may publish the checkpoint once the rows contain all
+    /// changes by records before the checkpoint.
     pub fn checkpoint(&self) -> Checkpoint {
         let next = self.next.max(self.warm_until);
         let ending = self.watches.iter().flat_map(|watch| &watch.ending);

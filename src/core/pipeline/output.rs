@@ -204,8 +204,8 @@ pub enum Output {
         partition: i32,
         /// The restart point to commit, or `None` if everything is already committed.
         commit: Option<CommitPart>,
-        /// The request to advance the progress item, if one is due. The shell may carry it out before the commit
-        /// succeeds, because all records below the restart point are durable.
+        /// The request to advance the progress item, if one is due. The shell may advance the progress item before the
+        /// commit succeeds, because all records below the restart point are durable.
         publish: Option<Publish>,
     },
     /// Log an error that the records `[from, to)` are lost. The consumer continues after the lost records.

@@ -105,10 +105,10 @@ impl GroupContext {
         list: &mut TopicPartitionList,
     ) {
         // 1. Assign the partitions at a numeric offset. Without an offset, librdkafka would start at the group's
-        // committed offset. Only the start rule of this program can check whether this offset is valid (INV-3). With a
-        // logical offset such as "end", librdkafka could skip records: it requests the numeric offset from the broker.
-        // If the broker's answer arrives after a seek, librdkafka 2.12 repeats the request half a second later. The
-        // second answer makes librdkafka jump to the end of the log, so it skips all records before the end
+        // committed offset. Only the start rule of this program can check whether this offset is valid (INV-3). For a
+        // logical offset such as "end", librdkafka requests the numeric offset from the broker, and could then skip
+        // records. If the broker's answer arrives after a seek, librdkafka 2.12 repeats the request half a second
+        // later. The second answer makes librdkafka jump to the end of the log, so it skips all records before the end
         // (`rd_kafka_toppar_handle_Offset` in rdkafka_partition.c). A test in `consumer/tests.rs` fails if librdkafka
         // jumps to the end of the log after a seek.
         //

@@ -241,8 +241,8 @@ pub(crate) enum Step {
     },
 }
 
-/// Writes the steps of a simulated world to the lines of a trace. Before the call of `Trace::begin`, it ignores all
-/// steps.
+/// Writes the steps of a simulated world to the lines of a trace. A trace ignores all steps before the call of
+/// `Trace::begin`.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Trace {
     lines: Option<Lines>,
