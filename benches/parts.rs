@@ -15,7 +15,7 @@ use citystream::core::event::{Event, Offset, Severity};
 use citystream::core::keys::{self, TableNames};
 use citystream::core::parse::{Body, parse_event};
 use citystream::core::pipeline::{Options, Output, Pipeline, Tables};
-use citystream::core::plan::{Keep, PutTable, RowKey, RowUpdate, StoredEvent, UpdateOutcome};
+use citystream::core::plan::{PutTable, RawRows, RowKey, RowUpdate, StoredEvent, UpdateOutcome};
 use citystream::core::restart::{Boundary, StartFacts};
 use citystream::core::stall::PATIENCE_MS;
 use citystream::core::stretch::{Entry, Stretch};
@@ -137,7 +137,7 @@ fn update(bencher: Bencher) {
 }
 
 /// A pipeline that reads one partition from its start.
-fn pipeline(keep: Keep) -> (Pipeline, u64) {
+fn pipeline(keep: RawRows) -> (Pipeline, u64) {
     let mut pipeline = Pipeline::new(Options {
         topic: TOPIC.into(),
         row_interval_ms: 0,
@@ -182,8 +182,8 @@ fn records() -> Vec<Record> {
 
 /// Everything between a parsed record and its commit: judging, batching, putting, counting, settling. Responses come
 /// at once.
-#[divan::bench(args = [Keep::All, Keep::None])]
-fn whole(bencher: Bencher, keep: Keep) {
+#[divan::bench(args = [RawRows::All, RawRows::None])]
+fn whole(bencher: Bencher, keep: RawRows) {
     bencher
         .counter(ItemsCount::new(RECORDS))
         .with_inputs(|| (pipeline(keep), records()))

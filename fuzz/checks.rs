@@ -10,11 +10,12 @@ use std::collections::HashMap;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use citystream::api::cursor;
-use citystream::core::audit::{Key, Stored};
+use citystream::core::audit::Key;
 use citystream::core::clock::UnixMs;
 use citystream::core::event::Event;
 use citystream::core::keys::TableNames;
 use citystream::core::parse::{Body, HEARTBEAT_HEADER, Reason, parse_event, parse_record};
+use citystream::core::plan::RawRows;
 use citystream::core::restart::Metadata;
 use citystream::core::rollup::Grain;
 use citystream::core::submission::{self, BodyError, Framing};
@@ -223,7 +224,7 @@ pub(crate) fn items(data: &[u8]) {
         topic_id: "id".to_owned(),
         shards: 4,
         window_ms: 300_000,
-        stored: Stored::All,
+        raw_rows: RawRows::All,
         range: (UnixMs(0), UnixMs(TIME_MS_END.0)),
         now_ms: UnixMs(1_000_000),
         rollups: RollupView::default(),

@@ -44,7 +44,7 @@ pub use produce::{Heartbeat, LISTEN, Produce};
 pub use secrets::warn_if_others_can_read;
 pub use serve::Serve;
 pub use silence::{SilenceAction, SilenceAdd, SilenceCommand};
-pub use tail::{From, Tail, TailOutput};
+pub use tail::{StartFrom, Tail, TailOutput};
 pub(crate) use values::parse_duration_ms;
 pub use values::{Rate, show_ms};
 pub use verify::{Moment, Verify, VerifyOutput, WindowName};

@@ -33,7 +33,7 @@ use crate::store::client::describe_target;
 use crate::store::config;
 use crate::store::error::{StoreError, StoreErrorKind};
 use crate::store::tables::{self as store_tables, TableSpec};
-use crate::telemetry;
+use crate::telemetry::{self, LogLimit};
 
 pub(crate) mod confirm;
 pub mod dynamodb;
