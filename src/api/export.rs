@@ -156,18 +156,18 @@ impl<T: ExportRow> Export<T> {
             charge: None,
             meter: Meter::bounded(READ_UNITS_MAX),
             charged: 0.0,
-            next: Position::First,
+            next: PageStart::First,
         };
         let first = pages.read().await?;
         let spent = Spent(pages.charged);
         pages.charge = charge.map(|Extension(charge)| charge);
         let rest = stream::unfold(pages, async |mut pages| {
-            if matches!(pages.next, Position::End) {
+            if matches!(pages.next, PageStart::End) {
                 return None;
             }
             let read = pages.read().await.map_err(|error| {
                 tracing::warn!(%error, list = pages.export.list, "an export ends before its last row");
-                pages.next = Position::End;
+                pages.next = PageStart::End;
                 io::Error::other(error.to_string())
             });
             Some((read, pages))
@@ -187,7 +187,7 @@ impl<T: ExportRow> Export<T> {
 }
 
 /// The position where the next page begins.
-enum Position {
+enum PageStart {
     First,
     After(crate::store::reads::Position),
     End,
@@ -203,16 +203,16 @@ struct Pages<T> {
     /// The number of read units of this export that have been charged so far.
     charged: f64,
     rows_left: usize,
-    next: Position,
+    next: PageStart,
 }
 
 impl<T: ExportRow> Pages<T> {
     /// Reads the next page, and returns its rows as text.
     async fn read(&mut self) -> Result<Bytes, ApiError> {
-        let is_first = matches!(self.next, Position::First);
+        let is_first = matches!(self.next, PageStart::First);
         let mut slice = self.export.slice.clone();
         slice.limit = self.rows_left.min(LIMIT_MAX as usize);
-        if let Position::After(position) = &self.next {
+        if let PageStart::After(position) = &self.next {
             slice.after = Some(position.clone());
         }
         let read = (self.export.read)(self.state.clone(), slice);
@@ -230,8 +230,8 @@ impl<T: ExportRow> Pages<T> {
         let page = page.map_err(|error| error.with_units(units))?;
         self.rows_left = self.rows_left.saturating_sub(page.items.len());
         self.next = match page.next {
-            Some(position) if self.rows_left > 0 => Position::After(position),
-            _ => Position::End,
+            Some(position) if self.rows_left > 0 => PageStart::After(position),
+            _ => PageStart::End,
         };
         lines(self.export.format, &page.items, is_first)
     }

@@ -18,7 +18,7 @@ use crate::api::schemas::{IncidentState, Level};
 use crate::api::state::ApiState;
 use crate::core::clock::UnixMs;
 use crate::core::event::Severity;
-use crate::core::incident::outbox::{Outcome, Sent};
+use crate::core::incident::outbox::{SendOutcome, SentMessages};
 use crate::core::incident::{self, Sample};
 use crate::core::parse::is_city;
 use crate::core::time::format_millis;
@@ -152,8 +152,8 @@ impl From<StoredIncident> for ListedIncident {
     fn from(stored: StoredIncident) -> ListedIncident {
         let incident = stored.incident;
         let (state, resolved_at) = match incident.state {
-            incident::State::Open => (IncidentState::Open, None),
-            incident::State::Resolved { at_ms } => {
+            incident::IncidentPhase::Open => (IncidentState::Open, None),
+            incident::IncidentPhase::Resolved { at_ms } => {
                 (IncidentState::Resolved, Some(format_millis(at_ms)))
             }
         };
@@ -190,10 +190,10 @@ fn sample(sample: &Sample) -> IncidentSample {
     }
 }
 
-fn delivery(receiver: &str, sent: &Sent) -> Delivery {
+fn delivery(receiver: &str, sent: &SentMessages) -> Delivery {
     let why = match &sent.outcome {
-        Outcome::Refused(why) => Some((**why).to_owned()),
-        Outcome::Unknown | Outcome::Taken | Outcome::Silenced => None,
+        SendOutcome::Refused(why) => Some((**why).to_owned()),
+        SendOutcome::Unknown | SendOutcome::Taken | SendOutcome::Silenced => None,
     };
     Delivery {
         receiver: receiver.to_owned(),
@@ -306,7 +306,7 @@ mod tests {
                 city: Some("NYC".into()),
                 event_type: Some("traffic".into()),
             },
-            state: incident::State::Resolved { at_ms: UnixMs(9) },
+            state: incident::IncidentPhase::Resolved { at_ms: UnixMs(9) },
             severity: Some(Severity::High),
             event_count: 1,
             first_event_ms: UnixMs(1),

@@ -4,7 +4,7 @@
 use aws_sdk_dynamodb::Client;
 use prometheus::Gauge;
 
-use super::{CheckTable, Outcome};
+use super::{CheckOutcome, CheckTable};
 use crate::core::RULES;
 use crate::core::keys::{INCIDENTS, TableNames};
 use crate::failure::chain;
@@ -40,7 +40,12 @@ pub(crate) async fn check(
         Err(error) => {
             let failure = remedy::describe_error(&error.into());
             let found = failure.cause();
-            return table.add(Outcome::Wrong, "DynamoDB client", found, failure.remedy);
+            return table.add(
+                CheckOutcome::Wrong,
+                "DynamoDB client",
+                found,
+                failure.remedy,
+            );
         }
     };
     let names = TableNames::new(&args.table_prefix);
@@ -82,19 +87,19 @@ async fn check_tables(
                     } else {
                         "run citystream init-tables"
                     };
-                    table.add_bad(Outcome::Away, &what, "does not exist", remedy);
+                    table.add_bad(CheckOutcome::Away, &what, "does not exist", remedy);
                 }
             }
             Ok(Some(found)) => {
                 let differences = tables::differences(&spec, &found);
                 if let tables::TableReadiness::Never(failure) = tables::readiness(&found) {
-                    table.add(Outcome::Wrong, &what, failure.cause(), failure.remedy);
+                    table.add(CheckOutcome::Wrong, &what, failure.cause(), failure.remedy);
                 } else if differences.is_empty() {
                     table.add_ok(&what, "keys and index are correct");
                 } else {
                     let remedy =
                         "choose another --table-prefix: init-tables did not create this table";
-                    table.add_bad(Outcome::Wrong, &what, differences.join("; "), remedy);
+                    table.add_bad(CheckOutcome::Wrong, &what, differences.join("; "), remedy);
                 }
             }
             Err(error) if error.kind() == StoreErrorKind::Denied => {
@@ -117,7 +122,7 @@ async fn can_reach(table: &mut CheckTable, client: &Client, names: &TableNames) 
     {
         let remedy = "give the host a role, or set AWS_PROFILE, or AWS_ACCESS_KEY_ID and \
                       AWS_SECRET_ACCESS_KEY; tests that need them were skipped";
-        table.add_bad(Outcome::Wrong, "AWS credentials", "none found", remedy);
+        table.add_bad(CheckOutcome::Wrong, "AWS credentials", "none found", remedy);
         return false;
     }
     match error.filter(|error| error.kind() != StoreErrorKind::Denied) {
@@ -130,8 +135,8 @@ async fn can_reach(table: &mut CheckTable, client: &Client, names: &TableNames) 
                           the route to the endpoint";
             let found = format!("{target}: {}", chain(&error));
             let outcome = match error.kind() {
-                StoreErrorKind::Settings => Outcome::Wrong,
-                _ => Outcome::Away,
+                StoreErrorKind::Settings => CheckOutcome::Wrong,
+                _ => CheckOutcome::Away,
             };
             table.add_bad(outcome, "DynamoDB", found, remedy);
             false
@@ -142,13 +147,14 @@ async fn can_reach(table: &mut CheckTable, client: &Client, names: &TableNames) 
 fn add_error(table: &mut CheckTable, what: &str, error: &StoreError) {
     let (outcome, remedy) = match error.kind() {
         StoreErrorKind::Denied => (
-            Outcome::Wrong,
+            CheckOutcome::Wrong,
             "give the role the policy that init-tables --print-iam-policy prints",
         ),
-        kind if kind.is_retryable() => {
-            (Outcome::Away, "check the state of DynamoDB, and try again")
-        }
-        _ => (Outcome::Wrong, "follow the message of DynamoDB"),
+        kind if kind.is_retryable() => (
+            CheckOutcome::Away,
+            "check the state of DynamoDB, and try again",
+        ),
+        _ => (CheckOutcome::Wrong, "follow the message of DynamoDB"),
     };
     table.add_bad(outcome, what, chain(error), remedy);
 }
@@ -162,7 +168,7 @@ async fn check_rules(
     let what = "rules";
     match config::read_config(client, names).await {
         Ok(Some(found)) if found.rules_number != RULES => table.add_bad(
-            Outcome::Wrong,
+            CheckOutcome::Wrong,
             what,
             format!(
                 "the tables have version {} of the rules, but this program has version {RULES}",
@@ -172,7 +178,7 @@ async fn check_rules(
         ),
         Ok(Some(found)) => match (&found.topic, topic) {
             (Some(owner), Some(topic)) if owner != topic => table.add_bad(
-                Outcome::Wrong,
+                CheckOutcome::Wrong,
                 what,
                 format!("the tables count topic {owner}, not {topic}"),
                 &format!("give --topic {owner}, or another --table-prefix"),
@@ -180,7 +186,7 @@ async fn check_rules(
             _ => table.add_ok(what, format!("rules {RULES}, tables {}", found.tables_id)),
         },
         Ok(None) => table.add_bad(
-            Outcome::Away,
+            CheckOutcome::Away,
             what,
             "the config item is missing",
             "run citystream init-tables",
@@ -219,7 +225,7 @@ async fn check_rights(
                 let found = format!("missing; {} cannot list incidents", role.name());
                 let remedy = "if you run notify, give the role the policy that init-tables \
                               --print-iam-policy prints";
-                table.add_bad(Outcome::Note, "right Query", found, remedy);
+                table.add_bad(CheckOutcome::Note, "right Query", found, remedy);
             }
             Err(error) => {
                 let on = grant.index.unwrap_or(names.of(grant.table));
@@ -245,7 +251,7 @@ fn check_clock(table: &mut CheckTable, skew_s: f64) {
     }
     if skew_s.abs() > SKEW_S_MAX {
         table.add_bad(
-            Outcome::Wrong,
+            CheckOutcome::Wrong,
             "clock",
             format!("differs from DynamoDB's clock by {skew_s:.0} s; from 300 s on, DynamoDB refuses all requests"),
             "run chrony or systemd-timesyncd on this host",

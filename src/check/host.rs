@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use super::{CheckTable, Outcome};
+use super::{CheckOutcome, CheckTable};
 
 /// The lowest acceptable limit for the number of open files. A limit of 4,096 files suffices for the connections of a
 /// server and for the requests of a consumer.
@@ -20,7 +20,7 @@ pub(crate) async fn check(table: &mut CheckTable, port: Option<(&str, SocketAddr
     if let Some((_, most)) = crate::sys::open_files() {
         if most < OPEN_FILES_MIN {
             table.add_bad(
-                Outcome::Note,
+                CheckOutcome::Note,
                 "open files",
                 format!("at most {most}"),
                 &format!("LimitNOFILE={OPEN_FILES_MIN} or more in the unit, or ulimit -n"),
@@ -34,10 +34,10 @@ pub(crate) async fn check(table: &mut CheckTable, port: Option<(&str, SocketAddr
             Ok(_) => table.add_ok(option, format!("{address} is free")),
             Err(_) if is_role_at(address).await => {
                 let found = format!("{address} is in use by a running role, probably this one");
-                table.add(Outcome::Note, option, found, None);
+                table.add(CheckOutcome::Note, option, found, None);
             }
             Err(error) => table.add_bad(
-                Outcome::Away,
+                CheckOutcome::Away,
                 option,
                 format!("{address}: {error}"),
                 "another program uses the port; choose another port",
@@ -85,7 +85,7 @@ mod tests {
     async fn a_port_in_use_by_the_role_itself_is_only_a_note() {
         let role = "HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\n\r\nok\n";
         let other = "HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n";
-        for (answer, outcome) in [(role, Outcome::Note), (other, Outcome::Away)] {
+        for (answer, outcome) in [(role, CheckOutcome::Note), (other, CheckOutcome::Away)] {
             let address = answering(answer).await;
             let mut table = CheckTable::new();
             check(&mut table, Some(("--listen", address))).await;

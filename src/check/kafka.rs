@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{CheckTable, Outcome};
+use super::{CheckOutcome, CheckTable};
 use crate::failure::chain;
 use crate::kafka::admin::{Admin, AdminError};
 use crate::kafka::rights::{KafkaUser, Need, Resource, grant, needs};
@@ -21,13 +21,13 @@ pub(crate) async fn check(table: &mut CheckTable, args: &KafkaArgs, user: KafkaU
         // IAM.
         let found = "MSK accepts them with msk-iam from Kafka 3.8 on";
         let remedy = "use a cluster with Kafka 3.8 or later";
-        table.add_bad(Outcome::Note, "transactions", found, remedy);
+        table.add_bad(CheckOutcome::Note, "transactions", found, remedy);
     }
     let admin = match Admin::new(args) {
         Ok(admin) => admin,
         Err(error) => {
             let remedy = "correct the option; citystream config shows where it comes from";
-            return table.add_bad(Outcome::Wrong, "Kafka client", chain(&error), remedy);
+            return table.add_bad(CheckOutcome::Wrong, "Kafka client", chain(&error), remedy);
         }
     };
     match admin.broker_count(REACH_LIMIT).await {
@@ -36,7 +36,7 @@ pub(crate) async fn check(table: &mut CheckTable, args: &KafkaArgs, user: KafkaU
         Err(error) => {
             let remedy = "start Kafka, or correct --brokers, --kafka-auth and its options, the security \
                           group or the firewall";
-            return table.add_bad(Outcome::Away, "Kafka", chain(&error), remedy);
+            return table.add_bad(CheckOutcome::Away, "Kafka", chain(&error), remedy);
         }
     }
     for need in needs(user, &args.topic, &args.dlq_topic()) {
@@ -58,7 +58,7 @@ pub(crate) async fn check(table: &mut CheckTable, args: &KafkaArgs, user: KafkaU
             }
             // Kafka reports the rights on a transactional id only to a client that uses this id.
             Resource::TransactionalId(_) => table.add_bad(
-                Outcome::Note,
+                CheckOutcome::Note,
                 "rights on a transactional id",
                 "not tested, because the test would end a run that uses the id now",
                 &format!(
@@ -75,10 +75,10 @@ async fn check_members(table: &mut CheckTable, admin: &Admin, group: &str) {
     match admin.group_members(group).await {
         Ok(members) => table.add_ok(&what, counted(members.names.len(), "member")),
         Err(error @ AdminError::Unsupported { .. }) => {
-            table.add(Outcome::Note, &what, chain(&error), None);
+            table.add(CheckOutcome::Note, &what, chain(&error), None);
         }
         Err(error) => {
-            table.add_bad(Outcome::Note, &what, chain(&error), BROKERS_REMEDY);
+            table.add_bad(CheckOutcome::Note, &what, chain(&error), BROKERS_REMEDY);
         }
     }
 }
@@ -91,14 +91,14 @@ async fn check_names(table: &mut CheckTable, args: &KafkaArgs) {
             Ok(mut found) => match found.next() {
                 Some(address) => table.add_ok("name", format!("{server} is {}", address.ip())),
                 None => table.add_bad(
-                    Outcome::Away,
+                    CheckOutcome::Away,
                     "name",
                     format!("{server} has no address"),
                     "correct --brokers or the name server",
                 ),
             },
             Err(error) => table.add_bad(
-                Outcome::Away,
+                CheckOutcome::Away,
                 "name",
                 format!("{server}: {error}"),
                 "correct --brokers, or /etc/resolv.conf and the name server",
@@ -128,8 +128,8 @@ async fn check_topic(
         }
         Err(error) => {
             let outcome = match &error {
-                AdminError::Describe(TopicError::Unreachable { .. }) => Outcome::Away,
-                _ => Outcome::Wrong,
+                AdminError::Describe(TopicError::Unreachable { .. }) => CheckOutcome::Away,
+                _ => CheckOutcome::Wrong,
             };
             let remedy = "fix the problem that the brokers report";
             return table.add_bad(outcome, &what, chain(&error), remedy);
@@ -145,15 +145,15 @@ async fn check_topic(
                 table.add_ok(&what, found);
             } else {
                 let remedy = "correct it with kafka-configs.sh --alter, unless you intend it";
-                table.add_bad(Outcome::Note, &what, notes.join("; "), remedy);
+                table.add_bad(CheckOutcome::Note, &what, notes.join("; "), remedy);
             }
         }
         Err(error @ AdminError::Unsupported { .. }) => {
             let found = format!("{found}; {}", chain(&error));
-            table.add(Outcome::Note, &what, found, None);
+            table.add(CheckOutcome::Note, &what, found, None);
         }
         Err(error) => table.add_bad(
-            Outcome::Note,
+            CheckOutcome::Note,
             &what,
             format!("{found}; failed to read its settings: {}", chain(&error)),
             &format!(
@@ -184,12 +184,12 @@ async fn check_missing_topic(
             return table.add_ok(&what, "does not exist");
         }
         let remedy = "run citystream init-tables";
-        return table.add_bad(Outcome::Away, &what, "does not exist", remedy);
+        return table.add_bad(CheckOutcome::Away, &what, "does not exist", remedy);
     }
     table.add_ok(&what, "does not exist yet");
     let tried = admin.may_create_topic(spec).await;
     if let Err(error @ AdminError::NoController { .. }) = &tried {
-        return table.add_bad(Outcome::Away, &what, chain(error), BROKERS_REMEDY);
+        return table.add_bad(CheckOutcome::Away, &what, chain(error), BROKERS_REMEDY);
     }
     let rights = tried.map(|may_create| {
         let operations = may_create.then_some(Operation::Create);
@@ -231,7 +231,7 @@ fn add_rights(
                 _ => "",
             };
             table.add_bad(
-                Outcome::Wrong,
+                CheckOutcome::Wrong,
                 &what,
                 format!("lacks {}{seen}", names(&missing)),
                 &grant(args, &need.resource, &missing),
@@ -239,10 +239,10 @@ fn add_rights(
         }
         (None, Rights::Unsupported) => {
             let found = "these brokers do not report rights";
-            table.add(Outcome::Note, &what, found, None);
+            table.add(CheckOutcome::Note, &what, found, None);
         }
         (None, Rights::Unknown { reason }) => table.add_bad(
-            Outcome::Note,
+            CheckOutcome::Note,
             &what,
             format!("no answer from the brokers: {reason}"),
             &format!(

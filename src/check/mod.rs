@@ -33,28 +33,28 @@ const WIDE_COLUMNS_MIN: usize = 80;
 
 /// The outcome of one test, ordered from best to worst.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Outcome {
+pub(crate) enum CheckOutcome {
     Ok,
     Note,
     Away,
     Wrong,
 }
 
-impl Outcome {
+impl CheckOutcome {
     const fn name(self) -> &'static str {
         match self {
-            Outcome::Ok => "ok",
-            Outcome::Note => "note",
-            Outcome::Away => "away",
-            Outcome::Wrong => "wrong",
+            CheckOutcome::Ok => "ok",
+            CheckOutcome::Note => "note",
+            CheckOutcome::Away => "away",
+            CheckOutcome::Wrong => "wrong",
         }
     }
 
     const fn exit(self) -> Exit {
         match self {
-            Outcome::Ok | Outcome::Note => Exit::Done,
-            Outcome::Away => Exit::Failed,
-            Outcome::Wrong => Exit::Settings,
+            CheckOutcome::Ok | CheckOutcome::Note => Exit::Done,
+            CheckOutcome::Away => Exit::Failed,
+            CheckOutcome::Wrong => Exit::Settings,
         }
     }
 }
@@ -62,7 +62,7 @@ impl Outcome {
 /// A row of the table that `check` prints.
 #[derive(Clone, Debug)]
 struct CheckRow {
-    outcome: Outcome,
+    outcome: CheckOutcome,
     /// The name of the test, such as `topic city-events`.
     what: String,
     /// The result of the test, such as `does not exist`.
@@ -73,13 +73,15 @@ struct CheckRow {
 
 /// The table of test results. Each row is printed as soon as the row is added.
 pub(crate) struct CheckTable {
-    worst: Outcome,
+    worst: CheckOutcome,
 }
 
 impl CheckTable {
     /// Returns a table without rows.
     pub(crate) fn new() -> CheckTable {
-        CheckTable { worst: Outcome::Ok }
+        CheckTable {
+            worst: CheckOutcome::Ok,
+        }
     }
 
     /// Returns the exit code that belongs to the worst outcome in the table.
@@ -89,17 +91,23 @@ impl CheckTable {
 
     /// Adds a row for a test that has succeeded.
     pub(crate) fn add_ok(&mut self, what: &str, found: impl Into<String>) {
-        self.add(Outcome::Ok, what, found, None);
+        self.add(CheckOutcome::Ok, what, found, None);
     }
 
     /// Adds a row for a test that found a problem, with advice for the operator.
-    fn add_bad(&mut self, outcome: Outcome, what: &str, found: impl Into<String>, remedy: &str) {
+    fn add_bad(
+        &mut self,
+        outcome: CheckOutcome,
+        what: &str,
+        found: impl Into<String>,
+        remedy: &str,
+    ) {
         self.add(outcome, what, found, Some(remedy.to_owned()));
     }
 
     pub(crate) fn add(
         &mut self,
-        outcome: Outcome,
+        outcome: CheckOutcome,
         what: &str,
         found: impl Into<String>,
         remedy: Option<String>,
@@ -150,11 +158,11 @@ mod tests {
     fn the_worst_row_decides_the_exit_code() {
         let mut table = CheckTable::new();
         for (outcome, code) in [
-            (Outcome::Ok, 0),
-            (Outcome::Note, 0),
-            (Outcome::Away, 1),
-            (Outcome::Wrong, 2),
-            (Outcome::Ok, 2),
+            (CheckOutcome::Ok, 0),
+            (CheckOutcome::Note, 0),
+            (CheckOutcome::Away, 1),
+            (CheckOutcome::Wrong, 2),
+            (CheckOutcome::Ok, 2),
         ] {
             table.add(outcome, "a", "b", None);
             assert_eq!(table.worst.exit().code(), code);
@@ -164,7 +172,7 @@ mod tests {
     #[test]
     fn a_remedy_is_printed_below_the_finding() {
         let row = CheckRow {
-            outcome: Outcome::Away,
+            outcome: CheckOutcome::Away,
             what: "topic t".to_owned(),
             found: "does not exist".to_owned(),
             remedy: Some("make it".to_owned()),

@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
-use crate::check::{CheckTable, Outcome, dynamo, host, kafka};
+use crate::check::{CheckOutcome, CheckTable, dynamo, host, kafka};
 use crate::exit::{Exit, print_parser_message};
 use crate::kafka::rights::KafkaUser;
 use crate::notify::config::{NotifyConfig, SecretReading};
@@ -62,7 +62,12 @@ fn check_rules(table: &mut CheckTable, path: &Path) {
             let (rules, receivers) = (config.rules.len(), config.receivers.len());
             table.add_ok("rules", format!("{rules} rules, {receivers} receivers"));
         }
-        Err(failure) => table.add(Outcome::Wrong, "rules", failure.cause(), failure.remedy),
+        Err(failure) => table.add(
+            CheckOutcome::Wrong,
+            "rules",
+            failure.cause(),
+            failure.remedy,
+        ),
     }
 }
 

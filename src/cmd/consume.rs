@@ -6,7 +6,7 @@ use anyhow::Context as _;
 
 use crate::api::{ops, server};
 use crate::cmd::connect_dynamodb;
-use crate::consume::{Host, RollupPace, Status, check_settings, progress, run_with};
+use crate::consume::{ConsumeStatus, Host, RollupPace, check_settings, progress, run_with};
 use crate::core::stall::PATIENCE_MS;
 use crate::exit::Exit;
 use crate::listen::{print_picked, warn_if_open};
@@ -25,7 +25,7 @@ pub async fn run(args: Consume, metrics: Metrics, shutdown: Shutdown) -> anyhow:
     let address = listener.local_addr().context("failed to read the port")?;
     print_picked("health and metrics", "http", args.listen, address);
     warn_if_open(address);
-    let status = Arc::new(Status::new());
+    let status = Arc::new(ConsumeStatus::new());
     let router = ops::router(metrics.clone(), Arc::clone(&status) as Arc<dyn ops::Probe>);
     let http_stop = Shutdown::new();
     let served = server::ServeOptions::without_login(&args.allowed_host);

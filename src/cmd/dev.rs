@@ -15,9 +15,9 @@ use crate::dev::broker::Broker;
 use crate::dev::consumers::Consumers;
 use crate::dev::faults::WriteFaults;
 use crate::dev::incidents::PageReceiver;
-use crate::dev::panel::{Panel, Parts};
+use crate::dev::panel::{Panel, PanelParts};
 use crate::dev::ports::{self, Ports};
-use crate::dev::source::Sending;
+use crate::dev::source::SendOptions;
 use crate::dev::{
     CREDIT_BYTES_MAX, CREDIT_RECORDS_MAX, PARTITIONS, TOPIC, comparison, consumer_settings,
     data_dir, greeting, incidents, random_token,
@@ -44,7 +44,7 @@ use crate::verify::compare::CompareSource;
 pub async fn run(args: Dev, metrics: Metrics, shutdown: Shutdown) -> anyhow::Result<Exit> {
     let ports = Ports::open(&args).await?;
     let is_new = !data_dir::has_tables(args.data_dir.as_deref());
-    let sending = Sending::open(&args, is_new)?;
+    let sending = SendOptions::open(&args, is_new)?;
     let (database, _lock) = data_dir::open_database(args.data_dir.as_deref())?;
     let client = embedded::client(database.clone()).await?;
     let names = TableNames::new("citystream");
@@ -71,7 +71,7 @@ pub async fn run(args: Dev, metrics: Metrics, shutdown: Shutdown) -> anyhow::Res
     let consumers = Consumers::new(settings, database, &faults, &credit, &metrics).await?;
     let token = random_token().context("failed to read random bytes")?;
     let receiver = PageReceiver::default();
-    let parts = Parts {
+    let parts = PanelParts {
         consumers: consumers.clone(),
         faults,
         receiver: receiver.clone(),

@@ -10,7 +10,7 @@ use crate::cmd::connect_dynamodb;
 use crate::exit::{Exit, SettingsError};
 use crate::listen::{print_picked, warn_if_open};
 use crate::notify::config::{NotifyConfig, SecretReading};
-use crate::notify::status::Status;
+use crate::notify::status::NotifyStatus;
 use crate::notify::{check_settings, dry_run, run_with, trial};
 use crate::service;
 use crate::settings::Notify;
@@ -41,7 +41,7 @@ pub async fn run(args: Notify, metrics: Metrics, shutdown: Shutdown) -> anyhow::
     let address = listener.local_addr().context("failed to read the port")?;
     print_picked("health and metrics", "http", args.listen, address);
     warn_if_open(address);
-    let status = Arc::new(Status::new());
+    let status = Arc::new(NotifyStatus::new());
     let probe = Arc::clone(&status) as Arc<dyn ops::Probe>;
     let router = ops::router(metrics.clone(), Arc::clone(&probe));
     let http_stop = Shutdown::new();

@@ -50,7 +50,7 @@ use requests::Requests;
 pub use rollups::RollupPace;
 use rollups::Rollups;
 use shell::{Shell, ShellOptions, done_channel};
-pub use status::{Status, Wait};
+pub use status::{ConsumeStatus, ConsumeWait};
 
 /// Maximum number of requests in flight per table. A table answers in 5 to 10 ms, so 64 requests allow about 100,000
 /// items per second. With a higher maximum, items would wait in DynamoDB instead of in this process, and the consumer
@@ -68,7 +68,7 @@ pub struct Host {
     /// The metrics that the pipeline updates.
     pub metrics: Metrics,
     /// The status that the pipeline updates.
-    pub status: Arc<Status>,
+    pub status: Arc<ConsumeStatus>,
     /// A callback that reports the progress of the consumer to a producer in the same process, so that the producer
     /// does not send faster. The field is `None` if the process has no producer.
     pub settled: Option<SettledCallback>,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 
-use crate::consume::Status;
+use crate::consume::ConsumeStatus;
 use crate::core::clock::SteadyMs;
 use crate::core::progress::{TaskProgress, show_eta};
 use crate::telemetry::{print_stderr, steady_ms};
@@ -21,7 +21,7 @@ pub(crate) struct ProgressLine {
     task: tokio::task::JoinHandle<()>,
     bar: ProgressBar,
     begun_ms: SteadyMs,
-    status: Arc<Status>,
+    status: Arc<ConsumeStatus>,
 }
 
 impl Drop for ProgressLine {
@@ -44,7 +44,7 @@ fn seconds(ms: i64) -> f64 {
 }
 
 /// Begins to print the progress line to standard error.
-pub(crate) fn show(status: Arc<Status>) -> ProgressLine {
+pub(crate) fn show(status: Arc<ConsumeStatus>) -> ProgressLine {
     let bar = ProgressBar::no_length();
     bar.set_style(style("{spinner} {msg}"));
     bar.set_message("waiting for Kafka");

@@ -16,7 +16,7 @@ use crate::consume::locate::{ANSWER_TIMEOUT, Locator};
 use crate::consume::trouble::{Trouble, dynamodb, kafka};
 use crate::core::clock::UnixMs;
 use crate::core::rollup::{
-    LOOK_INTERVAL_MS, Roll, RollupFacts, RollupMark, SETTLE_MS, Waiting, next_look_ms, plan,
+    LOOK_INTERVAL_MS, Roll, RollupFacts, RollupMark, RollupWait, SETTLE_MS, next_look_ms, plan,
     windows_per_hour,
 };
 use crate::store::error::StoreError;
@@ -114,7 +114,7 @@ struct RollupWork {
     metrics: Metrics,
     speed: Speed,
     /// The reason why no hour was due at the last check, or `None` if an hour was due.
-    waiting: Option<Waiting>,
+    waiting: Option<RollupWait>,
 }
 
 /// The reason why the rollup task has not rolled up all hours that were due.
@@ -210,17 +210,17 @@ impl RollupWork {
     }
 
     /// Logs the reason why the rollup waits, unless the last call had the same reason.
-    fn wait(&mut self, waiting: Waiting) {
+    fn wait(&mut self, waiting: RollupWait) {
         if self.waiting == Some(waiting) {
             return;
         }
         self.waiting = Some(waiting);
         match waiting {
-            Waiting::AllDone => tracing::debug!("all final hours are rolled up"),
-            Waiting::NotBegun(partition) => {
+            RollupWait::AllDone => tracing::debug!("all final hours are rolled up"),
+            RollupWait::NotBegun(partition) => {
                 tracing::info!(partition, "hours wait for a partition to be consumed");
             }
-            Waiting::NoWatermark(partition) => {
+            RollupWait::NoWatermark(partition) => {
                 tracing::info!(partition, "hours wait for the watermark of a partition");
             }
         }

@@ -18,7 +18,7 @@ use crate::consume::report::{report_lag, report_watermarks};
 use crate::consume::requests::{Requests, WaitingStarts};
 use crate::consume::revokes::Revokes;
 use crate::consume::rollups::Rollups;
-use crate::consume::status::Wait;
+use crate::consume::status::ConsumeWait;
 use crate::consume::stop_ends::StopEnds;
 use crate::consume::topic_watch::{Restarts, TOPIC_INTERVAL, TopicWatch, check_ranges};
 use crate::consume::trouble::Trouble;
@@ -122,7 +122,9 @@ impl Shell {
         let mut look = tokio::time::interval(TOPIC_INTERVAL);
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let waiting = "waiting for Kafka to assign partitions".to_owned();
-        self.host.status.set_waiting(Wait::Start, Some(waiting));
+        self.host
+            .status
+            .set_waiting(ConsumeWait::Start, Some(waiting));
         if self.options.stop_at_end {
             let errors = self.client.errors();
             let ends = StopEnds::find(self.requests.locator(), &self.client, &self.host.status);
@@ -186,7 +188,7 @@ impl Shell {
             ConsumerEvent::Assigned(partitions) => {
                 if partitions.is_empty() {
                     // The group has more members than partitions, so this member waits for a partition.
-                    self.host.status.set_waiting(Wait::Start, None);
+                    self.host.status.set_waiting(ConsumeWait::Start, None);
                 }
                 self.pipeline.assigned(now_ms, &partitions);
             }
@@ -283,7 +285,7 @@ impl Shell {
                 self.pipeline.progress_missing(asked_ms, publish);
             }
             Done::TablesRead(id, asked_ms) => {
-                self.host.status.set_waiting(Wait::Tables, None);
+                self.host.status.set_waiting(ConsumeWait::Tables, None);
                 self.pipeline.tables_read(&id, asked_ms);
             }
             Done::TablesUnread(trouble) => self.tables_unread(trouble),
@@ -371,7 +373,7 @@ impl Shell {
         {
             tracing::warn!("{waiting}");
         }
-        self.host.status.set_waiting(Wait::Start, waiting);
+        self.host.status.set_waiting(ConsumeWait::Start, waiting);
     }
 
     fn write_ended(&mut self, table: usize, error: Option<&StoreError>) {
@@ -388,7 +390,7 @@ impl Shell {
                 self.pipeline.tables_unread(sys::boot_ms());
                 if self.pipeline.holds_writes() {
                     let waiting = Some(format!("waiting for {why}"));
-                    self.host.status.set_waiting(Wait::Tables, waiting);
+                    self.host.status.set_waiting(ConsumeWait::Tables, waiting);
                 }
             }
             Trouble::Settings(error) => self.end = Some(Err(error.into())),
@@ -422,7 +424,7 @@ impl Shell {
     fn looked(&mut self, now_ms: SteadyMs, looked: &Looked) {
         match &looked.topic {
             TopicNow::Is(id) => {
-                self.host.status.set_waiting(Wait::Topic, None);
+                self.host.status.set_waiting(ConsumeWait::Topic, None);
                 self.pipeline.topic_seen(now_ms, id);
             }
             TopicNow::Missing => self.topic_missing(),
@@ -457,7 +459,7 @@ impl Shell {
             "waiting for topic {} to exist (citystream init-tables creates it)",
             self.options.topic
         );
-        self.host.status.set_waiting(Wait::Topic, Some(what));
+        self.host.status.set_waiting(ConsumeWait::Topic, Some(what));
         if self.log_limit.allows("topic") {
             let todo = crate::kafka::MISSING_REMEDY;
             tracing::warn!(todo, "the topic does not exist, waiting for it");

@@ -1,7 +1,7 @@
 //! The status of a consumer. The status shows whether the consumer is alive and ready, and for which conditions it
 //! waits.
 //!
-//! A consumer is ready if it waits for no condition in [`Wait`]. A consumer is alive as long as its thread polls Kafka
+//! A consumer is ready if it waits for no condition in [`ConsumeWait`]. A consumer is alive as long as its thread polls Kafka
 //! and no partition is stuck. While Kafka or DynamoDB is down, a consumer is not ready, but it is alive, because a
 //! restart would not help.
 
@@ -19,7 +19,7 @@ const BEAT_MS_MAX: i64 = 60_000;
 /// The conditions that a consumer can wait for. The status stores each condition separately, because one wait can end
 /// while other waits continue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wait {
+pub enum ConsumeWait {
     /// The consumer waits until the group assigns partitions, or until it has the facts for starting to read them.
     Start,
     /// The consumer waits until the topic exists.
@@ -32,8 +32,8 @@ pub enum Wait {
 
 /// The status that the shell updates and the HTTP server reads.
 #[derive(Debug)]
-pub struct Status {
-    /// The reasons why the consumer waits, indexed by [`Wait`].
+pub struct ConsumeStatus {
+    /// The reasons why the consumer waits, indexed by [`ConsumeWait`].
     waiting_for: Mutex<[Option<String>; 4]>,
     beat_ms: AtomicI64,
     stuck: Mutex<Vec<i32>>,
@@ -41,10 +41,10 @@ pub struct Status {
     left_at_first: OnceLock<u64>,
 }
 
-impl Status {
+impl ConsumeStatus {
     /// Returns the status of a consumer that has just started.
-    pub fn new() -> Status {
-        Status {
+    pub fn new() -> ConsumeStatus {
+        ConsumeStatus {
             waiting_for: Mutex::new([Some("starting".to_owned()), None, None, None]),
             beat_ms: AtomicI64::new(steady_ms().0),
             stuck: Mutex::new(Vec::new()),
@@ -55,14 +55,14 @@ impl Status {
 
     /// Sets the reason why the consumer waits for the condition `wait`. If `what` is `None`, the consumer no longer
     /// waits for the condition.
-    pub fn set_waiting(&self, wait: Wait, what: Option<String>) {
+    pub fn set_waiting(&self, wait: ConsumeWait, what: Option<String>) {
         self.waiting_for.lock().expect("no panic holds the lock")[wait as usize] = what;
     }
 
     /// Replaces the reason why the consumer has not started yet. After the start, the function changes nothing.
     pub fn still_waiting(&self, why: String) {
         let mut waiting = self.waiting_for.lock().expect("no panic holds the lock");
-        let start = &mut waiting[Wait::Start as usize];
+        let start = &mut waiting[ConsumeWait::Start as usize];
         if start.is_some() {
             *start = Some(why);
         }
@@ -74,7 +74,7 @@ impl Status {
         *self.left.lock().expect("no panic holds the lock") = Some(records);
     }
 
-    /// Returns the number of records from the first call of [`Status::set_left`].
+    /// Returns the number of records from the first call of [`ConsumeStatus::set_left`].
     pub fn left_at_first(&self) -> Option<u64> {
         self.left_at_first.get().copied()
     }
@@ -96,13 +96,13 @@ impl Status {
     }
 }
 
-impl Default for Status {
-    fn default() -> Status {
-        Status::new()
+impl Default for ConsumeStatus {
+    fn default() -> ConsumeStatus {
+        ConsumeStatus::new()
     }
 }
 
-impl Probe for Status {
+impl Probe for ConsumeStatus {
     fn live(&self) -> Result<(), String> {
         let silent_ms = steady_ms() - SteadyMs(self.beat_ms.load(Ordering::Relaxed));
         if silent_ms > BEAT_MS_MAX {
@@ -137,12 +137,12 @@ mod tests {
 
     #[test]
     fn what_is_there_again_says_nothing_of_the_rest() {
-        let status = Status::new();
-        status.set_waiting(Wait::Start, None);
+        let status = ConsumeStatus::new();
+        status.set_waiting(ConsumeWait::Start, None);
         assert_eq!(status.ready(), Ok(()));
-        status.set_waiting(Wait::Sink, Some("waiting for DynamoDB".to_owned()));
-        status.set_waiting(Wait::Topic, Some("waiting for the topic".to_owned()));
-        status.set_waiting(Wait::Topic, None);
+        status.set_waiting(ConsumeWait::Sink, Some("waiting for DynamoDB".to_owned()));
+        status.set_waiting(ConsumeWait::Topic, Some("waiting for the topic".to_owned()));
+        status.set_waiting(ConsumeWait::Topic, None);
         assert_eq!(status.ready(), Err("waiting for DynamoDB".to_owned()));
         assert_eq!(
             status.live(),
@@ -152,8 +152,8 @@ mod tests {
     }
 
     #[test]
-    fn what_was_left_at_first_stays_while_the_rest_shrinks() {
-        let status = Status::new();
+    fn the_total_of_a_finite_run_stays_while_the_remaining_count_falls() {
+        let status = ConsumeStatus::new();
         assert_eq!((status.left(), status.left_at_first()), (None, None));
         for left in [9_000, 8_842, 0] {
             status.set_left(left);
@@ -163,8 +163,8 @@ mod tests {
     }
 
     #[test]
-    fn alive_is_who_polls_and_moves() {
-        let status = Status::new();
+    fn a_partition_is_alive_while_its_thread_polls_and_its_offset_moves() {
+        let status = ConsumeStatus::new();
         status.set_beat(steady_ms() - BEAT_MS_MAX - 5_000);
         assert!(status.live().is_err());
         status.set_beat(steady_ms());

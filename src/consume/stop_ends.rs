@@ -9,7 +9,7 @@ use crate::blocking::run_blocking;
 use crate::consume::client::Client;
 use crate::consume::locate::ANSWER_TIMEOUT;
 use crate::consume::locate::Locator;
-use crate::consume::status::{Status, Wait};
+use crate::consume::status::{ConsumeStatus, ConsumeWait};
 use crate::consume::trouble::{Trouble, kafka};
 use crate::core::event::Offset;
 use crate::kafka::consumer::Inquiry;
@@ -27,7 +27,7 @@ impl StopEnds {
     pub(super) async fn find(
         locator: &Locator,
         client: &Client,
-        status: &Status,
+        status: &ConsumeStatus,
     ) -> anyhow::Result<StopEnds> {
         let mut attempt = 0;
         loop {
@@ -57,7 +57,7 @@ impl StopEnds {
                     if attempt % 10 == 0 {
                         tracing::warn!("waiting for {what}");
                     }
-                    status.set_waiting(Wait::Start, Some(format!("waiting for {what}")));
+                    status.set_waiting(ConsumeWait::Start, Some(format!("waiting for {what}")));
                     attempt += 1;
                     tokio::time::sleep(Duration::from_secs(1)).await;
                 }

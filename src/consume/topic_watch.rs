@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn every_position_may_be_unreadable_if_none_is_outside() {
+    fn unreadable_positions_are_retried_if_none_is_out_of_range() {
         let range = |_| Some((Offset(5), Offset(10)));
         let asked = positions(&[(1, 5), (2, 10)]);
         assert_eq!(find_unreadable(asked.clone(), range), (asked, true));

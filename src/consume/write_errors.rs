@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::consume::status::{Status, Wait};
+use crate::consume::status::{ConsumeStatus, ConsumeWait};
 use crate::store::error::StoreError;
 use crate::telemetry::LogLimits;
 
@@ -19,7 +19,7 @@ impl WriteErrors {
         &mut self,
         table: usize,
         error: Option<&StoreError>,
-        status: &Status,
+        status: &ConsumeStatus,
         limit: &mut LogLimits,
     ) {
         let Some(error) = error else {
@@ -38,19 +38,19 @@ impl WriteErrors {
     }
 
     /// Removes all recorded errors. The shell calls this function when no request is in flight.
-    pub(super) fn clear(&mut self, status: &Status, limit: &mut LogLimits) {
+    pub(super) fn clear(&mut self, status: &ConsumeStatus, limit: &mut LogLimits) {
         if !self.failing.is_empty() {
             self.failing.clear();
             self.show(status, limit);
         }
     }
 
-    fn show(&self, status: &Status, limit: &mut LogLimits) {
+    fn show(&self, status: &ConsumeStatus, limit: &mut LogLimits) {
         let first = self.failing.values().next();
         let waiting = first.map(|error| format!("waiting for DynamoDB to accept writes: {error}"));
         if waiting.is_none() && limit.allows("sink again") {
             tracing::info!("DynamoDB accepts writes again");
         }
-        status.set_waiting(Wait::Sink, waiting);
+        status.set_waiting(ConsumeWait::Sink, waiting);
     }
 }

@@ -35,8 +35,8 @@ use crate::plan::RawRows;
 use crate::window::Rules;
 
 use items::{AuditPut, Want};
-pub use judge::{AuditOutcome, Difference, Incomparable, Kind, Sums};
-pub use key::{Key, Name, RowPlace, TOTALS_TIME_MS};
+pub use judge::{AuditOutcome, Difference, DifferenceKind, Incomparable, Sums};
+pub use key::{AuditName, Key, RowPlace, TOTALS_TIME_MS};
 pub use progress::{PROGRESS_ITEM, Published, WrongSums};
 pub use rollups::HourCounts;
 pub use watermark::{Lateness, Stamp, Watermark};

@@ -50,7 +50,7 @@ pub struct Group {
 
 /// The state of an incident: open or resolved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
+pub enum IncidentPhase {
     /// The incident may still get events.
     Open,
     /// The incident has ended.
@@ -102,7 +102,7 @@ pub struct Incident {
     /// The city and the event type that all events of the incident have in common.
     pub group: Group,
     /// The state of the incident: open or resolved.
-    pub state: State,
+    pub state: IncidentPhase,
     /// The highest severity among the incident's events. An incident of a silence rule has no events, so its severity
     /// is `None`.
     pub severity: Option<Severity>,
@@ -137,12 +137,12 @@ pub fn incident_id(topic_id: &str, partition: i32, offset: Offset) -> String {
     format!("{topic_id}#{partition}#{:015}", offset.0)
 }
 
-impl State {
+impl IncidentPhase {
     /// Returns the name of the state, as it appears in items and API responses.
     pub const fn name(self) -> &'static str {
         match self {
-            State::Open => "open",
-            State::Resolved { .. } => "resolved",
+            IncidentPhase::Open => "open",
+            IncidentPhase::Resolved { .. } => "resolved",
         }
     }
 }
@@ -150,7 +150,7 @@ impl State {
 impl Incident {
     /// Returns true if the incident may still get events.
     pub fn is_open(&self) -> bool {
-        self.state == State::Open
+        self.state == IncidentPhase::Open
     }
 
     /// Returns the offset of the last record that changed the incident.
@@ -164,7 +164,7 @@ impl Incident {
             rule: Arc::clone(&rule.name),
             id: "".into(),
             group: group.clone(),
-            state: State::Open,
+            state: IncidentPhase::Open,
             severity: None,
             event_count: 0,
             first_event_ms: UnixMs(0),

@@ -464,7 +464,7 @@ impl<'de> serde::de::Visitor<'de> for RecordVisitor {
             if field.is_some() {
                 return Err(A::Error::custom(format!("key {key} occurs twice")));
             }
-            *field = Some(map.next_value_seed(Walk { depth: 1 })?.ok_or(()));
+            *field = Some(map.next_value_seed(PathWalk { depth: 1 })?.ok_or(()));
         }
         Ok(fields)
     }
@@ -474,7 +474,7 @@ impl<'de> serde::de::Visitor<'de> for RecordVisitor {
 fn check_value(text: &str) -> Result<(), serde_json::Error> {
     use serde::de::DeserializeSeed as _;
     let mut de = serde_json::Deserializer::from_str(text);
-    Walk { depth: 1 }.deserialize(&mut de)?;
+    PathWalk { depth: 1 }.deserialize(&mut de)?;
     de.end()
 }
 
@@ -503,22 +503,22 @@ impl<'de> serde::Deserialize<'de> for ObjectKey<'de> {
 /// A check of one JSON value at the nesting level `depth`. The check returns the text of the value if the value is a
 /// string.
 #[derive(Clone, Copy)]
-struct Walk {
+struct PathWalk {
     depth: usize,
 }
 
-impl Walk {
-    fn deeper<E: serde::de::Error>(self) -> Result<Walk, E> {
+impl PathWalk {
+    fn deeper<E: serde::de::Error>(self) -> Result<PathWalk, E> {
         if self.depth >= DEPTH_MAX {
             return Err(E::custom(format!("more than {DEPTH_MAX} levels")));
         }
-        Ok(Walk {
+        Ok(PathWalk {
             depth: self.depth + 1,
         })
     }
 }
 
-impl<'de> serde::de::DeserializeSeed<'de> for Walk {
+impl<'de> serde::de::DeserializeSeed<'de> for PathWalk {
     type Value = Option<Cow<'de, str>>;
 
     fn deserialize<D: serde::Deserializer<'de>>(self, de: D) -> Result<Self::Value, D::Error> {
@@ -526,7 +526,7 @@ impl<'de> serde::de::DeserializeSeed<'de> for Walk {
     }
 }
 
-impl<'de> serde::de::Visitor<'de> for Walk {
+impl<'de> serde::de::Visitor<'de> for PathWalk {
     type Value = Option<Cow<'de, str>>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

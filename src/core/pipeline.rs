@@ -65,7 +65,7 @@ struct Running {
 }
 
 #[derive(Clone, Debug)]
-enum State {
+enum SlotState {
     Starting { loss_told: bool },
     Running(Box<Running>),
 }
@@ -73,7 +73,7 @@ enum State {
 #[derive(Clone, Debug)]
 struct Slot {
     assignment: u64,
-    state: State,
+    state: SlotState,
 }
 
 /// The state of all partitions of one consumer.
@@ -167,8 +167,8 @@ impl Pipeline {
             return None;
         }
         match &mut slot.state {
-            State::Running(running) => Some(running),
-            State::Starting { .. } => None,
+            SlotState::Running(running) => Some(running),
+            SlotState::Starting { .. } => None,
         }
     }
 
@@ -178,7 +178,7 @@ impl Pipeline {
     pub fn revoked(&mut self, now_ms: SteadyMs, partitions: &[i32], lost: bool, drain_ms_max: i64) {
         for &partition in partitions {
             match self.slots.get_mut(&partition).map(|slot| &mut slot.state) {
-                Some(State::Running(running)) if !lost && !self.halted => {
+                Some(SlotState::Running(running)) if !lost && !self.halted => {
                     // If a partition is revoked twice, the earlier deadline applies.
                     let deadline_ms = now_ms.saturating_add(drain_ms_max);
                     let earlier = running.deadline_ms.unwrap_or(deadline_ms);
@@ -208,7 +208,7 @@ impl Pipeline {
             return;
         };
         self.stalls.revoked(partition);
-        if let State::Running(mut running) = slot.state {
+        if let SlotState::Running(mut running) = slot.state {
             self.tally.bytes_freed += running.close_intake();
             self.ledger.given_up += running.worker.in_flight() as u64;
             self.tally.bytes_freed += running.worker.bytes();
@@ -221,7 +221,7 @@ impl Pipeline {
     fn is_draining(&self, partition: i32) -> bool {
         matches!(
             self.slots.get(&partition).map(|s| &s.state),
-            Some(State::Running(r)) if r.deadline_ms.is_some()
+            Some(SlotState::Running(r)) if r.deadline_ms.is_some()
         )
     }
 
@@ -316,7 +316,7 @@ impl Pipeline {
     /// the same number of events per update.
     fn pump_updates(&mut self, now_ms: SteadyMs) {
         for slot in self.slots.values_mut() {
-            let State::Running(running) = &mut slot.state else {
+            let SlotState::Running(running) = &mut slot.state else {
                 continue;
             };
             while running.deadline_ms.is_some() && self.updates.has_room() {
@@ -333,7 +333,7 @@ impl Pipeline {
         while self.updates.has_room() && passed <= self.slots.len() {
             let (turn, began_ms) = self.turn;
             let update = match self.slots.get_mut(&turn).map(|slot| &mut slot.state) {
-                Some(State::Running(running)) => running.worker.next_update(now_ms, began_ms),
+                Some(SlotState::Running(running)) => running.worker.next_update(now_ms, began_ms),
                 _ => None,
             };
             if let Some(update) = update {
@@ -355,7 +355,7 @@ impl Pipeline {
         let mut done = Vec::new();
         let mut again = Vec::new();
         for (&partition, slot) in &self.slots {
-            let State::Running(running) = &slot.state else {
+            let SlotState::Running(running) = &slot.state else {
                 continue;
             };
             let empty = running.worker.in_flight() == 0;
@@ -371,7 +371,7 @@ impl Pipeline {
         for partition in done {
             let (mut commit, mut publish) = (None, None);
             if let Some(slot) = self.slots.get(&partition)
-                && let State::Running(running) = &slot.state
+                && let SlotState::Running(running) = &slot.state
             {
                 commit = running.commit_part(partition, slot.assignment);
                 let durable = running.worker.durable();
@@ -397,7 +397,7 @@ impl Pipeline {
         let mut next = puts.flatten().min().filter(|_| !self.held);
         let mut at = |ms: SteadyMs| next = Some(next.map_or(ms, |n: SteadyMs| n.min(ms)));
         for slot in self.slots.values() {
-            let State::Running(running) = &slot.state else {
+            let SlotState::Running(running) = &slot.state else {
                 continue;
             };
             if !self.held
@@ -420,7 +420,8 @@ impl Pipeline {
     }
 
     fn collect(&mut self, partition: i32) {
-        let Some(State::Running(running)) = self.slots.get_mut(&partition).map(|s| &mut s.state)
+        let Some(SlotState::Running(running)) =
+            self.slots.get_mut(&partition).map(|s| &mut s.state)
         else {
             return;
         };
@@ -466,7 +467,7 @@ impl Pipeline {
     /// row gets new records, the worker writes the row before its interval is over.
     pub fn make_room(&mut self) {
         for slot in self.slots.values_mut() {
-            if let State::Running(running) = &mut slot.state {
+            if let SlotState::Running(running) = &mut slot.state {
                 running.worker.free_idle_rows();
             }
         }
@@ -480,8 +481,8 @@ impl Pipeline {
     /// Returns the workers of all running partitions.
     pub fn workers(&self) -> impl Iterator<Item = &Worker> {
         self.slots.values().filter_map(|slot| match &slot.state {
-            State::Running(running) => Some(&running.worker),
-            State::Starting { .. } => None,
+            SlotState::Running(running) => Some(&running.worker),
+            SlotState::Starting { .. } => None,
         })
     }
 

@@ -26,7 +26,7 @@ use crate::clock::UnixMs;
 use crate::keys::split_series;
 use crate::time::{format_seconds, parse_timestamp};
 
-pub use due::{LogState, Plan, RollupFacts, Waiting, plan};
+pub use due::{LogState, RollupFacts, RollupPlan, RollupWait, plan};
 pub use packed::{pack, unpack};
 pub use roll::{Ask, Roll, SETTLE_MS};
 

@@ -32,7 +32,7 @@ pub enum Framing {
 
 /// A part of a request body that should contain one event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Item<'a> {
+pub struct SubmittedLine<'a> {
     /// The position of the item in the request body, counted from 1. For NDJSON, the position is the line number,
     /// including empty lines. For an array, the position is the element number.
     pub line: u64,
@@ -59,13 +59,17 @@ pub enum BodyError {
 ///
 /// # Errors
 /// Returns a [`BodyError`] if the body has no item, too many items, or a broken array.
-pub fn split(body: &[u8], framing: Framing, items_max: usize) -> Result<Vec<Item<'_>>, BodyError> {
+pub fn split(
+    body: &[u8],
+    framing: Framing,
+    items_max: usize,
+) -> Result<Vec<SubmittedLine<'_>>, BodyError> {
     let body = body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body);
     let trimmed = body.trim_ascii();
     let items = match framing {
         _ if trimmed.is_empty() => Vec::new(),
         Framing::Detect if trimmed.starts_with(b"[") => split_array(trimmed, items_max)?,
-        Framing::Detect if is_one_value(trimmed) => vec![Item {
+        Framing::Detect if is_one_value(trimmed) => vec![SubmittedLine {
             line: 1,
             value: trimmed,
         }],
@@ -81,7 +85,7 @@ fn is_one_value(body: &[u8]) -> bool {
     !body.contains(&b'\n') || serde_json::from_slice::<&RawValue>(body).is_ok()
 }
 
-fn split_lines(body: &[u8], items_max: usize) -> Result<Vec<Item<'_>>, BodyError> {
+fn split_lines(body: &[u8], items_max: usize) -> Result<Vec<SubmittedLine<'_>>, BodyError> {
     let mut items = Vec::new();
     for (line, value) in (1..).zip(body.split(|byte| *byte == b'\n')) {
         let value = value.strip_suffix(b"\r").unwrap_or(value);
@@ -91,12 +95,12 @@ fn split_lines(body: &[u8], items_max: usize) -> Result<Vec<Item<'_>>, BodyError
         if items.len() == items_max {
             return Err(BodyError::TooMany);
         }
-        items.push(Item { line, value });
+        items.push(SubmittedLine { line, value });
     }
     Ok(items)
 }
 
-fn split_array(body: &[u8], items_max: usize) -> Result<Vec<Item<'_>>, BodyError> {
+fn split_array(body: &[u8], items_max: usize) -> Result<Vec<SubmittedLine<'_>>, BodyError> {
     let mut elements = Elements {
         items: Vec::new(),
         items_max,
@@ -113,7 +117,7 @@ fn split_array(body: &[u8], items_max: usize) -> Result<Vec<Item<'_>>, BodyError
 }
 
 struct Elements<'a> {
-    items: Vec<Item<'a>>,
+    items: Vec<SubmittedLine<'a>>,
     items_max: usize,
     has_more: bool,
 }
@@ -133,7 +137,7 @@ impl<'a> Visitor<'a> for &mut Elements<'a> {
                 return Err(A::Error::custom("too many elements"));
             }
             let value = raw.get().as_bytes();
-            self.items.push(Item { line, value });
+            self.items.push(SubmittedLine { line, value });
             line += 1;
         }
         Ok(())
@@ -155,7 +159,7 @@ pub struct ValidEvent<'a> {
 ///
 /// # Errors
 /// Returns a [`Reject`] for the first rule that the item breaks.
-pub fn judge<'a>(item: &Item<'a>, arrival_ms: UnixMs) -> Result<ValidEvent<'a>, Reject> {
+pub fn judge<'a>(item: &SubmittedLine<'a>, arrival_ms: UnixMs) -> Result<ValidEvent<'a>, Reject> {
     let reject = match parse_borrowed_event(item.value) {
         Ok(event) => {
             return Ok(ValidEvent {
@@ -205,7 +209,7 @@ mod tests {
     /// Returns the number and the text of each item.
     fn items(body: &[u8], framing: Framing) -> Result<Vec<(u64, String)>, BodyError> {
         let items = split(body, framing, MAX)?;
-        let text = |item: &Item<'_>| String::from_utf8_lossy(item.value).into_owned();
+        let text = |item: &SubmittedLine<'_>| String::from_utf8_lossy(item.value).into_owned();
         Ok(items.iter().map(|item| (item.line, text(item))).collect())
     }
 
@@ -280,7 +284,7 @@ mod tests {
     const ARRIVAL: UnixMs = UnixMs(1_357_020_000_000);
 
     fn judged(text: &str) -> Result<(String, String), Reason> {
-        let item = Item {
+        let item = SubmittedLine {
             line: 1,
             value: text.as_bytes(),
         };
@@ -298,7 +302,7 @@ mod tests {
         let text = r#" {"city":" NYC ","event_type":"Traffic","severity":"LOW","timestamp":"2013-01-01T06:00:00Z","n":1.0}"#;
         assert_eq!(judged(text), Ok(("NYC".to_owned(), text.to_owned())));
         let with_id = text.replace("\"n\":1.0", r#""event_id":"a\u0062""#);
-        let item = Item {
+        let item = SubmittedLine {
             line: 1,
             value: with_id.as_bytes(),
         };

@@ -41,7 +41,7 @@ struct Known {
 
 /// The outcome of reading the tables' id.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Seen {
+pub enum TablesSeen {
     /// The id has not changed, or the result was ignored because it comes from a read that began before the latest
     /// known one.
     Same,
@@ -80,22 +80,22 @@ impl TableIdentity {
     }
 
     /// Processes the tables' id that a read has returned. The read began at `asked_ms`.
-    pub fn read(&mut self, id: &str, asked_ms: BootMs) -> Seen {
+    pub fn read(&mut self, id: &str, asked_ms: BootMs) -> TablesSeen {
         self.reading = false;
         let Some(known) = &mut self.known else {
             self.learn(id, asked_ms);
-            return Seen::Same;
+            return TablesSeen::Same;
         };
         if asked_ms < known.asked_ms {
-            return Seen::Same;
+            return TablesSeen::Same;
         }
         if known.id != id {
-            return Seen::Replaced {
+            return TablesSeen::Replaced {
                 was: known.id.clone(),
             };
         }
         self.learn(id, asked_ms);
-        Seen::Same
+        TablesSeen::Same
     }
 
     /// Returns true if `id` is the known id of the tables.
@@ -125,7 +125,7 @@ mod tests {
     fn known() -> TableIdentity {
         let mut identity = TableIdentity::default();
         assert!(!identity.is_trusted(BootMs(1_000)), "nothing is known");
-        assert_eq!(identity.read("A", BootMs(1_000)), Seen::Same);
+        assert_eq!(identity.read("A", BootMs(1_000)), TablesSeen::Same);
         identity
     }
 
@@ -134,7 +134,7 @@ mod tests {
         let mut identity = known();
         assert!(identity.is_trusted(BootMs(1_000 + TRUST_MS)));
         assert!(!identity.is_trusted(BootMs(1_001 + TRUST_MS)));
-        assert_eq!(identity.read("A", BootMs(20_000)), Seen::Same);
+        assert_eq!(identity.read("A", BootMs(20_000)), TablesSeen::Same);
         assert!(identity.is_trusted(BootMs(20_000 + TRUST_MS)));
     }
 
@@ -147,7 +147,7 @@ mod tests {
         identity.read_failed(BootMs(60_000));
         assert!(!identity.begin_read(BootMs(60_000 + READ_AGAIN_MS - 1)));
         assert!(identity.begin_read(BootMs(60_000 + READ_AGAIN_MS)));
-        assert_eq!(identity.read("A", BootMs(61_000)), Seen::Same);
+        assert_eq!(identity.read("A", BootMs(61_000)), TablesSeen::Same);
         identity.read_soon(BootMs(61_001));
         assert!(identity.begin_read(BootMs(61_001)));
     }
@@ -155,8 +155,8 @@ mod tests {
     #[test]
     fn another_id_replaces_the_tables_unless_its_read_is_older() {
         let mut identity = known();
-        assert_eq!(identity.read("B", BootMs(999)), Seen::Same);
-        let replaced = Seen::Replaced {
+        assert_eq!(identity.read("B", BootMs(999)), TablesSeen::Same);
+        let replaced = TablesSeen::Replaced {
             was: "A".to_owned(),
         };
         assert_eq!(identity.read("B", BootMs(1_000)), replaced);
@@ -164,7 +164,7 @@ mod tests {
         assert!(identity.is("A") && !identity.is("B"));
         identity.forget();
         assert!(!identity.is("A"), "nothing is known");
-        assert_eq!(identity.read("B", BootMs(1_000)), Seen::Same);
+        assert_eq!(identity.read("B", BootMs(1_000)), TablesSeen::Same);
         assert!(identity.is("B"));
     }
 }

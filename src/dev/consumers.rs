@@ -13,7 +13,7 @@ use dynoxide::Database;
 use tokio::sync::Notify;
 
 use crate::api::ops::Probe as _;
-use crate::consume::{self, Host, RollupPace, SettledCallback, Status, Wait};
+use crate::consume::{self, ConsumeStatus, ConsumeWait, Host, RollupPace, SettledCallback};
 use crate::core::ledger::Ledger;
 use crate::core::stall::PATIENCE_MS;
 use crate::dev::faults::WriteFaults;
@@ -48,7 +48,7 @@ pub(crate) struct Consumers {
     /// The metrics of the active consumer.
     pub(crate) metrics: Metrics,
     /// The status of the active consumer.
-    pub(crate) status: Arc<Status>,
+    pub(crate) status: Arc<ConsumeStatus>,
     /// A callback that receives the durable boundary of each partition.
     pub(crate) settled: SettledCallback,
     /// The signal that makes `dev` kill the active consumer.
@@ -75,7 +75,7 @@ impl Consumers {
             database,
             client: embedded::client_through(faulty).await?,
             metrics: metrics.clone(),
-            status: Arc::new(Status::new()),
+            status: Arc::new(ConsumeStatus::new()),
             settled: Arc::new(move |partition, next| credit.settle(partition, next)),
             killer: Arc::new(Notify::new()),
         })
@@ -111,7 +111,7 @@ impl Consumers {
                     let _killed = running.await;
                     // The successor reports its own reasons for waiting, so the reasons that the killed consumer
                     // reported are removed.
-                    for wait in [Wait::Topic, Wait::Tables, Wait::Sink] {
+                    for wait in [ConsumeWait::Topic, ConsumeWait::Tables, ConsumeWait::Sink] {
                         self.status.set_waiting(wait, None);
                     }
                 }
@@ -121,8 +121,10 @@ impl Consumers {
 
     /// Kills the active consumer without a drain or a commit. Returns when its successor is ready.
     pub(crate) async fn kill(&self) {
-        self.status
-            .set_waiting(Wait::Start, Some("the consumer was killed".to_owned()));
+        self.status.set_waiting(
+            ConsumeWait::Start,
+            Some("the consumer was killed".to_owned()),
+        );
         self.killer.notify_one();
         while self.status.ready().is_err() {
             tokio::time::sleep(POLL).await;
@@ -155,7 +157,7 @@ impl Consumers {
         };
         let host = Host {
             metrics: metrics.clone(),
-            status: Arc::new(Status::new()),
+            status: Arc::new(ConsumeStatus::new()),
             settled: None,
             producer_time_is_fine: true,
             stall_ms: PATIENCE_MS,

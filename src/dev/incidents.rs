@@ -18,7 +18,7 @@ use tokio::task::JoinHandle;
 use crate::dev::TOPIC;
 use crate::notify::config::{NotifyConfig, SecretReading};
 use crate::notify::run_with;
-use crate::notify::status::Status;
+use crate::notify::status::NotifyStatus;
 use crate::settings::{Command, Notify, parse};
 use crate::shutdown::Shutdown;
 use crate::telemetry::Metrics;
@@ -67,7 +67,7 @@ pub(crate) fn start(
     let (client, metrics, shutdown) = (client.clone(), metrics.clone(), shutdown.clone());
     let role = async move {
         let (settings, config) = (settings(&brokers)?, config(page)?);
-        let status = Arc::new(Status::new());
+        let status = Arc::new(NotifyStatus::new());
         run_with(&settings, config, client, metrics, status, shutdown).await
     };
     tokio::spawn(async {

@@ -45,7 +45,7 @@ const TOKEN: HeaderName = HeaderName::from_static("x-citystream-token");
 const LOG_LINES_MAX: usize = 30;
 
 /// The parts of `dev` that the panel needs to inject faults.
-pub(crate) struct Parts {
+pub(crate) struct PanelParts {
     /// The active consumer and the zombies.
     pub(crate) consumers: Consumers,
     /// The fault switches of the active consumer's database client.
@@ -69,7 +69,7 @@ pub(crate) struct Parts {
 pub(crate) struct Panel(Arc<Inner>);
 
 struct Inner {
-    parts: Parts,
+    parts: PanelParts,
     token: String,
     /// The current state of each running action, as the panel shows it.
     running: Mutex<BTreeMap<&'static str, String>>,
@@ -132,7 +132,7 @@ struct PanelState {
 
 impl Panel {
     /// Returns a panel that accepts only requests with the given token.
-    pub(crate) fn new(parts: Parts, token: String) -> Panel {
+    pub(crate) fn new(parts: PanelParts, token: String) -> Panel {
         Panel(Arc::new(Inner {
             parts,
             token,

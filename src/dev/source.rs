@@ -8,7 +8,7 @@ use crate::produce;
 use crate::produce::credit::Credit;
 use crate::produce::input::{Input, InputFormatRules};
 use crate::produce::producer::EventProducer;
-use crate::produce::pump::{self, EventSource, Plan, PumpError};
+use crate::produce::pump::{self, EventSource, PumpError, SendPlan};
 use crate::settings::{Dev, Rate};
 use crate::shutdown::Shutdown;
 use crate::telemetry::unix_ms;
@@ -21,7 +21,7 @@ const JANUARY: &[u8] = include_bytes!("../../data/city-events-2013-01.ndjson.gz"
 const HEARTBEAT_MS: i64 = 60_000;
 
 /// The source of the events, and the settings with which `dev` sends them.
-pub(crate) struct Sending {
+pub(crate) struct SendOptions {
     /// The source of the events that `dev` sends.
     source: EventSource,
     /// Length of the history that `dev` sends first, in milliseconds, or 0 for no history.
@@ -30,12 +30,12 @@ pub(crate) struct Sending {
     is_synthetic: bool,
 }
 
-impl Sending {
+impl SendOptions {
     /// Opens the source of the events. If `is_new` is true, `dev` sends a history before synthetic events.
     ///
     /// # Errors
     /// Returns an error if the options contradict each other or the input cannot be opened.
-    pub(crate) fn open(args: &Dev, is_new: bool) -> anyhow::Result<Sending> {
+    pub(crate) fn open(args: &Dev, is_new: bool) -> anyhow::Result<SendOptions> {
         let history_ms = args.history_ms().map_err(SettingsError)?;
         if history_ms > 0 && args.history.is_some() && !is_new {
             tracing::warn!("no history is sent, because --data-dir has tables already");
@@ -46,7 +46,7 @@ impl Sending {
             None if is_synthetic => produce::rate_of_interval(args.interval),
             None => Rate::Max,
         };
-        Ok(Sending {
+        Ok(SendOptions {
             source: open_source(args)?,
             history_ms: if is_new { history_ms } else { 0 },
             rate,
@@ -74,7 +74,7 @@ impl Sending {
             let events = history::send_history(producer, &credit, PARTITIONS, span, shutdown)?;
             tracing::info!(events, "sent the history");
         }
-        let plan = Plan {
+        let plan = SendPlan {
             rate: self.rate,
             count: None,
             patient: true,

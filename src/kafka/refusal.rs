@@ -425,7 +425,7 @@ mod tests {
     ];
 
     #[test]
-    fn refusals_are_told_from_failures_that_pass() {
+    fn refusals_are_distinguished_from_temporary_failures() {
         for &(broker, text, cause, detail) in CASES {
             let found = parse_refusal(&format!("{broker}{text}"));
             let Some(cause) = cause else {

@@ -8,13 +8,13 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use crate::core::clock::SteadyMs;
 use crate::core::incident::message::Message;
-use crate::core::incident::outbox::{Outcome, Sent, Step, next};
-use crate::core::incident::owner::{Name, Owner, name_of};
+use crate::core::incident::outbox::{OutboxStep, SendOutcome, SentMessages, next};
+use crate::core::incident::owner::{IncidentName, Owner, name_of};
 use crate::core::incident::silence::Silence;
 use crate::core::pace::backoff_ms;
-use crate::notify::done::{Attempt, Done};
+use crate::notify::done::{Attempt, TaskResult};
 use crate::notify::partitions::Partitions;
-use crate::notify::send::{Delivery, Receiver};
+use crate::notify::send::{DeliveryResult, Receiver};
 use crate::store::incidents::{IncidentTable, StoredIncident};
 use crate::telemetry::{Metrics, steady_ms, unix_ms};
 
@@ -38,26 +38,26 @@ struct Live {
 }
 
 /// The deliveries of messages about the incidents in the partitions of this process.
-pub(super) struct Deliveries {
+pub(super) struct IncidentDeliveries {
     receivers: Vec<Arc<Receiver>>,
     under_way: Vec<usize>,
-    live: BTreeMap<Name, Live>,
+    live: BTreeMap<IncidentName, Live>,
     silences: Vec<Silence>,
     table: IncidentTable,
     link: Option<Arc<str>>,
-    done: UnboundedSender<Done>,
+    done: UnboundedSender<TaskResult>,
     metrics: Metrics,
 }
 
-impl Deliveries {
+impl IncidentDeliveries {
     pub(super) fn new(
         receivers: Vec<Receiver>,
         table: IncidentTable,
         link: Option<String>,
-        done: UnboundedSender<Done>,
+        done: UnboundedSender<TaskResult>,
         metrics: Metrics,
-    ) -> Deliveries {
-        Deliveries {
+    ) -> IncidentDeliveries {
+        IncidentDeliveries {
             under_way: vec![0; receivers.len()],
             receivers: receivers.into_iter().map(Arc::new).collect(),
             live: BTreeMap::new(),
@@ -79,7 +79,7 @@ impl Deliveries {
     }
 
     /// Returns the names of a partition's ended incidents for which a message may not have reached a receiver yet.
-    pub(super) fn owed(&self, partition: i32) -> Vec<Name> {
+    pub(super) fn owed(&self, partition: i32) -> Vec<IncidentName> {
         let of_partition = self
             .live
             .iter()
@@ -119,8 +119,8 @@ impl Deliveries {
         let last = row.as_ref().and_then(|row| sent_to(row, of));
         let outcome = match last.map(|sent| &sent.outcome) {
             _ if failure.is_some() => "failed",
-            Some(Outcome::Refused(_)) => "refused",
-            Some(Outcome::Silenced) => "silenced",
+            Some(SendOutcome::Refused(_)) => "refused",
+            Some(SendOutcome::Silenced) => "silenced",
             _ => "sent",
         };
         self.metrics
@@ -185,13 +185,13 @@ impl Deliveries {
 
     /// Sends all messages that are due.
     pub(super) fn send_all_due(&mut self) {
-        let names: Vec<Name> = self.live.keys().cloned().collect();
+        let names: Vec<IncidentName> = self.live.keys().cloned().collect();
         for name in names {
             self.send_due(&name);
         }
     }
 
-    fn send_due(&mut self, name: &Name) {
+    fn send_due(&mut self, name: &IncidentName) {
         let Some(live) = self.live.get_mut(name) else {
             return;
         };
@@ -214,7 +214,7 @@ impl Deliveries {
                 silenced,
                 now_ms,
             );
-            is_done &= step == Step::Done;
+            is_done &= step == OutboxStep::Done;
             let pause = live.pauses.get(&at);
             if live.under_way.contains(&at)
                 || self.under_way[at] >= UNDER_WAY_MAX
@@ -223,9 +223,9 @@ impl Deliveries {
                 continue;
             }
             let (sent, skips) = match step {
-                Step::Send(sent) => (sent, false),
-                Step::Skip(sent) => (sent, true),
-                Step::Wait(_) | Step::Done => continue,
+                OutboxStep::Send(sent) => (sent, false),
+                OutboxStep::Skip(sent) => (sent, true),
+                OutboxStep::Wait(_) | OutboxStep::Done => continue,
             };
             live.under_way.insert(at);
             self.under_way[at] += 1;
@@ -243,7 +243,7 @@ impl Deliveries {
             let done = self.done.clone();
             tokio::spawn(async move {
                 let attempt = errand.run().await;
-                drop(done.send(Done::Attempt(attempt)));
+                drop(done.send(TaskResult::Attempt(attempt)));
             });
         }
         if is_done {
@@ -268,7 +268,7 @@ impl Live {
             match self.row.sent.iter_mut().find(|(name, _)| *name == receiver) {
                 None => self.row.sent.push((receiver, sent)),
                 Some((_, known)) => {
-                    let is_known = sent.n == known.n && sent.outcome == Outcome::Unknown;
+                    let is_known = sent.n == known.n && sent.outcome == SendOutcome::Unknown;
                     if sent.n >= known.n && !is_known {
                         *known = sent;
                     }
@@ -277,19 +277,19 @@ impl Live {
         }
     }
 
-    fn last(&self, receiver: &str) -> Option<Sent> {
+    fn last(&self, receiver: &str) -> Option<SentMessages> {
         sent_to(&self.row, receiver).cloned()
     }
 }
 
 /// A single attempt to send a message.
 struct Errand {
-    name: Name,
+    name: IncidentName,
     receiver: Arc<Receiver>,
     at: usize,
     row: StoredIncident,
-    last: Option<Sent>,
-    sent: Sent,
+    last: Option<SentMessages>,
+    sent: SentMessages,
     /// True if the attempt only updates the row of the incident and sends no message.
     skips: bool,
     table: IncidentTable,
@@ -333,8 +333,8 @@ impl Errand {
             link: self.link.as_deref(),
         };
         let outcome = match self.receiver.send(&message).await {
-            Delivery::Taken => Outcome::Taken,
-            Delivery::Refused { why } => {
+            DeliveryResult::Taken => SendOutcome::Taken,
+            DeliveryResult::Refused { why } => {
                 let receiver = &*self.receiver.config().name;
                 tracing::error!(
                     receiver,
@@ -342,11 +342,11 @@ impl Errand {
                     error = why,
                     "a receiver refused a message, and it is not sent again"
                 );
-                Outcome::Refused(why.into())
+                SendOutcome::Refused(why.into())
             }
-            Delivery::Again { after, why } => return Err((why, after)),
+            DeliveryResult::Again { after, why } => return Err((why, after)),
         };
-        let sent = Sent {
+        let sent = SentMessages {
             outcome,
             ..self.sent.clone()
         };
@@ -355,8 +355,8 @@ impl Errand {
 
     async fn note(
         &self,
-        last: Option<&Sent>,
-        sent: &Sent,
+        last: Option<&SentMessages>,
+        sent: &SentMessages,
     ) -> Result<StoredIncident, (String, Option<Duration>)> {
         let name = (&*self.name.0, &*self.name.1);
         let receiver = &self.receiver.config().name;
@@ -376,7 +376,7 @@ impl Errand {
     }
 }
 
-fn sent_to<'a>(row: &'a StoredIncident, receiver: &str) -> Option<&'a Sent> {
+fn sent_to<'a>(row: &'a StoredIncident, receiver: &str) -> Option<&'a SentMessages> {
     row.sent
         .iter()
         .find(|(name, _)| name == receiver)

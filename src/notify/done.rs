@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use crate::core::incident::owner::Name;
+use crate::core::incident::owner::IncidentName;
 use crate::core::incident::silence::Silence;
 use crate::notify::start::Started;
 use crate::store::error::StoreError;
 use crate::store::incidents::StoredIncident;
 
 /// The result of a background task that the main loop of `notify` has started.
-pub(super) enum Done {
+pub(super) enum TaskResult {
     Started {
         partition: i32,
         assignment: u64,
@@ -19,7 +19,7 @@ pub(super) enum Done {
     Written {
         partition: i32,
         assignment: u64,
-        name: Name,
+        name: IncidentName,
         result: Result<StoredIncident, StoreError>,
     },
     Published {
@@ -34,7 +34,7 @@ pub(super) enum Done {
 
 /// The result of an attempt to send a message.
 pub(super) struct Attempt {
-    pub(super) name: Name,
+    pub(super) name: IncidentName,
     pub(super) receiver: usize,
     /// The stored row after the attempt, or `None` if the row is unknown.
     pub(super) row: Option<StoredIncident>,

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use anyhow::Context as _;
 
 use crate::core::event::Offset;
-use crate::core::incident::fold::{Change, Checkpoint, Fold, Source, What};
+use crate::core::incident::fold::{Change, Checkpoint, Fold, IncidentSource, What};
 use crate::core::incident::message::Message;
-use crate::core::incident::outbox::Kind;
+use crate::core::incident::outbox::MessageKind;
 use crate::core::incident::rule::Rule;
 use crate::core::time::format_seconds;
 use crate::core::window::Rules;
@@ -93,7 +93,7 @@ impl<'a> DryRun<'a> {
         self.records += 1;
         let (topic, rules) = (&self.topic, self.rules);
         let fold = self.folds.entry(record.partition).or_insert_with(|| {
-            let source = Source {
+            let source = IncidentSource {
                 topic: Arc::clone(topic),
                 topic_id: TOPIC_ID.into(),
                 partition: record.partition,
@@ -105,8 +105,8 @@ impl<'a> DryRun<'a> {
         fold.take(record.offset, record.record_ms, body, &mut self.changes);
         for change in self.changes.drain(..) {
             let (kind, at) = match change.what {
-                What::Opened => (Kind::Opened, 0),
-                What::Resolved => (Kind::Resolved, 1),
+                What::Opened => (MessageKind::Opened, 0),
+                What::Resolved => (MessageKind::Resolved, 1),
                 // A dry run prints no messages about updates, because their number depends on when earlier messages
                 // were sent.
                 What::Updated => continue,
@@ -130,7 +130,12 @@ impl<'a> DryRun<'a> {
     }
 }
 
-fn print(change: &Change, kind: Kind, output: NotifyOutput, out: &mut dyn Write) -> io::Result<()> {
+fn print(
+    change: &Change,
+    kind: MessageKind,
+    output: NotifyOutput,
+    out: &mut dyn Write,
+) -> io::Result<()> {
     let incident = &change.incident;
     let message = Message {
         kind,
@@ -144,8 +149,8 @@ fn print(change: &Change, kind: Kind, output: NotifyOutput, out: &mut dyn Write)
             // The text shows event times, because the timestamps of resent records do not show when the events
             // happened.
             let at_ms = match kind {
-                Kind::Resolved => incident.last_event_ms,
-                Kind::Opened | Kind::Updated => incident.first_event_ms,
+                MessageKind::Resolved => incident.last_event_ms,
+                MessageKind::Opened | MessageKind::Updated => incident.first_event_ms,
             };
             writeln!(out, "{}  {}", format_seconds(at_ms), message.title())
         }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use crate::core::clock::UnixMs;
 use crate::core::event::{Offset, Severity};
 use crate::core::incident::message::Message;
-use crate::core::incident::outbox::Kind;
-use crate::core::incident::{Group, Incident, Sample, State};
+use crate::core::incident::outbox::MessageKind;
+use crate::core::incident::{Group, Incident, IncidentPhase, Sample};
 
 /// The instant 2026-01-02T03:04:05Z.
 pub(super) const NOW_MS: UnixMs = UnixMs(1_767_323_045_000);
@@ -36,7 +36,7 @@ pub(super) fn incident() -> Incident {
             city: Some("NYC".into()),
             event_type: Some("traffic".into()),
         },
-        state: State::Open,
+        state: IncidentPhase::Open,
         severity: Some(Severity::Critical),
         event_count: 2,
         first_event_ms: minutes_ago(11),
@@ -55,7 +55,7 @@ pub(super) fn incident() -> Incident {
 /// Returns the example incident, which was resolved a minute ago.
 pub(super) fn resolved() -> Incident {
     Incident {
-        state: State::Resolved {
+        state: IncidentPhase::Resolved {
             at_ms: minutes_ago(1),
         },
         ..incident()
@@ -75,11 +75,11 @@ pub(super) fn silence() -> Incident {
 }
 
 /// Returns a message of the given kind. The number of the message depends on the kind.
-pub(super) fn message(kind: Kind, incident: &Incident) -> Message<'_> {
+pub(super) fn message(kind: MessageKind, incident: &Incident) -> Message<'_> {
     let n = match kind {
-        Kind::Opened => 1,
-        Kind::Updated => 2,
-        Kind::Resolved => 3,
+        MessageKind::Opened => 1,
+        MessageKind::Updated => 2,
+        MessageKind::Resolved => 3,
     };
     Message {
         kind,

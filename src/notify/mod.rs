@@ -43,10 +43,10 @@ use crate::shutdown::Shutdown;
 use crate::store::incidents::IncidentTable;
 use crate::telemetry::Metrics;
 use config::NotifyConfig;
-use role::{Role, RoleOptions};
+use role::{NotifyRole, RoleOptions};
 use send::Receiver;
 use start::FirstStart;
-use status::Status;
+use status::NotifyStatus;
 use waiting::wait_for_tables;
 
 /// Runs the role until `shutdown` is triggered or the role cannot continue.
@@ -58,7 +58,7 @@ pub async fn run_with(
     config: NotifyConfig,
     client: Client,
     metrics: Metrics,
-    status: Arc<Status>,
+    status: Arc<NotifyStatus>,
     shutdown: Shutdown,
 ) -> anyhow::Result<Exit> {
     let (kafka, from) = (consumer_config(args)?, FirstStart::parse(args.from)?);
@@ -71,7 +71,7 @@ pub async fn run_with(
         () = shutdown.wait() => return Ok(Exit::Done),
         tables = wait_for_tables(&client, &names, &args.kafka.topic, &status) => tables?,
     };
-    let role = Role::start(RoleOptions {
+    let role = NotifyRole::start(RoleOptions {
         rules: config.rules,
         receivers,
         kafka,

@@ -9,9 +9,9 @@ use tokio::sync::mpsc::UnboundedSender;
 use crate::core::clock::{SteadyMs, UnixMs};
 use crate::core::incident::audit::Base;
 use crate::core::incident::fold::{Checkpoint, Fold};
-use crate::core::incident::owner::{Name, Owner, name_of};
+use crate::core::incident::owner::{IncidentName, Owner, name_of};
 use crate::core::pace::backoff_ms;
-use crate::notify::done::Done;
+use crate::notify::done::TaskResult;
 use crate::store::incidents::{IncidentTable, StoredBase, StoredCheckpoint};
 use crate::telemetry::unix_ms;
 
@@ -69,7 +69,7 @@ pub(super) struct Partitions {
     /// The time before which no row is written, because a write has failed.
     not_before_ms: SteadyMs,
     table: IncidentTable,
-    done: UnboundedSender<Done>,
+    done: UnboundedSender<TaskResult>,
     /// The fingerprint of the rules.
     rules: Arc<str>,
 }
@@ -77,7 +77,7 @@ pub(super) struct Partitions {
 impl Partitions {
     pub(super) fn new(
         table: IncidentTable,
-        done: UnboundedSender<Done>,
+        done: UnboundedSender<TaskResult>,
         rules: Arc<str>,
     ) -> Partitions {
         Partitions {
@@ -185,7 +185,7 @@ impl Partitions {
                 let (table, done) = (self.table.clone(), self.done.clone());
                 tokio::spawn(async move {
                     let result = table.write(&incident).await;
-                    drop(done.send(Done::Written {
+                    drop(done.send(TaskResult::Written {
                         partition,
                         assignment,
                         name: name_of(&incident),
@@ -201,7 +201,7 @@ impl Partitions {
         &mut self,
         partition: i32,
         assignment: u64,
-        name: &Name,
+        name: &IncidentName,
         is_known: bool,
         now_ms: SteadyMs,
     ) -> bool {
@@ -234,7 +234,7 @@ impl Partitions {
 
     /// Creates the checkpoints that are due, and publishes each checkpoint whose rows have been written. `owed` returns
     /// the names of a partition's ended incidents for which a message may not have reached a receiver yet.
-    pub(super) fn publish(&mut self, topic_id: &Arc<str>, owed: impl Fn(i32) -> Vec<Name>) {
+    pub(super) fn publish(&mut self, topic_id: &Arc<str>, owed: impl Fn(i32) -> Vec<IncidentName>) {
         for (&partition, assigned) in &mut self.assigned {
             let Some(owner) = &assigned.owner else {
                 continue;
@@ -266,7 +266,7 @@ impl Partitions {
             let (topic_id, assignment) = (Arc::clone(topic_id), assigned.assignment);
             tokio::spawn(async move {
                 let result = table.publish(&topic_id, partition, &stored).await;
-                drop(done.send(Done::Published {
+                drop(done.send(TaskResult::Published {
                     partition,
                     assignment,
                     result,
@@ -304,7 +304,7 @@ mod tests {
 
     use super::*;
     use crate::core::event::{Event, Offset, Severity};
-    use crate::core::incident::fold::Source;
+    use crate::core::incident::fold::IncidentSource;
     use crate::core::pace::BACKOFF_MAX_MS;
     use crate::core::parse::Body;
     use crate::core::window::Rules;
@@ -326,7 +326,7 @@ mod tests {
     "#;
 
     /// Returns the partition 0, in which incidents of `cities` have no row yet.
-    async fn unwritten(cities: &[&str], done: UnboundedSender<Done>) -> (Partitions, u64) {
+    async fn unwritten(cities: &[&str], done: UnboundedSender<TaskResult>) -> (Partitions, u64) {
         let options = ConnectOptions {
             attempts: 1,
             // No program listens on port 1.
@@ -338,7 +338,7 @@ mod tests {
         let table = IncidentTable::new(client, "incidents");
         let path = std::path::Path::new("rules.toml");
         let config = NotifyConfig::parse(path, RULES, None, SecretReading::Skip);
-        let source = Source {
+        let source = IncidentSource {
             topic: "t".into(),
             topic_id: "T".into(),
             partition: 0,
@@ -375,7 +375,7 @@ mod tests {
             partitions.write_rows(now_ms);
             assert_eq!(partitions.writes, 2, "the pause is over");
             for _ in 0..2 {
-                let Some(Done::Written { name, result, .. }) = done.recv().await else {
+                let Some(TaskResult::Written { name, result, .. }) = done.recv().await else {
                     panic!("a write has ended");
                 };
                 assert!(partitions.written(0, assignment, &name, result.is_ok(), now_ms));

@@ -20,8 +20,8 @@ use url::Url;
 use crate::core::clock::UnixMs;
 use crate::core::event::Severity;
 use crate::core::incident::message::Message;
-use crate::core::incident::outbox::Kind;
-use crate::core::incident::{Sample, State};
+use crate::core::incident::outbox::MessageKind;
+use crate::core::incident::{IncidentPhase, Sample};
 use crate::core::time::format_seconds;
 
 /// An HTTP POST request.
@@ -104,7 +104,9 @@ fn facts(message: &Message<'_>) -> Vec<(&'static str, String)> {
         facts.push(("First event", format_seconds(incident.first_event_ms)));
     }
     facts.push(("Last event", format_seconds(incident.last_event_ms)));
-    if let (Kind::Resolved, State::Resolved { at_ms }) = (message.kind, incident.state) {
+    if let (MessageKind::Resolved, IncidentPhase::Resolved { at_ms }) =
+        (message.kind, incident.state)
+    {
         facts.push(("Resolved", format_seconds(at_ms)));
     }
     facts

@@ -16,7 +16,7 @@ use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 
 use crate::blocking::run_blocking;
 use crate::core::gap::{Gap, Verdict};
-use crate::core::incident::owner::{Name, Owner};
+use crate::core::incident::owner::{IncidentName, Owner};
 use crate::core::incident::rule::{Rule, fingerprint};
 use crate::core::window::Rules;
 use crate::core::worker::{Content, Record};
@@ -26,12 +26,12 @@ use crate::kafka::budget::Budget;
 use crate::kafka::consumer::{Consumer, ConsumerEvent, ConsumerOptions, PartitionRecords};
 use crate::kafka::membership;
 use crate::kafka::second_read::{SecondReader, warn_if_skipped};
-use crate::notify::deliveries::Deliveries;
-use crate::notify::done::Done;
+use crate::notify::deliveries::IncidentDeliveries;
+use crate::notify::done::TaskResult;
 use crate::notify::partitions::Partitions;
 use crate::notify::send::Receiver;
 use crate::notify::start::{FirstStart, Started, Starter};
-use crate::notify::status::{Status, Wait};
+use crate::notify::status::{NotifyStatus, NotifyWait};
 use crate::notify::waiting::{dynamodb_error, topic_id, wait_for_topic};
 use crate::shutdown::Shutdown;
 use crate::store::error::StoreError;
@@ -83,11 +83,11 @@ pub(super) struct RoleOptions {
     /// The metrics of the process.
     pub(super) metrics: Metrics,
     /// The status that the health routes show.
-    pub(super) status: Arc<Status>,
+    pub(super) status: Arc<NotifyStatus>,
 }
 
 /// The state of a running role.
-pub(super) struct Role {
+pub(super) struct NotifyRole {
     group: String,
     consumer: Consumer,
     budget: Arc<Budget>,
@@ -96,26 +96,26 @@ pub(super) struct Role {
     starter: Starter,
     table: IncidentTable,
     partitions: Partitions,
-    deliveries: Deliveries,
+    deliveries: IncidentDeliveries,
     /// Records that wait because too many rows or messages are outstanding.
     backlog: VecDeque<PartitionRecords>,
-    done_in: UnboundedSender<Done>,
-    done: UnboundedReceiver<Done>,
+    done_in: UnboundedSender<TaskResult>,
+    done: UnboundedReceiver<TaskResult>,
     ticks: u32,
     /// The number of incidents and events that rules ignored because of their limits, at the time of the last warning.
     left_out: u64,
     /// The limits on how often the failures of each action are logged.
     log_limits: LogLimits,
-    status: Arc<Status>,
+    status: Arc<NotifyStatus>,
     end: Option<anyhow::Result<()>>,
 }
 
-impl Role {
+impl NotifyRole {
     /// Joins the consumer group.
     ///
     /// # Errors
     /// Returns an error if the Kafka client cannot start.
-    pub(super) fn start(options: RoleOptions) -> anyhow::Result<Role> {
+    pub(super) fn start(options: RoleOptions) -> anyhow::Result<NotifyRole> {
         let (events_in, events) = mpsc::unbounded_channel();
         let (done_in, done) = mpsc::unbounded_channel();
         let budget = Arc::new(Budget::new(BUDGET_BYTES));
@@ -141,14 +141,14 @@ impl Role {
             times: options.times,
             from: options.from,
         };
-        let deliveries = Deliveries::new(
+        let deliveries = IncidentDeliveries::new(
             options.receivers,
             options.table.clone(),
             options.link,
             done_in.clone(),
             options.metrics,
         );
-        Ok(Role {
+        Ok(NotifyRole {
             group: options.group,
             consumer,
             budget,
@@ -182,7 +182,7 @@ impl Role {
             }
         }
         let waiting = "waiting for Kafka to assign partitions".to_owned();
-        self.status.set_waiting(Wait::Start, Some(waiting));
+        self.status.set_waiting(NotifyWait::Start, Some(waiting));
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         while self.end.is_none() {
@@ -259,13 +259,13 @@ impl Role {
         let topic = &self.starter.topic;
         let what = format!("waiting for topic {topic} to exist ({MISSING_REMEDY})");
         self.warn("find the topic", &what);
-        self.status.set_waiting(Wait::Topic, Some(what));
+        self.status.set_waiting(NotifyWait::Topic, Some(what));
     }
 
     /// Shows in `/readyz` which partitions have not started yet.
     fn show_starts(&self) {
         let waiting = self.partitions.waiting_for();
-        self.status.set_waiting(Wait::Start, waiting);
+        self.status.set_waiting(NotifyWait::Start, waiting);
     }
 
     /// Finds the offset from which a partition continues.
@@ -280,7 +280,7 @@ impl Role {
         tokio::spawn(async move {
             tokio::time::sleep(pause).await;
             let started = starter.start(partition).await;
-            drop(done.send(Done::Started {
+            drop(done.send(TaskResult::Started {
                 partition,
                 assignment,
                 started,
@@ -326,20 +326,20 @@ impl Role {
         }
     }
 
-    fn finish(&mut self, done: Done) {
+    fn finish(&mut self, done: TaskResult) {
         match done {
-            Done::Started {
+            TaskResult::Started {
                 partition,
                 assignment,
                 started,
             } => self.start_found(partition, assignment, started),
-            Done::Written {
+            TaskResult::Written {
                 partition,
                 assignment,
                 name,
                 result,
             } => self.row_written(partition, assignment, &name, result),
-            Done::Published {
+            TaskResult::Published {
                 partition,
                 assignment,
                 result,
@@ -349,16 +349,16 @@ impl Role {
                 }
                 self.partitions.published(partition, assignment);
             }
-            Done::Attempt(attempt) => self.deliveries.take_attempt(attempt),
-            Done::Silences(Ok(silences)) => self.deliveries.set_silences(silences),
-            Done::Silences(Err(error)) => {
+            TaskResult::Attempt(attempt) => self.deliveries.take_attempt(attempt),
+            TaskResult::Silences(Ok(silences)) => self.deliveries.set_silences(silences),
+            TaskResult::Silences(Err(error)) => {
                 self.warn("read the silences", &dynamodb_error(&error));
             }
-            Done::TopicId(Some(id)) if *id != *self.starter.topic_id => {
+            TaskResult::TopicId(Some(id)) if *id != *self.starter.topic_id => {
                 self.fail("the topic was made again; the next start reads it from its beginning");
             }
-            Done::TopicId(Some(_)) => self.status.set_waiting(Wait::Topic, None),
-            Done::TopicId(None) => {}
+            TaskResult::TopicId(Some(_)) => self.status.set_waiting(NotifyWait::Topic, None),
+            TaskResult::TopicId(None) => {}
         }
     }
 
@@ -366,7 +366,7 @@ impl Role {
         &mut self,
         partition: i32,
         assignment: u64,
-        name: &Name,
+        name: &IncidentName,
         result: Result<StoredIncident, StoreError>,
     ) {
         let (is_known, now_ms) = (result.is_ok(), steady_ms());
@@ -442,13 +442,15 @@ impl Role {
         self.publish();
         if self.ticks.is_multiple_of(SILENCE_TICKS) || self.ticks == 1 {
             let (table, done) = (self.table.clone(), self.done_in.clone());
-            tokio::spawn(async move { drop(done.send(Done::Silences(table.silences().await))) });
+            tokio::spawn(
+                async move { drop(done.send(TaskResult::Silences(table.silences().await))) },
+            );
         }
         if self.ticks.is_multiple_of(TOPIC_TICKS) {
             let (starter, done) = (self.starter.clone(), self.done_in.clone());
             tokio::spawn(async move {
                 let id = topic_id(starter.inquiry, &starter.topic).await;
-                drop(done.send(Done::TopicId(id.ok())));
+                drop(done.send(TaskResult::TopicId(id.ok())));
             });
         }
         let (incidents, events) = self.deliveries.report(&self.partitions);

@@ -2,7 +2,7 @@
 //!
 //! [`Receiver::send`] makes a single attempt to send a message, and reports what the caller must do next.
 //!
-//! | answer | resulting [`Delivery`] |
+//! | answer | resulting [`DeliveryResult`] |
 //! |---|---|
 //! | 2xx | `Taken`, regardless of the body |
 //! | no answer within [`ANSWER_WAIT`], or the connection fails | `Again` |
@@ -32,7 +32,7 @@ use crate::failure::Failure;
 use crate::notify::config::{Location, ReceiverConfig, Target};
 use crate::notify::receiver::{Request, alertmanager, ntfy, pagerduty, slack, sns, webhook};
 
-use client::{Answer, Client};
+use client::{HttpClient, HttpResponse};
 use credentials::CredentialSource;
 
 pub use client::{ANSWER_BYTES_MAX, ANSWER_WAIT, REDIRECTS_MAX};
@@ -51,7 +51,7 @@ const SNS_AGAIN: [&str; 4] = [
 
 /// The result of an attempt to deliver a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Delivery {
+pub enum DeliveryResult {
     /// The receiver has accepted the message.
     Taken,
     /// The message must be sent again. The receiver may already have received the message.
@@ -68,9 +68,9 @@ pub enum Delivery {
     },
 }
 
-impl Delivery {
-    fn again(why: impl Into<String>) -> Delivery {
-        Delivery::Again {
+impl DeliveryResult {
+    fn again(why: impl Into<String>) -> DeliveryResult {
+        DeliveryResult::Again {
             after: None,
             why: why.into(),
         }
@@ -81,7 +81,7 @@ impl Delivery {
 #[derive(Debug)]
 pub struct Receiver {
     config: ReceiverConfig,
-    client: Client,
+    client: HttpClient,
     /// The AWS credentials, if the receiver is an SNS topic.
     credentials: Option<CredentialSource>,
     /// The URL of SNS, if the receiver is an SNS topic.
@@ -112,7 +112,7 @@ impl Receiver {
             _ => (None, None),
         };
         Ok(Receiver {
-            client: Client::new(tls, config.allow_private),
+            client: HttpClient::new(tls, config.allow_private),
             config,
             credentials,
             endpoint,
@@ -125,10 +125,10 @@ impl Receiver {
     }
 
     /// Sends a message. The call takes at most slightly longer than [`ANSWER_WAIT`].
-    pub async fn send(&self, message: &Message<'_>) -> Delivery {
+    pub async fn send(&self, message: &Message<'_>) -> DeliveryResult {
         let request = match self.request(message, now_ms()).await {
             Ok(request) => request,
-            Err(why) => return Delivery::again(why),
+            Err(why) => return DeliveryResult::again(why),
         };
         match self.client.post(request).await {
             Ok(answer) => judge(&answer, self.credentials.is_some(), SystemTime::now()),
@@ -190,10 +190,10 @@ fn now_ms() -> UnixMs {
 }
 
 /// Decides from the receiver's response whether the message was delivered.
-fn judge(answer: &Answer, is_sns: bool, now: SystemTime) -> Delivery {
+fn judge(answer: &HttpResponse, is_sns: bool, now: SystemTime) -> DeliveryResult {
     let status = answer.status;
     if status.is_success() {
-        return Delivery::Taken;
+        return DeliveryResult::Taken;
     }
     let why = reason(answer);
     let again = match status {
@@ -203,14 +203,14 @@ fn judge(answer: &Answer, is_sns: bool, now: SystemTime) -> Delivery {
     };
     if again {
         let after = retry_after(&answer.headers, now);
-        Delivery::Again { after, why }
+        DeliveryResult::Again { after, why }
     } else {
-        Delivery::Refused { why }
+        DeliveryResult::Refused { why }
     }
 }
 
 /// Returns the status and the beginning of the response body as one line of text.
-fn reason(answer: &Answer) -> String {
+fn reason(answer: &HttpResponse) -> String {
     let status = answer.status;
     let text = answer.text.split_whitespace().collect::<Vec<_>>().join(" ");
     let text: String = text

@@ -6,7 +6,7 @@ use crate::blocking::run_blocking;
 use crate::core::event::Offset;
 use crate::core::incident::Incident;
 use crate::core::incident::audit::Base;
-use crate::core::incident::fold::{Checkpoint, Fold, Source};
+use crate::core::incident::fold::{Checkpoint, Fold, IncidentSource};
 use crate::core::incident::owner::name_of;
 use crate::core::incident::rule::Rule;
 use crate::core::window::Rules;
@@ -125,7 +125,7 @@ impl Starter {
             .filter(|row| stored.checkpoint.open.contains(&name_of(&row.incident)))
             .map(|row| row.incident.clone())
             .collect();
-        let source = Source {
+        let source = IncidentSource {
             topic: Arc::clone(&self.topic),
             topic_id: Arc::clone(&self.topic_id),
             partition,

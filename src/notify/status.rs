@@ -14,7 +14,7 @@ const BEAT_MS_MAX: i64 = 120_000;
 /// The conditions that the role can wait for. The status stores each condition separately, because the role can wait
 /// for both conditions, and the two waits can end at different times.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wait {
+pub enum NotifyWait {
     /// The role waits for the tables, or for its partitions to start.
     Start,
     /// The role waits until the topic exists.
@@ -23,16 +23,16 @@ pub enum Wait {
 
 /// The status that the role updates and the HTTP server reads.
 #[derive(Debug)]
-pub struct Status {
-    /// The reasons why the role waits, indexed by [`Wait`].
+pub struct NotifyStatus {
+    /// The reasons why the role waits, indexed by [`NotifyWait`].
     waiting_for: Mutex<[Option<String>; 2]>,
     beat_ms: AtomicI64,
 }
 
-impl Status {
+impl NotifyStatus {
     /// Returns the status of a role that has just started.
-    pub fn new() -> Status {
-        Status {
+    pub fn new() -> NotifyStatus {
+        NotifyStatus {
             waiting_for: Mutex::new([Some("starting".to_owned()), None]),
             beat_ms: AtomicI64::new(steady_ms().0),
         }
@@ -40,7 +40,7 @@ impl Status {
 
     /// Sets the reason why the role waits for the condition `wait`. If `what` is `None`, the role no longer waits for the
     /// condition.
-    pub fn set_waiting(&self, wait: Wait, what: Option<String>) {
+    pub fn set_waiting(&self, wait: NotifyWait, what: Option<String>) {
         self.waiting_for.lock().expect("no panic holds the lock")[wait as usize] = what;
     }
 
@@ -50,13 +50,13 @@ impl Status {
     }
 }
 
-impl Default for Status {
-    fn default() -> Status {
-        Status::new()
+impl Default for NotifyStatus {
+    fn default() -> NotifyStatus {
+        NotifyStatus::new()
     }
 }
 
-impl Probe for Status {
+impl Probe for NotifyStatus {
     fn live(&self) -> Result<(), String> {
         let silent_ms = steady_ms() - SteadyMs(self.beat_ms.load(Ordering::Relaxed));
         if silent_ms > BEAT_MS_MAX {

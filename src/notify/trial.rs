@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use crate::core::event::{Offset, Severity};
 use crate::core::incident::message::Message;
-use crate::core::incident::outbox::Kind;
-use crate::core::incident::{Group, Incident, Sample, State};
+use crate::core::incident::outbox::MessageKind;
+use crate::core::incident::{Group, Incident, IncidentPhase, Sample};
 use crate::exit::{Exit, SettingsError};
 use crate::notify::config::NotifyConfig;
-use crate::notify::send::{Delivery, Receiver};
+use crate::notify::send::{DeliveryResult, Receiver};
 use crate::output::print;
 use crate::telemetry::unix_ms;
 
@@ -35,18 +35,20 @@ pub(crate) async fn run(
     let receiver = Receiver::new(receiver).await.map_err(SettingsError)?;
     let incident = example();
     let message = Message {
-        kind: Kind::Opened,
+        kind: MessageKind::Opened,
         n: 1,
         incident: &incident,
         link,
     };
     match receiver.send(&message).await {
-        Delivery::Taken => {
+        DeliveryResult::Taken => {
             print(&format!("{name} took the message {}\n", message.id()))?;
             Ok(Exit::Done)
         }
-        Delivery::Again { why, .. } => anyhow::bail!("{name} did not take the message: {why}"),
-        Delivery::Refused { why } => anyhow::bail!("{name} refused the message: {why}"),
+        DeliveryResult::Again { why, .. } => {
+            anyhow::bail!("{name} did not take the message: {why}")
+        }
+        DeliveryResult::Refused { why } => anyhow::bail!("{name} refused the message: {why}"),
     }
 }
 
@@ -59,7 +61,7 @@ fn example() -> Incident {
             city: Some("NYC".into()),
             event_type: None,
         },
-        state: State::Open,
+        state: IncidentPhase::Open,
         severity: Some(Severity::High),
         event_count: 1,
         first_event_ms: now_ms,

@@ -9,7 +9,7 @@ use crate::core::keys::TableNames;
 use crate::exit::SettingsError;
 use crate::kafka::consumer::Inquiry;
 use crate::kafka::{MISSING_REMEDY, REACH_REMEDY};
-use crate::notify::status::{Status, Wait};
+use crate::notify::status::{NotifyStatus, NotifyWait};
 use crate::remedy;
 use crate::store::config::{ConfigItem, read_config};
 use crate::store::error::StoreError;
@@ -28,7 +28,7 @@ pub(super) async fn wait_for_tables(
     client: &Client,
     names: &TableNames,
     topic: &str,
-    status: &Status,
+    status: &NotifyStatus,
 ) -> Result<ConfigItem, SettingsError> {
     let totals = &names.totals;
     let log_limit = LogLimit::default();
@@ -54,7 +54,11 @@ pub(super) async fn wait_for_tables(
 }
 
 /// Waits until the topic exists, and returns the topic's id.
-pub(super) async fn wait_for_topic(inquiry: &Inquiry, topic: &str, status: &Status) -> String {
+pub(super) async fn wait_for_topic(
+    inquiry: &Inquiry,
+    topic: &str,
+    status: &NotifyStatus,
+) -> String {
     let log_limit = LogLimit::default();
     loop {
         match topic_id(inquiry.clone(), topic).await {
@@ -77,12 +81,12 @@ pub(super) async fn topic_id(inquiry: Inquiry, topic: &str) -> Result<String, St
 }
 
 /// Shows in `/readyz` and in the log what the role waits for, and waits until the next attempt.
-async fn pause(what: &str, status: &Status, log_limit: &LogLimit) {
+async fn pause(what: &str, status: &NotifyStatus, log_limit: &LogLimit) {
     let waiting = format!("waiting for {what}");
     if log_limit.allows() {
         tracing::warn!("{waiting}");
     }
-    status.set_waiting(Wait::Start, Some(waiting));
+    status.set_waiting(NotifyWait::Start, Some(waiting));
     status.beat();
     tokio::time::sleep(RETRY_PAUSE).await;
 }

@@ -12,7 +12,7 @@ use rdkafka::{ClientContext, Message as _};
 use crate::kafka::client_errors::ClientErrors;
 use crate::kafka::is_topic_missing;
 use crate::produce::deliveries::Deliveries;
-use crate::produce::receipts::{Outcome, Receipts};
+use crate::produce::receipts::{EventOutcome, Receipts};
 
 /// The delivery mark of heartbeats. A delivery mark is the number that librdkafka returns together with the outcome of
 /// a record. The delivery mark of an event is the time of sending in microseconds, plus one. If the sender waits for
@@ -88,7 +88,7 @@ impl ProducerContext for DeliveryContext {
                 tracing::warn!(%error, "failed to deliver a heartbeat");
             }
             (mark, Ok(message)) => {
-                let outcome = Outcome::Acknowledged {
+                let outcome = EventOutcome::Acknowledged {
                     partition: message.partition(),
                     // If Kafka's reply to a record is lost, librdkafka sends the record again. If Kafka already has the
                     // record, librdkafka may not learn the record's offset.
@@ -119,7 +119,7 @@ impl ProducerContext for DeliveryContext {
             // 2.12). The function `rd_kafka_message_status` therefore never shows that a failed event can safely be
             // sent again.
             (mark, Err((error, _))) => {
-                self.receipts.settle(mark, Outcome::Unknown);
+                self.receipts.settle(mark, EventOutcome::Unknown);
                 self.deliveries.count_failed(error);
             }
         }

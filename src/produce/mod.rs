@@ -34,7 +34,7 @@ use crate::core::synth_faults::{Faults, Stream};
 use crate::exit::{Exit, SettingsError};
 use crate::produce::deliveries::DeliveryCounts;
 use crate::produce::input::{CsvRules, Input, InputError, InputFormatRules};
-use crate::produce::pump::{EventSource, Plan};
+use crate::produce::pump::{EventSource, SendPlan};
 use crate::settings::{InputFormat, Produce, Rate};
 use crate::telemetry::unix_ms;
 
@@ -147,9 +147,9 @@ pub fn rate_of_interval(interval_ms: i64) -> Rate {
     Rate::PerSecond(1_000.0 / interval_ms as f64)
 }
 
-pub(crate) fn plan(args: &Produce) -> Plan {
+pub(crate) fn plan(args: &Produce) -> SendPlan {
     let synthetic = args.input.is_none();
-    Plan {
+    SendPlan {
         rate: args.rate.unwrap_or(if synthetic {
             rate_of_interval(args.interval)
         } else {
@@ -171,7 +171,7 @@ mod tests {
     use super::*;
     use crate::settings::{Cli, Command};
 
-    fn plan_of(line: &str) -> Plan {
+    fn plan_of(line: &str) -> SendPlan {
         match Cli::try_parse_from(line.split(' ')).expect(line).command {
             Command::Produce(args) => plan(&args),
             other => panic!("{other:?}"),

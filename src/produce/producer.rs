@@ -26,7 +26,7 @@ use crate::kafka::refusal::Refusal;
 use crate::kafka::{MISSING_REMEDY, REACH_REMEDY, is_topic_missing, partitions_of};
 use crate::produce::deliveries::Deliveries;
 use crate::produce::delivery_context::{DeliveryContext, HEARTBEAT_MARK, ReturnedEvent};
-use crate::produce::receipts::{Batch, Receipts};
+use crate::produce::receipts::{ReceiptBatch, Receipts};
 use crate::shutdown::Shutdown;
 use crate::telemetry::{LogLimit, Metrics};
 
@@ -253,7 +253,7 @@ impl EventProducer {
     /// Returns the error of librdkafka if librdkafka refused to queue the event. A refused event is not sent.
     pub(super) fn try_send(
         &self,
-        batch: &Batch,
+        batch: &ReceiptBatch,
         index: usize,
         key: &str,
         value: &[u8],

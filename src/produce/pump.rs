@@ -70,7 +70,7 @@ pub enum EventSource {
 
 /// The settings that control how the pump sends events.
 #[derive(Clone, Debug)]
-pub struct Plan {
+pub struct SendPlan {
     /// The rate at which the pump sends events.
     pub rate: Rate,
     /// Maximum number of events to send, or `None` if there is no maximum.
@@ -117,7 +117,7 @@ pub struct Pumped {
 pub fn run(
     source: EventSource,
     producer: &EventProducer,
-    plan: &Plan,
+    plan: &SendPlan,
     shutdown: &Shutdown,
     on_bad: &mut dyn FnMut(u64, &Reject),
 ) -> Result<Pumped, PumpError> {
@@ -157,7 +157,7 @@ pub fn run(
 
 struct Pump<'a> {
     producer: &'a EventProducer,
-    plan: &'a Plan,
+    plan: &'a SendPlan,
     shutdown: &'a Shutdown,
     partitions: i32,
     started: Instant,
@@ -445,7 +445,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_rate_no_event_waits() {
+    fn events_are_sent_at_once_without_a_rate() {
         assert_eq!(Pace::new(Rate::Max).due_us(), None);
     }
 }

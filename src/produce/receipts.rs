@@ -1,6 +1,6 @@
 //! Receipts report the outcome of each event to a sender that waits for this outcome.
 //!
-//! A sender opens a [`Batch`] for all events of a request before it sends the first event. With the outcome of each
+//! A sender opens a [`ReceiptBatch`] for all events of a request before it sends the first event. With the outcome of each
 //! event, librdkafka also returns the delivery mark of the event, which identifies the batch and the event. A batch
 //! stays open until its last outcome is known, even if its sender no longer waits. The total size of open batches is
 //! limited, and the limits are lower than the limits of librdkafka's queue. A batch that would exceed the limits is not
@@ -27,7 +27,7 @@ const _: () = assert!(BATCH_EVENTS_MAX <= 1 << INDEX_BITS);
 
 /// The outcome of an event that was sent in a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum EventOutcome {
     /// The event waits for its acknowledgement.
     Pending,
     /// All replicas have the record.
@@ -49,7 +49,7 @@ pub struct Receipts(Mutex<OpenBatches>);
 
 #[derive(Debug, Default)]
 struct OpenBatches {
-    batches: HashMap<usize, Arc<Batch>>,
+    batches: HashMap<usize, Arc<ReceiptBatch>>,
     next_id: usize,
     events: usize,
     bytes: usize,
@@ -57,7 +57,7 @@ struct OpenBatches {
 
 /// The events of one request.
 #[derive(Debug)]
-pub struct Batch {
+pub struct ReceiptBatch {
     id: usize,
     bytes: usize,
     sent_us: u64,
@@ -67,7 +67,7 @@ pub struct Batch {
 
 #[derive(Debug)]
 struct BatchState {
-    outcomes: Vec<Outcome>,
+    outcomes: Vec<EventOutcome>,
     pending: usize,
 }
 
@@ -78,7 +78,7 @@ impl Receipts {
     ///
     /// # Panics
     /// Panics if `events` is 0 or exceeds [`BATCH_EVENTS_MAX`].
-    pub fn open(&self, events: usize, bytes: usize, sent_us: u64) -> Option<Arc<Batch>> {
+    pub fn open(&self, events: usize, bytes: usize, sent_us: u64) -> Option<Arc<ReceiptBatch>> {
         assert!((1..=BATCH_EVENTS_MAX).contains(&events));
         let mut open = self.lock();
         if open.events + events > EVENTS_MAX || open.bytes + bytes > BYTES_MAX {
@@ -89,12 +89,12 @@ impl Receipts {
         open.next_id = (id + 1) & ((BATCH_BIT - 1) >> INDEX_BITS);
         open.events += events;
         open.bytes += bytes;
-        let batch = Arc::new(Batch {
+        let batch = Arc::new(ReceiptBatch {
             id,
             bytes,
             sent_us,
             state: Mutex::new(BatchState {
-                outcomes: vec![Outcome::Pending; events],
+                outcomes: vec![EventOutcome::Pending; events],
                 pending: events,
             }),
             settled: Notify::new(),
@@ -105,7 +105,7 @@ impl Receipts {
 
     /// Sets the outcome of the event whose delivery mark is `mark`, and returns the event's batch. Returns `None` if
     /// the event does not belong to an open batch.
-    pub fn settle(&self, mark: usize, outcome: Outcome) -> Option<Arc<Batch>> {
+    pub fn settle(&self, mark: usize, outcome: EventOutcome) -> Option<Arc<ReceiptBatch>> {
         if mark & BATCH_BIT == 0 {
             return None;
         }
@@ -117,15 +117,15 @@ impl Receipts {
     }
 
     /// Sets the outcome "not sent" for every pending event of the batch whose index is at least `index`.
-    pub fn cancel_from(&self, batch: &Batch, index: usize) {
-        self.settle_range(batch, index, usize::MAX, Outcome::NotSent);
+    pub fn cancel_from(&self, batch: &ReceiptBatch, index: usize) {
+        self.settle_range(batch, index, usize::MAX, EventOutcome::NotSent);
     }
 
-    fn settle_range(&self, batch: &Batch, from: usize, until: usize, outcome: Outcome) {
+    fn settle_range(&self, batch: &ReceiptBatch, from: usize, until: usize, outcome: EventOutcome) {
         let mut state = batch.lock();
         let until = until.min(state.outcomes.len());
         for index in from..until {
-            if state.outcomes[index] == Outcome::Pending {
+            if state.outcomes[index] == EventOutcome::Pending {
                 state.outcomes[index] = outcome;
                 state.pending -= 1;
             }
@@ -144,7 +144,7 @@ impl Receipts {
 
 impl OpenBatches {
     /// Removes a batch from the open batches. Returns false if the batch has already been removed.
-    fn close(&mut self, batch: &Batch, events: usize) -> bool {
+    fn close(&mut self, batch: &ReceiptBatch, events: usize) -> bool {
         let was_open = self.batches.remove(&batch.id).is_some();
         if was_open {
             self.events -= events;
@@ -154,7 +154,7 @@ impl OpenBatches {
     }
 }
 
-impl Batch {
+impl ReceiptBatch {
     /// Returns the delivery mark of the event at position `index` in the batch.
     pub fn mark(&self, index: usize) -> usize {
         BATCH_BIT | (self.id << INDEX_BITS) | index
@@ -173,7 +173,7 @@ impl Batch {
     }
 
     /// Returns the current outcome of each event in the batch.
-    pub fn outcomes(&self) -> Vec<Outcome> {
+    pub fn outcomes(&self) -> Vec<EventOutcome> {
         self.lock().outcomes.clone()
     }
 
@@ -188,7 +188,7 @@ mod tests {
 
     use super::*;
 
-    const ACKNOWLEDGED: Outcome = Outcome::Acknowledged {
+    const ACKNOWLEDGED: EventOutcome = EventOutcome::Acknowledged {
         partition: 3,
         offset: Some(811),
     };
@@ -204,21 +204,21 @@ mod tests {
         let found = receipts.settle(first.mark(1), ACKNOWLEDGED).expect("found");
         assert_eq!(found.sent_us(), 7);
         let last = BATCH_EVENTS_MAX - 1;
-        receipts.settle(second.mark(last), Outcome::Unknown);
-        let pending = Outcome::Pending;
+        receipts.settle(second.mark(last), EventOutcome::Unknown);
+        let pending = EventOutcome::Pending;
         assert_eq!(first.outcomes(), [pending, ACKNOWLEDGED, pending]);
-        assert_eq!(second.outcomes()[last], Outcome::Unknown);
+        assert_eq!(second.outcomes()[last], EventOutcome::Unknown);
         assert_eq!(second.outcomes()[..last], vec![pending; last]);
     }
 
     #[test]
-    fn an_outcome_is_final() {
+    fn the_first_outcome_of_a_record_is_kept() {
         let receipts = Receipts::default();
         let batch = receipts.open(2, 10, 0).expect("room");
         receipts.settle(batch.mark(0), ACKNOWLEDGED);
-        receipts.settle(batch.mark(0), Outcome::Unknown);
+        receipts.settle(batch.mark(0), EventOutcome::Unknown);
         receipts.cancel_from(&batch, 0);
-        assert_eq!(batch.outcomes(), [ACKNOWLEDGED, Outcome::NotSent]);
+        assert_eq!(batch.outcomes(), [ACKNOWLEDGED, EventOutcome::NotSent]);
     }
 
     #[test]
@@ -228,8 +228,8 @@ mod tests {
         assert!(receipts.open(1, 6, 0).is_none(), "too many bytes");
         receipts.settle(large.mark(0), ACKNOWLEDGED);
         assert!(receipts.open(1, 6, 0).is_none(), "one event is pending");
-        receipts.settle(large.mark(1), Outcome::Unknown);
-        receipts.settle(large.mark(1), Outcome::Unknown);
+        receipts.settle(large.mark(1), EventOutcome::Unknown);
+        receipts.settle(large.mark(1), EventOutcome::Unknown);
         drop(receipts.open(1, BYTES_MAX, 0).expect("room again"));
 
         let receipts = Receipts::default();

@@ -396,7 +396,7 @@ mod tests {
     }
 
     #[test]
-    fn each_flaw_has_its_own_name() {
+    fn each_invalid_record_has_its_own_reason() {
         let flaws = [
             Flaw::Checksum,
             Flaw::Empty,

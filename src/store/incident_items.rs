@@ -11,10 +11,10 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use crate::core::clock::UnixMs;
 use crate::core::event::{Offset, Severity};
 use crate::core::incident::audit::Base;
-use crate::core::incident::fold::{Checkpoint, Start};
-use crate::core::incident::outbox::{Kind, Outcome, Sent};
+use crate::core::incident::fold::{Checkpoint, RuleStart};
+use crate::core::incident::outbox::{MessageKind, SendOutcome, SentMessages};
 use crate::core::incident::silence::Silence;
-use crate::core::incident::{Group, Incident, Sample, State};
+use crate::core::incident::{Group, Incident, IncidentPhase, Sample};
 use crate::core::time::{format_millis, parse_timestamp};
 use crate::core::watermark::MaxTime;
 use crate::store::attributes::{
@@ -28,7 +28,7 @@ pub struct StoredIncident {
     /// The incident itself.
     pub incident: Incident,
     /// The names of the receivers, each with the last message to this receiver.
-    pub sent: Vec<(String, Sent)>,
+    pub sent: Vec<(String, SentMessages)>,
 }
 
 /// A checkpoint, together with the resolved incidents whose last messages may still be missing.
@@ -115,7 +115,7 @@ pub(super) fn incident_item(incident: &Incident) -> Vec<(&'static str, Attribute
         ),
     ];
     out.push((STATE, string(incident.state.name())));
-    if let State::Resolved { at_ms } = incident.state {
+    if let IncidentPhase::Resolved { at_ms } = incident.state {
         out.push((RESOLVED_AT, instant(at_ms)));
     }
     out.extend(incident.group.city.as_ref().map(|c| (CITY, string(&**c))));
@@ -154,8 +154,8 @@ fn sample_of(value: &AttributeValue) -> Option<Arc<Sample>> {
 pub(super) fn incident_of(item: &Item) -> Option<Incident> {
     let name = |name| item.contains_key(name).then(|| Arc::from(text(item, name)));
     let state = match text(item, STATE) {
-        "open" => State::Open,
-        "resolved" => State::Resolved {
+        "open" => IncidentPhase::Open,
+        "resolved" => IncidentPhase::Resolved {
             at_ms: instant_of(item, RESOLVED_AT)?,
         },
         _ => return None,
@@ -191,10 +191,10 @@ pub(super) fn sent_attribute(receiver: &str) -> String {
 }
 
 /// Returns the value of the attribute that stores the last message to a receiver.
-pub(super) fn sent_item(sent: &Sent) -> HashMap<String, AttributeValue> {
+pub(super) fn sent_item(sent: &SentMessages) -> HashMap<String, AttributeValue> {
     let why = match &sent.outcome {
-        Outcome::Refused(why) => Some(string(&**why)),
-        Outcome::Unknown | Outcome::Taken | Outcome::Silenced => None,
+        SendOutcome::Refused(why) => Some(string(&**why)),
+        SendOutcome::Unknown | SendOutcome::Taken | SendOutcome::Silenced => None,
     };
     let mut out = HashMap::from([
         ("n".to_owned(), whole(sent.n)),
@@ -211,7 +211,7 @@ pub(super) fn sent_item(sent: &Sent) -> HashMap<String, AttributeValue> {
 }
 
 /// Decodes the last message to each receiver from the attributes of an incident.
-pub(super) fn sent_of(item: &Item) -> Option<Vec<(String, Sent)>> {
+pub(super) fn sent_of(item: &Item) -> Option<Vec<(String, SentMessages)>> {
     let sent = item.iter().filter_map(|(name, value)| {
         let receiver = name.strip_prefix("sent#")?;
         Some(
@@ -225,17 +225,17 @@ pub(super) fn sent_of(item: &Item) -> Option<Vec<(String, Sent)>> {
     sent.collect()
 }
 
-fn one_sent_of(item: &Item) -> Option<Sent> {
-    Some(Sent {
+fn one_sent_of(item: &Item) -> Option<SentMessages> {
+    Some(SentMessages {
         n: u32::try_from(number(item, "n")?).ok()?,
-        kind: Kind::from_name(text(item, "kind"))?,
+        kind: MessageKind::from_name(text(item, "kind"))?,
         event_count: u64::try_from(number(item, EVENT_COUNT)?).ok()?,
         begun_ms: UnixMs(number(item, "begun")?),
         outcome: match text(item, "outcome") {
-            "unknown" => Outcome::Unknown,
-            "taken" => Outcome::Taken,
-            "refused" => Outcome::Refused(text(item, "why").into()),
-            "silenced" => Outcome::Silenced,
+            "unknown" => SendOutcome::Unknown,
+            "taken" => SendOutcome::Taken,
+            "refused" => SendOutcome::Refused(text(item, "why").into()),
+            "silenced" => SendOutcome::Silenced,
             _ => return None,
         },
     })
@@ -259,13 +259,13 @@ pub(super) fn checkpoint_item(stored: &StoredCheckpoint) -> Item {
     out
 }
 
-fn max_item(start: Start) -> Option<(String, AttributeValue)> {
+fn max_item(start: RuleStart) -> Option<(String, AttributeValue)> {
     let max = start.max.max_ms();
     max.map(|ms| (MAX.to_owned(), whole(ms.0)))
 }
 
-fn start_of(item: &Item) -> Option<Start> {
-    Some(Start {
+fn start_of(item: &Item) -> Option<RuleStart> {
+    Some(RuleStart {
         next: Offset(number(item, START)?),
         max: MaxTime::new(number(item, MAX).map(UnixMs)),
     })

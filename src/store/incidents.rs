@@ -24,7 +24,7 @@ use aws_sdk_dynamodb::types::{
 
 use crate::core::event::Offset;
 use crate::core::incident::Incident;
-use crate::core::incident::outbox::Sent;
+use crate::core::incident::outbox::SentMessages;
 use crate::core::incident::silence::Silence;
 use crate::core::keys::{CHECKPOINT_PK, SILENCE_PK, TableNames, log_key};
 use crate::failure::Failure;
@@ -108,8 +108,8 @@ impl IncidentTable {
         &self,
         (rule, id): (&str, &str),
         receiver: &str,
-        last: Option<&Sent>,
-        sent: &Sent,
+        last: Option<&SentMessages>,
+        sent: &SentMessages,
     ) -> Result<StoredIncident, StoreError> {
         let mut request = self
             .client

@@ -20,7 +20,7 @@ use crate::core::clock::UnixMs;
 use crate::core::keys::TableNames;
 use crate::core::progress::{TaskProgress, show_eta};
 use crate::core::rollup::{
-    HOUR_MS, Plan, Roll, RollupCost, RollupFacts, RollupMark, Waiting, day_start, plan,
+    HOUR_MS, Roll, RollupCost, RollupFacts, RollupMark, RollupPlan, RollupWait, day_start, plan,
     windows_per_hour,
 };
 use crate::core::time::format_seconds;
@@ -56,7 +56,7 @@ pub(crate) async fn roll_up(
         };
         let from_ms = agree(is_agreed, &writer, &plan, window_ms).await?;
         is_agreed = true;
-        let mut shown = Shown::new(&plan, from_ms);
+        let mut shown = RollupDisplay::new(&plan, from_ms);
         let mut roll = Roll::new(plan, window_ms);
         let rolled = writer.run(&mut roll, Speed::Full, |mark| shown.moved(mark));
         match rolled.await {
@@ -78,7 +78,7 @@ pub(crate) async fn roll_up(
 
 enum Next {
     /// The hours to roll up, and the length of a window in milliseconds.
-    Plan(Box<Plan>, i64),
+    Plan(Box<RollupPlan>, i64),
     /// No hour is left that the command can roll up.
     Done(Finding),
 }
@@ -111,16 +111,16 @@ async fn next_plan(
     let facts = with_ends(facts, survey).await?;
     match plan(tables.mark.as_ref(), &facts) {
         Ok(plan) => Ok(Next::Plan(Box::new(plan), window_ms)),
-        Err(Waiting::AllDone) => {
+        Err(RollupWait::AllDone) => {
             let until_ms = tables.mark.map_or(UnixMs(0), |mark| mark.until_ms);
             Ok(Next::Done(made(FindingOutcome::Kept, until_ms)))
         }
-        Err(Waiting::NotBegun(partition)) => anyhow::bail!(
+        Err(RollupWait::NotBegun(partition)) => anyhow::bail!(
             Failure::new("no hour is final yet")
                 .with_why(format!("no consumer has begun to count partition {partition}"))
                 .with_remedy("start citystream consume")
         ),
-        Err(Waiting::NoWatermark(partition)) => anyhow::bail!(
+        Err(RollupWait::NoWatermark(partition)) => anyhow::bail!(
             Failure::new("no hour is final yet")
                 .with_why(format!(
                     "partition {partition} has records that are not counted, or no event whose time is sure"
@@ -161,7 +161,7 @@ async fn with_ends(mut facts: RollupFacts, survey: &Arc<Survey>) -> anyhow::Resu
 async fn agree(
     is_agreed: bool,
     writer: &RollupWriter,
-    plan: &Plan,
+    plan: &RollupPlan,
     window_ms: i64,
 ) -> anyhow::Result<UnixMs> {
     let source = writer.source();
@@ -207,7 +207,7 @@ fn made(outcome: FindingOutcome, until_ms: UnixMs) -> Finding {
 
 /// Prints the progress to standard error. On a terminal, the progress line is updated in place. If standard error is
 /// not a terminal, a new line is printed every ten seconds.
-struct Shown {
+struct RollupDisplay {
     bar: Option<ProgressBar>,
     from_ms: UnixMs,
     target_ms: UnixMs,
@@ -215,8 +215,8 @@ struct Shown {
     line: Instant,
 }
 
-impl Shown {
-    fn new(plan: &Plan, from_ms: UnixMs) -> Shown {
+impl RollupDisplay {
+    fn new(plan: &RollupPlan, from_ms: UnixMs) -> RollupDisplay {
         let bar = can_draw(&std::io::stderr()).then(|| {
             let style = ProgressStyle::with_template("{spinner} {msg} ({elapsed})")
                 .expect("the template is constant");
@@ -225,7 +225,7 @@ impl Shown {
             bar.enable_steady_tick(Duration::from_millis(100));
             bar
         });
-        Shown {
+        RollupDisplay {
             bar,
             from_ms,
             target_ms: plan.target_ms,
@@ -260,7 +260,7 @@ impl Shown {
     }
 }
 
-impl Drop for Shown {
+impl Drop for RollupDisplay {
     fn drop(&mut self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
@@ -273,7 +273,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_cost_is_told_in_hours_units_and_dollars() {
+    fn the_cost_report_has_hours_units_and_dollars() {
         let (from_ms, until_ms) = (UnixMs(1_356_998_400_000), UnixMs(1_359_676_800_000));
         let cost = RollupCost::of(from_ms, until_ms, 24, 4, 12);
         let text = describe_cost(&cost, 24, from_ms, until_ms);

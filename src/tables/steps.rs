@@ -139,7 +139,7 @@ impl StepDisplay {
     }
 
     /// Begins and displays a step. `what` is the name of the step, such as `creating table x`.
-    pub fn begin(&self, what: String) -> Step {
+    pub fn begin(&self, what: String) -> TableStep {
         let bar = (self.show == Show::Spinners).then(|| {
             let style = ProgressStyle::with_template("{spinner} {msg} ({elapsed})")
                 .expect("the template is constant");
@@ -148,7 +148,7 @@ impl StepDisplay {
             bar.enable_steady_tick(Duration::from_millis(100));
             bar
         });
-        Step {
+        TableStep {
             what,
             begin: Instant::now(),
             bar,
@@ -165,14 +165,14 @@ impl Default for StepDisplay {
 
 /// A running step of `init-tables`. If an error ends the step before a call of `end`, no line is printed for the step.
 #[derive(Debug)]
-pub struct Step {
+pub struct TableStep {
     what: String,
     begin: Instant,
     bar: Option<ProgressBar>,
     line: bool,
 }
 
-impl Step {
+impl TableStep {
     /// Waits until `future` completes. If the wait takes longer than [`QUIET_MAX`], the function prints the name of the
     /// step and the maximum wait.
     pub async fn announce_wait<T>(&self, limit: Duration, future: impl Future<Output = T>) -> T {
@@ -215,7 +215,7 @@ async fn after<T>(quiet: Duration, announce: impl FnOnce(), future: impl Future<
     future.await
 }
 
-impl Drop for Step {
+impl Drop for TableStep {
     fn drop(&mut self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();

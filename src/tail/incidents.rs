@@ -14,8 +14,8 @@ use super::printable::{escape_json, printable};
 use crate::api::ListedIncident;
 use crate::core::clock::UnixMs;
 use crate::core::incident::message::Message;
-use crate::core::incident::outbox::Kind;
-use crate::core::incident::{Incident, State};
+use crate::core::incident::outbox::MessageKind;
+use crate::core::incident::{Incident, IncidentPhase};
 use crate::core::keys::TableNames;
 use crate::core::parse;
 use crate::core::time::{TIME_MS_END, format_seconds};
@@ -165,8 +165,8 @@ fn line(one: StoredIncident, is_json: bool) -> Vec<u8> {
     }
     let incident = &one.incident;
     let (kind, at_ms) = match incident.state {
-        State::Open => (Kind::Opened, incident.opened_at_ms),
-        State::Resolved { at_ms } => (Kind::Resolved, at_ms),
+        IncidentPhase::Open => (MessageKind::Opened, incident.opened_at_ms),
+        IncidentPhase::Resolved { at_ms } => (MessageKind::Resolved, at_ms),
     };
     let message = Message {
         kind,
@@ -191,15 +191,15 @@ mod tests {
     use super::*;
     use crate::core::event::{Offset, Severity};
     use crate::core::incident::Group;
-    use crate::core::incident::outbox::{Outcome, Sent};
+    use crate::core::incident::outbox::{SendOutcome, SentMessages};
 
-    fn stored(state: State) -> StoredIncident {
-        let sent = Sent {
+    fn stored(state: IncidentPhase) -> StoredIncident {
+        let sent = SentMessages {
             n: 1,
-            kind: Kind::Opened,
+            kind: MessageKind::Opened,
             event_count: 1,
             begun_ms: UnixMs(0),
-            outcome: Outcome::Taken,
+            outcome: SendOutcome::Taken,
         };
         StoredIncident {
             incident: Incident {
@@ -225,18 +225,18 @@ mod tests {
     }
 
     #[test]
-    fn a_line_says_what_happened_and_what_the_receivers_were_told() {
-        let open = String::from_utf8(line(stored(State::Open), false)).unwrap();
+    fn a_line_has_the_change_and_its_deliveries() {
+        let open = String::from_utf8(line(stored(IncidentPhase::Open), false)).unwrap();
         let want =
             "1970-01-01T00:00:01Z  Open: critical in N\\u{1b}YC, 2 events  ops: opened taken\n";
         assert_eq!(open, want);
-        let resolved = State::Resolved {
+        let resolved = IncidentPhase::Resolved {
             at_ms: UnixMs(2_000),
         };
         let resolved = String::from_utf8(line(stored(resolved), false)).unwrap();
         assert!(resolved.starts_with("1970-01-01T00:00:02Z  Resolved: critical in "));
         let json: serde_json::Value =
-            serde_json::from_slice(&line(stored(State::Open), true)).unwrap();
+            serde_json::from_slice(&line(stored(IncidentPhase::Open), true)).unwrap();
         assert_eq!(json["state"], "open");
         assert_eq!(json["deliveries"][0]["outcome"], "taken");
     }
@@ -248,7 +248,7 @@ mod tests {
             is_json: false,
             left: None,
         };
-        let mut one = stored(State::Open).incident;
+        let mut one = stored(IncidentPhase::Open).incident;
         assert!(!printer.passes(&one));
         one.group.city = None;
         assert!(printer.passes(&one));

@@ -21,7 +21,7 @@ use rdkafka::ClientConfig;
 use crate::blocking::run_blocking;
 use crate::core::RULES;
 use crate::core::audit::{
-    AuditOutcome, Counts, Key, Log, Name, Published, RowPlace, Scope, Slice, Stamp,
+    AuditName, AuditOutcome, Counts, Key, Log, Published, RowPlace, Scope, Slice, Stamp,
 };
 use crate::core::clock::UnixMs;
 use crate::core::event::Offset;
@@ -363,7 +363,7 @@ impl Facts {
         let mut pages = KeyPages::default();
         while let Some(keys) = pages.next(|after, max| slice.unknown_alerts(after, max)) {
             let raw = |key: &Key| match &key.name {
-                Name::Alert(id) => Some(Key::raw(key.place.city(), key.place.time_ms, id)),
+                AuditName::Alert(id) => Some(Key::raw(key.place.city(), key.place.time_ms, id)),
                 _ => None,
             };
             let pairs: Vec<(Key, &Key)> = keys.iter().filter_map(|k| Some((raw(k)?, k))).collect();

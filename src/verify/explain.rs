@@ -26,7 +26,7 @@ use crate::verify::report::printable;
 const SERIES_MAX: usize = 1_000;
 
 /// Follows and counts the records of one window while the log is read.
-struct Trace {
+struct WindowTrace {
     window: WindowName,
     rules: Rules,
     topic: String,
@@ -78,7 +78,7 @@ pub async fn explain_window(
     let rows = facts.audit.rows(vec![key.clone()], &view).await;
     let row = rows.context("failed to read the row")?.remove(&key);
     let logs = claims.logs.iter();
-    let trace = Trace {
+    let trace = WindowTrace {
         rules,
         topic: source.topic.clone(),
         found: row.clone().unwrap_or_default(),
@@ -156,7 +156,7 @@ impl Fate {
     }
 }
 
-impl Trace {
+impl WindowTrace {
     fn take(&mut self, record: &LogRecord) -> io::Result<()> {
         let partition = record.partition;
         let Some((log, watermark)) = self.logs.get_mut(&partition) else {

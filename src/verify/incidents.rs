@@ -12,8 +12,8 @@ use serde_json::{Value, json};
 use crate::blocking::run_blocking;
 use crate::core::event::Offset;
 use crate::core::incident::Incident;
-use crate::core::incident::audit::{Audit, Base, Outcome};
-use crate::core::incident::fold::Source;
+use crate::core::incident::audit::{Base, IncidentAudit, IncidentAuditOutcome};
+use crate::core::incident::fold::IncidentSource;
 use crate::core::incident::rule::{Rule, fingerprint};
 use crate::kafka::reader::LogRecord;
 use crate::settings::VerifyOutput;
@@ -27,7 +27,7 @@ use crate::verify::compare::{CompareSource, Facts};
 #[derive(Debug, Default)]
 pub struct IncidentReport {
     /// The result of comparing the rows of incidents with the log.
-    pub outcome: Outcome,
+    pub outcome: IncidentAuditOutcome,
     /// The number of records that the comparison evaluated.
     pub records: u64,
     /// The partitions that cannot be compared, each with the reason.
@@ -87,7 +87,7 @@ impl IncidentReport {
 
 /// The comparisons of all partitions, and the number of records that were read.
 struct Audits {
-    partitions: BTreeMap<i32, Audit>,
+    partitions: BTreeMap<i32, IncidentAudit>,
     records: u64,
 }
 
@@ -120,14 +120,14 @@ pub async fn compare_incidents(
     let rows = read_rows(&table, rules, &facts.topic_id, &bases).await;
     let mut rows = rows.map_err(explain)?;
     let audit = |(partition, (base, claim)): (i32, (Base, Offset))| {
-        let source = Source {
+        let source = IncidentSource {
             topic: source.topic.as_str().into(),
             topic_id: facts.topic_id.as_str().into(),
             partition,
             times: facts.config.rules,
         };
         let rows = rows.remove(&partition).unwrap_or_default();
-        let audit = Audit::new(source, rules, base, claim, rows);
+        let audit = IncidentAudit::new(source, rules, base, claim, rows);
         (partition, audit)
     };
     let audits = Audits {
@@ -192,7 +192,7 @@ async fn read_rows(
                 continue;
             };
             let base = bases.get(&partition);
-            if base.is_some_and(|(base, _)| Audit::needs(base, &incident)) {
+            if base.is_some_and(|(base, _)| IncidentAudit::needs(base, &incident)) {
                 out.entry(partition).or_default().push(incident);
             }
         }
@@ -219,7 +219,7 @@ fn take(audits: &mut Audits, record: &LogRecord) -> anyhow::Result<()> {
 mod tests {
     use super::*;
     use crate::core::clock::UnixMs;
-    use crate::core::incident::fold::{Checkpoint, Start};
+    use crate::core::incident::fold::{Checkpoint, RuleStart};
     use crate::core::watermark::MaxTime;
     use crate::store::incidents::StoredBase;
 
@@ -246,7 +246,7 @@ mod tests {
     #[test]
     fn the_oldest_base_that_the_log_still_has_is_chosen() {
         let base = |next| Base {
-            start: Start {
+            start: RuleStart {
                 next: Offset(next),
                 max: MaxTime::default(),
             },

@@ -467,7 +467,7 @@ fn a_body_that_does_not_arrive_is_given_up() {
 }
 
 #[test]
-fn one_client_cannot_fill_the_memory_with_bodies() {
+fn the_bytes_of_one_clients_bodies_are_limited() {
     // Two of these bodies fit into the share of one client, a quarter of 128 MiB.
     const LENGTH: usize = 12 << 20;
     let broker = Broker::start();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use aws_sdk_dynamodb::Client;
-use citystream::consume::{Host, RollupPace, Status, run_with};
+use citystream::consume::{ConsumeStatus, Host, RollupPace, run_with};
 use citystream::exit::Exit;
 use citystream::settings::Consume;
 use citystream::shutdown::Shutdown;
@@ -16,7 +16,7 @@ use crate::world::WAIT_MAX;
 pub(crate) struct Member {
     pub(crate) stop: Shutdown,
     pub(crate) metrics: Metrics,
-    pub(crate) status: Arc<Status>,
+    pub(crate) status: Arc<ConsumeStatus>,
     task: tokio::task::JoinHandle<anyhow::Result<Exit>>,
 }
 
@@ -32,7 +32,7 @@ impl Member {
         rollups: Option<RollupPace>,
     ) -> Member {
         let (stop, metrics) = (Shutdown::new(), Metrics::new());
-        let status = Arc::new(Status::new());
+        let status = Arc::new(ConsumeStatus::new());
         let host = Host {
             metrics: metrics.clone(),
             status: Arc::clone(&status),

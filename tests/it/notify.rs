@@ -11,13 +11,13 @@ use citystream::api::ops::Probe as _;
 use citystream::core::clock::UnixMs;
 use citystream::core::event::{Event, Offset, Severity};
 use citystream::core::incident::Incident;
-use citystream::core::incident::fold::{Checkpoint, Fold, Source};
+use citystream::core::incident::fold::{Checkpoint, Fold, IncidentSource};
 use citystream::core::parse::Body;
 use citystream::core::window::Rules;
 use citystream::exit::Exit;
 use citystream::notify::config::{NotifyConfig, SecretReading};
 use citystream::notify::run_with;
-use citystream::notify::status::Status;
+use citystream::notify::status::NotifyStatus;
 use citystream::settings::{Cli, Command};
 use citystream::shutdown::Shutdown;
 use citystream::store::config::set_topic;
@@ -126,7 +126,7 @@ async fn take(
 pub(crate) struct Running {
     stop: Shutdown,
     pub(crate) metrics: Metrics,
-    pub(crate) status: Arc<Status>,
+    pub(crate) status: Arc<NotifyStatus>,
     task: tokio::task::JoinHandle<anyhow::Result<Exit>>,
 }
 
@@ -179,7 +179,7 @@ pub(crate) fn start_with(
         panic!("not notify");
     };
     let (stop, config) = (Shutdown::new(), config.clone());
-    let (metrics, status) = (Metrics::new(), Arc::new(Status::new()));
+    let (metrics, status) = (Metrics::new(), Arc::new(NotifyStatus::new()));
     let role = (metrics.clone(), Arc::clone(&status), stop.clone());
     let task = tokio::spawn(async move {
         let (metrics, status, shutdown) = role;
@@ -239,7 +239,7 @@ fn want(
 ) -> BTreeMap<(String, String), Incident> {
     let mut out = BTreeMap::new();
     for (partition, log) in (0..).zip(logs) {
-        let source = Source {
+        let source = IncidentSource {
             topic: TOPIC.into(),
             topic_id: topic_id.into(),
             partition,
@@ -348,7 +348,7 @@ fn without_updates(got: &[Got]) -> BTreeSet<(String, String, String)> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_incident_is_told_under_one_id_whoever_dies() {
+async fn every_incident_is_sent_under_one_id_when_processes_die() {
     let world = World::new(3).await;
     make_table(&world).await;
     let webhook = Webhook::start().await;
@@ -362,7 +362,9 @@ async fn every_incident_is_told_under_one_id_whoever_dies() {
         // The timestamps of the records are not those of the fold above.
         for incident in [&mut row.incident, &mut want] {
             incident.opened_at_ms = UnixMs(0);
-            if let citystream::core::incident::State::Resolved { at_ms } = &mut incident.state {
+            if let citystream::core::incident::IncidentPhase::Resolved { at_ms } =
+                &mut incident.state
+            {
                 *at_ms = UnixMs(0);
             }
         }

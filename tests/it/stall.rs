@@ -74,7 +74,7 @@ async fn a_stalled_partition_gets_a_new_client_and_goes_on() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_dead_sink_is_not_a_stall() {
+async fn a_failing_dynamodb_is_not_reported_as_a_stall() {
     let world = World::new(2).await;
     let faults = Faults::new(11, 0);
     let member = world.member_with(&[], Some(&faults), 2_000).await;

@@ -91,7 +91,7 @@ fn unprocessed_items_under_another_tables_name_are_sent_again() {
 
 #[test]
 #[ignore = "needs scripts/test-real"]
-fn no_lie_makes_verify_report_a_difference() {
+fn false_answers_never_make_verify_report_a_difference() {
     let world = World::new("lie-verify");
     world.init();
     world.produce(&file_lines()[..EVENTS]);

@@ -120,7 +120,7 @@ fn without_updates(all: impl IntoIterator<Item = Told>) -> BTreeSet<Told> {
 
 #[test]
 #[ignore = "needs scripts/test-real"]
-fn what_receivers_are_told_is_what_a_dry_run_prints_whoever_is_killed() {
+fn receivers_get_what_a_dry_run_prints_when_processes_are_killed() {
     let world = World::new("notify");
     world.init();
     world.start("init-tables", &["--incidents"]).ends_with(0);

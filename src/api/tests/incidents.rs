@@ -11,18 +11,18 @@ use super::exports::export;
 use super::{NOW_MS, ask, get};
 use crate::core::clock::UnixMs;
 use crate::core::event::{Offset, Severity};
-use crate::core::incident::outbox::{Kind, Outcome, Sent};
+use crate::core::incident::outbox::{MessageKind, SendOutcome, SentMessages};
 use crate::core::incident::silence::Silence;
-use crate::core::incident::{Group, Incident, Sample, State, incident_id};
+use crate::core::incident::{Group, Incident, IncidentPhase, Sample, incident_id};
 use crate::store::incidents::IncidentTable;
 
 /// Returns an incident in `city` that began with the record at `offset`. The incident is open if `offset` is even, and
 /// resolved if `offset` is odd.
 pub(super) fn incident(rule: &str, city: &str, offset: i64, opened_at_ms: UnixMs) -> Incident {
     let state = if offset % 2 == 0 {
-        State::Open
+        IncidentPhase::Open
     } else {
-        State::Resolved {
+        IncidentPhase::Resolved {
             at_ms: opened_at_ms + 60_000,
         }
     };
@@ -53,8 +53,8 @@ pub(super) fn incident(rule: &str, city: &str, offset: i64, opened_at_ms: UnixMs
     }
 }
 
-fn sent(kind: Kind, outcome: Outcome) -> Sent {
-    Sent {
+fn sent(kind: MessageKind, outcome: SendOutcome) -> SentMessages {
+    SentMessages {
         n: 2,
         kind,
         event_count: 2,
@@ -78,11 +78,11 @@ pub(super) async fn tables_with(incidents: &[Incident]) -> (TestTables, Incident
 async fn an_incident_shows_its_state_and_what_its_receivers_were_told() {
     let one = incident("critical", "NYC", 7, NOW_MS - 120_000);
     let (tables, table) = tables_with(std::slice::from_ref(&one)).await;
-    let refused = Outcome::Refused("status 410".into());
+    let refused = SendOutcome::Refused("status 410".into());
     for (receiver, sent) in [
-        ("ops", sent(Kind::Resolved, Outcome::Taken)),
-        ("night", sent(Kind::Opened, refused)),
-        ("wall", sent(Kind::Updated, Outcome::Unknown)),
+        ("ops", sent(MessageKind::Resolved, SendOutcome::Taken)),
+        ("night", sent(MessageKind::Opened, refused)),
+        ("wall", sent(MessageKind::Updated, SendOutcome::Unknown)),
     ] {
         let row = (&*one.rule, &*one.id);
         table.write_sent(row, receiver, None, &sent).await.unwrap();
@@ -193,7 +193,7 @@ async fn an_incident_that_ends_between_two_pages_is_not_left_out() {
     let first = get(&router, "/api/v1/incidents?limit=1").await;
     for incident in &all {
         let ended = Incident {
-            state: State::Resolved { at_ms: NOW_MS },
+            state: IncidentPhase::Resolved { at_ms: NOW_MS },
             next: Offset(9),
             ..incident.clone()
         };

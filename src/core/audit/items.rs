@@ -1,6 +1,6 @@
 //! Notes for each raw event and alert of a slice which content the log requires.
 
-use super::{At, FoundPut, Key, Lateness, Name, RowPlace, Slice, SliceEntry, content};
+use super::{At, AuditName, FoundPut, Key, Lateness, RowPlace, Slice, SliceEntry, content};
 use crate::clock::UnixMs;
 use crate::event::{Event, Offset};
 
@@ -68,13 +68,13 @@ impl Slice {
         if alert {
             let key = Key {
                 place: place.clone(),
-                name: Name::Alert(id.clone()),
+                name: AuditName::Alert(id.clone()),
             };
             self.put(key, want(fingerprint(false, None)), at.claimed);
         }
         let key = Key {
             place,
-            name: Name::Raw(id),
+            name: AuditName::Raw(id),
         };
         let raw = want(fingerprint(future, event.extra.as_deref()));
         self.put(key, raw, at.claimed);

@@ -4,15 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
 use super::{
-    AuditPut, AuditRow, Counts, Fence, FoundPut, FoundRow, Key, Name, Slice, SliceEntry, WrongSums,
-    distinct,
+    AuditName, AuditPut, AuditRow, Counts, Fence, FoundPut, FoundRow, Key, Slice, SliceEntry,
+    WrongSums, distinct,
 };
 use crate::clock::UnixMs;
 use crate::event::{Offset, Severity};
 
 /// The way in which a row differs from the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kind {
+pub enum DifferenceKind {
     /// The row is missing from the tables, although the log has records for it.
     Missing,
     /// The content of the row in the tables differs from the content that the log requires.
@@ -24,14 +24,14 @@ pub enum Kind {
     Fence,
 }
 
-impl Kind {
+impl DifferenceKind {
     /// Returns the name of this kind of difference in reports.
     pub const fn name(self) -> &'static str {
         match self {
-            Kind::Missing => "missing",
-            Kind::Wrong => "wrong",
-            Kind::Extra => "extra",
-            Kind::Fence => "fence",
+            DifferenceKind::Missing => "missing",
+            DifferenceKind::Wrong => "wrong",
+            DifferenceKind::Extra => "extra",
+            DifferenceKind::Fence => "fence",
         }
     }
 }
@@ -42,7 +42,7 @@ pub struct Difference {
     /// The key of the row.
     pub key: Key,
     /// The way in which the row differs from the log.
-    pub kind: Kind,
+    pub kind: DifferenceKind,
     /// A description of the actual and the expected content of the row.
     pub detail: String,
 }
@@ -117,7 +117,7 @@ pub struct AuditOutcome {
     pub difference_count: u64,
     /// Number of differences, by kind of row and kind of difference. The kind of row is a result of [`Key::kind`], or
     /// [`super::PROGRESS_ITEM`].
-    pub differing: BTreeMap<(&'static str, Kind), u64>,
+    pub differing: BTreeMap<(&'static str, DifferenceKind), u64>,
     /// Number of rows that could not be compared, by reason.
     pub incomparable: BTreeMap<Incomparable, u64>,
     /// Number of rows that were compared, by kind of row ([`Key::kind`] or [`super::PROGRESS_ITEM`]).
@@ -162,7 +162,7 @@ pub(super) enum RowVerdict {
     /// The row is not compared, because no record below the claim belongs to the row, or because the row has expired.
     Nothing,
     Agrees,
-    Differs(Kind, String),
+    Differs(DifferenceKind, String),
     Cannot(Incomparable),
 }
 
@@ -198,7 +198,7 @@ impl Slice {
     pub fn unknown_alerts(&self, after: Option<&Key>, max: usize) -> Vec<Key> {
         self.keys(after, max, |key, entry| match entry {
             SliceEntry::Row(_) => false,
-            SliceEntry::Put(put) => matches!(key.name, Name::Alert(_)) && !put.seen,
+            SliceEntry::Put(put) => matches!(key.name, AuditName::Alert(_)) && !put.seen,
         })
     }
 
@@ -321,7 +321,7 @@ impl Slice {
     }
 
     fn judge_row(&self, key: &Key, row: &AuditRow, out: &mut AuditOutcome) -> RowVerdict {
-        let totals = matches!(key.name, Name::Totals(_));
+        let totals = matches!(key.name, AuditName::Totals(_));
         if row.unsure {
             return RowVerdict::Cannot(Incomparable::Unclear);
         }
@@ -345,10 +345,13 @@ impl Slice {
         sums.tables += found.counts.event_count + found.counts.late_count;
         if row.found.is_none() {
             let count = row.counts.event_count + row.counts.late_count;
-            return RowVerdict::Differs(Kind::Missing, format!("the log has {}", events(count)));
+            return RowVerdict::Differs(
+                DifferenceKind::Missing,
+                format!("the log has {}", events(count)),
+            );
         }
         if let Some(odd) = &found.odd {
-            return RowVerdict::Differs(Kind::Wrong, odd.clone());
+            return RowVerdict::Differs(DifferenceKind::Wrong, odd.clone());
         }
         let mut details = row.disagreements(found);
         if !details.is_empty() {
@@ -362,14 +365,18 @@ impl Slice {
                     "the record at partition {partition}, offset {offset}{others} is not counted"
                 ));
             }
-            let kind = if nothing { Kind::Extra } else { Kind::Wrong };
+            let kind = if nothing {
+                DifferenceKind::Extra
+            } else {
+                DifferenceKind::Wrong
+            };
             return RowVerdict::Differs(kind, details.join("; "));
         }
         let broken = self.broken_fences(row, found);
         if broken.is_empty() {
             RowVerdict::Agrees
         } else {
-            RowVerdict::Differs(Kind::Fence, broken.join("; "))
+            RowVerdict::Differs(DifferenceKind::Fence, broken.join("; "))
         }
     }
 
@@ -414,7 +421,7 @@ impl Slice {
         };
         let Some(found) = &put.found else {
             let ttl_ms = match key.name {
-                Name::Raw(_) => Some(self.scope.raw_ttl_ms),
+                AuditName::Raw(_) => Some(self.scope.raw_ttl_ms),
                 _ => self.scope.alert_ttl_ms,
             };
             let record_ms = put.want.and_then(|want| want.record_ms);
@@ -423,7 +430,7 @@ impl Slice {
             if ends_ms.is_some_and(|ends_ms| ends_ms <= self.scope.now_ms) {
                 return RowVerdict::Cannot(Incomparable::Expired);
             }
-            return RowVerdict::Differs(Kind::Missing, at(put.want));
+            return RowVerdict::Differs(DifferenceKind::Missing, at(put.want));
         };
         if found.expired {
             return RowVerdict::Nothing;
@@ -434,7 +441,7 @@ impl Slice {
             let wrong = !put.matched && put.want.is_some();
             return if wrong {
                 let detail = format!("it says something else; {}", at(put.want));
-                RowVerdict::Differs(Kind::Wrong, detail)
+                RowVerdict::Differs(DifferenceKind::Wrong, detail)
             } else {
                 RowVerdict::Agrees
             };
@@ -454,7 +461,7 @@ impl Slice {
                 Some((p, o)) => format!("the log has no such event at partition {p}, offset {o}"),
                 None => "the log has no such event".to_owned(),
             };
-            RowVerdict::Differs(Kind::Extra, detail)
+            RowVerdict::Differs(DifferenceKind::Extra, detail)
         } else {
             RowVerdict::Cannot(Incomparable::Older)
         }

@@ -37,7 +37,7 @@ impl RowPlace {
 
 /// The kind of a row, with the event type or the event id of the row.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Name {
+pub enum AuditName {
     /// A totals row, which counts the events of the given event type over all time.
     Totals(Box<str>),
     /// A window row, which counts the events of the given event type in one window.
@@ -58,7 +58,7 @@ pub struct Key {
     /// The city and the time of the row.
     pub place: RowPlace,
     /// The kind of the row, and its event type or event id.
-    pub name: Name,
+    pub name: AuditName,
 }
 
 impl Key {
@@ -66,7 +66,7 @@ impl Key {
     pub fn totals(city: &str, event_type: &str) -> Key {
         Key {
             place: RowPlace::new(city, TOTALS_TIME_MS),
-            name: Name::Totals(event_type.into()),
+            name: AuditName::Totals(event_type.into()),
         }
     }
 
@@ -74,7 +74,7 @@ impl Key {
     pub fn window(city: &str, event_type: &str, start_ms: UnixMs) -> Key {
         Key {
             place: RowPlace::new(city, start_ms),
-            name: Name::Window(event_type.into()),
+            name: AuditName::Window(event_type.into()),
         }
     }
 
@@ -82,7 +82,7 @@ impl Key {
     pub fn raw(city: &str, time_ms: UnixMs, event_id: &str) -> Key {
         Key {
             place: RowPlace::new(city, time_ms),
-            name: Name::Raw(event_id.into()),
+            name: AuditName::Raw(event_id.into()),
         }
     }
 
@@ -90,27 +90,31 @@ impl Key {
     pub fn alert(city: &str, time_ms: UnixMs, event_id: &str) -> Key {
         Key {
             place: RowPlace::new(city, time_ms),
-            name: Name::Alert(event_id.into()),
+            name: AuditName::Alert(event_id.into()),
         }
     }
 
     /// Returns the series (`city#event_type`) of a row of counts, or `None` for other rows.
     pub fn series(&self) -> Option<String> {
         match &self.name {
-            Name::Totals(kind) | Name::Window(kind) => Some(format!("{}{kind}", self.place.city)),
-            Name::Raw(_) | Name::Alert(_) | Name::Hour(_) | Name::Day(_) => None,
+            AuditName::Totals(kind) | AuditName::Window(kind) => {
+                Some(format!("{}{kind}", self.place.city))
+            }
+            AuditName::Raw(_) | AuditName::Alert(_) | AuditName::Hour(_) | AuditName::Day(_) => {
+                None
+            }
         }
     }
 
     /// Returns the name of the kind of row, which is `totals`, `window`, `raw event`, `alert`, `hour` or `day`.
     pub const fn kind(&self) -> &'static str {
         match self.name {
-            Name::Totals(_) => "totals",
-            Name::Window(_) => "window",
-            Name::Raw(_) => "raw event",
-            Name::Alert(_) => "alert",
-            Name::Hour(_) => "hour",
-            Name::Day(_) => "day",
+            AuditName::Totals(_) => "totals",
+            AuditName::Window(_) => "window",
+            AuditName::Raw(_) => "raw event",
+            AuditName::Alert(_) => "alert",
+            AuditName::Hour(_) => "hour",
+            AuditName::Day(_) => "day",
         }
     }
 
@@ -118,18 +122,18 @@ impl Key {
     pub fn in_table(&self) -> String {
         let (city, time_ms) = (&self.place.city, self.place.time_ms);
         match &self.name {
-            Name::Totals(kind) => format!("{city}{kind}"),
-            Name::Window(kind) => format!("{city}{kind}#{}", format_seconds(time_ms)),
-            Name::Raw(id) => format!("{id} {}", format_millis(time_ms)),
-            Name::Alert(id) => {
+            AuditName::Totals(kind) => format!("{city}{kind}"),
+            AuditName::Window(kind) => format!("{city}{kind}#{}", format_seconds(time_ms)),
+            AuditName::Raw(id) => format!("{id} {}", format_millis(time_ms)),
+            AuditName::Alert(id) => {
                 format!("{} {}#{id}", self.place.city(), format_millis(time_ms))
             }
-            Name::Hour(kind) => format!(
+            AuditName::Hour(kind) => format!(
                 "hour#{}#{kind} {}",
                 self.in_shard(),
                 format_seconds(time_ms)
             ),
-            Name::Day(kind) => {
+            AuditName::Day(kind) => {
                 format!("day#{}#{kind} {}", self.in_shard(), format_seconds(time_ms))
             }
         }
@@ -150,12 +154,12 @@ impl Key {
     /// Returns the total length of the strings in the key, in bytes.
     pub(super) fn bytes(&self) -> usize {
         let name = match &self.name {
-            Name::Totals(text)
-            | Name::Window(text)
-            | Name::Raw(text)
-            | Name::Alert(text)
-            | Name::Hour(text)
-            | Name::Day(text) => text,
+            AuditName::Totals(text)
+            | AuditName::Window(text)
+            | AuditName::Raw(text)
+            | AuditName::Alert(text)
+            | AuditName::Hour(text)
+            | AuditName::Day(text) => text,
         };
         self.place.city.len() + name.len()
     }

@@ -1,6 +1,6 @@
 //! Limits the memory of a slice. A slice drops its last rows if not all of its rows fit into memory.
 
-use super::{AuditRow, Fence, HourCounts, Key, Name, RowPlace, Slice, SliceEntry};
+use super::{AuditName, AuditRow, Fence, HourCounts, Key, RowPlace, Slice, SliceEntry};
 
 impl Slice {
     /// Makes the slice end directly before `hi`, and drops all rows at or after `hi`.
@@ -8,7 +8,7 @@ impl Slice {
         if self.hi.as_ref().is_none_or(|old| hi < *old) {
             let cut = Key {
                 place: hi.clone(),
-                name: Name::Totals("".into()),
+                name: AuditName::Totals("".into()),
             };
             drop(self.entries.split_off(&cut));
             self.bytes = self.entries.iter().map(|(k, e)| bytes(k, e)).sum();
@@ -71,7 +71,7 @@ fn bytes(key: &Key, entry: &SliceEntry) -> usize {
             });
             // The entry of a day row has two sets of hour counts: one from the log and one from the tables.
             let hours = match key.name {
-                Name::Day(_) => 2 * size_of::<HourCounts>(),
+                AuditName::Day(_) => 2 * size_of::<HourCounts>(),
                 _ => 0,
             };
             size_of::<AuditRow>() + found + hours

@@ -6,8 +6,8 @@
 //! a difference. An hour row or day row cannot be compared if one of its windows counts records that are no longer in
 //! the log. A row that counts all cities must always equal the sum of the rows of the individual cities.
 
-use super::judge::{Incomparable, Kind, RowVerdict};
-use super::{At, AuditRow, Counts, FoundRow, Key, Lateness, Name, Slice, SliceEntry};
+use super::judge::{DifferenceKind, Incomparable, RowVerdict};
+use super::{At, AuditName, AuditRow, Counts, FoundRow, Key, Lateness, Slice, SliceEntry};
 use crate::clock::UnixMs;
 use crate::event::Event;
 use crate::rollup::Grain;
@@ -20,8 +20,8 @@ impl Key {
     /// empty name.
     pub fn rollup(city: &str, event_type: &str, grain: Grain, start_ms: UnixMs) -> Key {
         let name = match grain {
-            Grain::Hour => Name::Hour(event_type.into()),
-            Grain::Day => Name::Day(event_type.into()),
+            Grain::Hour => AuditName::Hour(event_type.into()),
+            Grain::Day => AuditName::Day(event_type.into()),
         };
         let place = super::RowPlace::new(city, start_ms);
         Key { place, name }
@@ -30,9 +30,12 @@ impl Key {
     /// Returns the grain and the event type of an hour row or day row, or `None` for other rows.
     pub fn grain(&self) -> Option<(Grain, &str)> {
         match &self.name {
-            Name::Hour(kind) => Some((Grain::Hour, kind)),
-            Name::Day(kind) => Some((Grain::Day, kind)),
-            Name::Totals(_) | Name::Window(_) | Name::Raw(_) | Name::Alert(_) => None,
+            AuditName::Hour(kind) => Some((Grain::Hour, kind)),
+            AuditName::Day(kind) => Some((Grain::Day, kind)),
+            AuditName::Totals(_)
+            | AuditName::Window(_)
+            | AuditName::Raw(_)
+            | AuditName::Alert(_) => None,
         }
     }
 
@@ -88,7 +91,7 @@ impl Slice {
 
     /// If a window row cannot be compared, also excludes the rows of its hour and of its day from the comparison.
     pub(super) fn excuse_rollups_of(&mut self, window: &Key, found: &FoundRow) {
-        let Name::Window(kind) = &window.name else {
+        let AuditName::Window(kind) = &window.name else {
             return;
         };
         let Some(reason) = self.cannot_compare(found) else {
@@ -198,22 +201,27 @@ impl AuditRow {
             let count = self.counts.event_count;
             return match is_empty {
                 true => RowVerdict::Nothing,
-                false => {
-                    RowVerdict::Differs(Kind::Missing, format!("the log has {count} events of it"))
-                }
+                false => RowVerdict::Differs(
+                    DifferenceKind::Missing,
+                    format!("the log has {count} events of it"),
+                ),
             };
         };
         if let Some(odd) = &found.odd {
-            return RowVerdict::Differs(Kind::Wrong, odd.clone());
+            return RowVerdict::Differs(DifferenceKind::Wrong, odd.clone());
         }
         let details = self.disagreements(found);
         if !details.is_empty() {
-            let kind = if is_empty { Kind::Extra } else { Kind::Wrong };
+            let kind = if is_empty {
+                DifferenceKind::Extra
+            } else {
+                DifferenceKind::Wrong
+            };
             return RowVerdict::Differs(kind, details.join("; "));
         }
         if self.hours != found.hours {
             return RowVerdict::Differs(
-                Kind::Wrong,
+                DifferenceKind::Wrong,
                 "its hours are not those of the log".to_owned(),
             );
         }

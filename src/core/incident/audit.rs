@@ -11,21 +11,21 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Incident;
-use super::fold::{Change, Checkpoint, Fold, Source, Start};
-use super::owner::{Name, name_of};
+use super::fold::{Change, Checkpoint, Fold, IncidentSource, RuleStart};
+use super::owner::{IncidentName, name_of};
 use super::rule::Rule;
 use crate::clock::UnixMs;
 use crate::event::Offset;
 use crate::parse::Body;
 
-/// Maximum number of differences that an `Outcome` describes. It only counts further differences.
+/// Maximum number of differences that an `IncidentAuditOutcome` describes. It only counts further differences.
 pub const DESCRIBED_MAX: usize = 100;
 
 /// A position at which a second fold of the log can begin: a checkpoint without its list of open incidents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Base {
     /// The position at which the fold begins to read. The records from `start` up to `next` change no incident.
-    pub start: Start,
+    pub start: RuleStart,
     /// The first offset whose record may change an incident.
     pub next: Offset,
 }
@@ -42,27 +42,27 @@ impl Base {
 
 /// A row that does not agree with the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Difference {
+pub struct IncidentDifference {
     /// The rule and the id of the incident.
-    pub name: Name,
+    pub name: IncidentName,
     /// A description of the difference.
     pub what: &'static str,
 }
 
 /// The result of a comparison.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Outcome {
+pub struct IncidentAuditOutcome {
     /// The number of rows that were compared.
     pub compared: u64,
     /// The number of rows that do not agree with the log.
     pub difference_count: u64,
     /// The first differences, at most [`DESCRIBED_MAX`].
-    pub differences: Vec<Difference>,
+    pub differences: Vec<IncidentDifference>,
 }
 
-impl Outcome {
+impl IncidentAuditOutcome {
     /// Adds the outcome `other` of another partition to `self`.
-    pub fn merge(&mut self, other: Outcome) {
+    pub fn merge(&mut self, other: IncidentAuditOutcome) {
         self.compared += other.compared;
         self.difference_count += other.difference_count;
         let room = DESCRIBED_MAX.saturating_sub(self.differences.len());
@@ -70,16 +70,16 @@ impl Outcome {
             .extend(other.differences.into_iter().take(room));
     }
 
-    fn add(&mut self, name: Name, what: &'static str) {
+    fn add(&mut self, name: IncidentName, what: &'static str) {
         self.difference_count += 1;
         if self.differences.len() < DESCRIBED_MAX {
-            self.differences.push(Difference { name, what });
+            self.differences.push(IncidentDifference { name, what });
         }
     }
 }
 
 /// The row of an incident, and the result of comparing it with the second fold so far.
-struct Row {
+struct IncidentRow {
     incident: Incident,
     /// True if the second fold produced the incident with the same fence and the same fields as the row.
     is_equal: bool,
@@ -88,19 +88,19 @@ struct Row {
 }
 
 /// A comparison of the incidents of one partition.
-pub struct Audit {
+pub struct IncidentAudit {
     fold: Fold,
     base: Base,
     claim: Offset,
-    rows: BTreeMap<Name, Row>,
+    rows: BTreeMap<IncidentName, IncidentRow>,
     /// The incidents whose row lacks a change by a record below the claim.
-    behind: BTreeSet<Name>,
+    behind: BTreeSet<IncidentName>,
     /// The incidents that have no row although a record below the claim changed them.
-    missing: BTreeSet<Name>,
+    missing: BTreeSet<IncidentName>,
     changes: Vec<Change>,
 }
 
-impl Audit {
+impl IncidentAudit {
     /// Returns true if a comparison that begins at `base` needs the row of the incident.
     pub fn needs(base: &Base, incident: &Incident) -> bool {
         base.next <= incident.opened || is_open_at(base, incident)
@@ -108,15 +108,15 @@ impl Audit {
 
     /// Returns a new comparison. `rows` must contain every change by a record below the offset `claim`.
     pub fn new(
-        source: Source,
+        source: IncidentSource,
         rules: &[Rule],
         base: Base,
         claim: Offset,
         rows: impl IntoIterator<Item = Incident>,
-    ) -> Audit {
+    ) -> IncidentAudit {
         let rows: Vec<Incident> = rows
             .into_iter()
-            .filter(|row| Audit::needs(&base, row))
+            .filter(|row| IncidentAudit::needs(&base, row))
             .collect();
         let open = rows.iter().filter(|row| is_open_at(&base, row)).cloned();
         let open: Vec<Incident> = open.collect();
@@ -126,14 +126,14 @@ impl Audit {
             open: open.iter().map(name_of).collect(),
         };
         let row = |incident: Incident| {
-            let row = Row {
+            let row = IncidentRow {
                 is_equal: false,
                 is_met: incident.opened < base.next,
                 incident,
             };
             (name_of(&row.incident), row)
         };
-        Audit {
+        IncidentAudit {
             fold: Fold::new(source, rules, &checkpoint, &open),
             base,
             claim,
@@ -173,9 +173,9 @@ impl Audit {
         }
     }
 
-    /// Returns the outcome of the comparison. The caller must first pass every record of the log to `Audit::take`.
-    pub fn outcome(self) -> Outcome {
-        let mut out = Outcome::default();
+    /// Returns the outcome of the comparison. The caller must first pass every record of the log to `IncidentAudit::take`.
+    pub fn outcome(self) -> IncidentAuditOutcome {
+        let mut out = IncidentAuditOutcome::default();
         for (name, row) in self.rows {
             if row.incident.opened < self.base.next && !self.behind.contains(&name) {
                 continue;

@@ -9,7 +9,7 @@ use crate::window::Rules;
 
 /// The log that a fold reads, and the rules for event times.
 #[derive(Clone, Debug)]
-pub struct Source {
+pub struct IncidentSource {
     /// The topic's name.
     pub topic: Arc<str>,
     /// The id that Kafka gave the topic.
@@ -20,7 +20,7 @@ pub struct Source {
     pub times: Rules,
 }
 
-impl Source {
+impl IncidentSource {
     pub(super) fn incident_id(&self, offset: Offset) -> Arc<str> {
         incident_id(&self.topic_id, self.partition, offset).into()
     }
@@ -28,7 +28,7 @@ impl Source {
 
 /// The position in the log at which a fold begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Start {
+pub struct RuleStart {
     /// The first offset that the fold reads.
     pub next: Offset,
     /// The largest event time below `next`.

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::rule::{Condition, Rule};
-use super::watch::{At, Match, Seen, Watch, Window};
+use super::watch::{EventAt, Match, SeenEvent, Watch, Window};
 use super::{Group, Incident};
 use crate::clock::UnixMs;
 use crate::event::{Event, Offset};
@@ -18,7 +18,7 @@ use crate::parse::Body;
 use crate::watermark::MaxTime;
 use crate::window::Rules;
 
-pub use super::change::{Change, Source, Start, What};
+pub use super::change::{Change, IncidentSource, RuleStart, What};
 
 /// Maximum number of groups of one rule in one partition. After a rule has reached the maximum, the fold ignores events
 /// of new groups, and counts these events in [`LeftOut`].
@@ -28,7 +28,7 @@ pub const GROUPS_MAX: usize = 100_000;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Checkpoint {
     /// The position at which the fold begins to read. The records from `start` up to `next` change no incident.
-    pub start: Start,
+    pub start: RuleStart,
     /// The first offset whose record may change an incident.
     pub next: Offset,
     /// The rule and the id of each incident that was open at the offset `next`.
@@ -39,7 +39,7 @@ impl Checkpoint {
     /// Returns the checkpoint of a fold that has not read any records.
     pub fn begin(next: Offset) -> Checkpoint {
         Checkpoint {
-            start: Start {
+            start: RuleStart {
                 next,
                 max: MaxTime::default(),
             },
@@ -61,7 +61,7 @@ pub struct LeftOut {
 /// The fold of one partition, which turns records into incidents.
 #[derive(Clone, Debug)]
 pub struct Fold {
-    source: Source,
+    source: IncidentSource,
     watches: Vec<Watch>,
     next: Offset,
     max: MaxTime,
@@ -79,7 +79,7 @@ impl Fold {
     /// `stored` contains the rows of the incidents in the checkpoint. The rows may be newer than the checkpoint. The
     /// fold ignores incidents of rules that are not among `rules`.
     pub fn new(
-        source: Source,
+        source: IncidentSource,
         rules: &[Rule],
         checkpoint: &Checkpoint,
         stored: &[Incident],
@@ -140,8 +140,8 @@ impl Fold {
         if offset < self.next {
             return;
         }
-        let at = At {
-            start: Start {
+        let at = EventAt {
+            start: RuleStart {
                 next: offset,
                 max: self.max,
             },
@@ -210,17 +210,17 @@ impl Fold {
     }
 
     /// Returns true while the fold rereads records before the checkpoint without changing any incident.
-    fn is_warming(&self, at: At) -> bool {
+    fn is_warming(&self, at: EventAt) -> bool {
         at.offset() < self.warm_until
     }
 
-    fn restart(&self) -> Start {
+    fn restart(&self) -> RuleStart {
         let groups = self.watches.iter().flat_map(|watch| watch.groups.values());
         let needed = groups.flat_map(|followed| {
             let windows = followed.windows.values().map(|window| window.first);
             windows.chain(followed.seen.map(|seen| seen.at))
         });
-        let now = Start {
+        let now = RuleStart {
             next: self.next,
             max: self.max,
         };
@@ -261,7 +261,7 @@ impl Fold {
 
     /// Advances the watermark with the time of an event or a heartbeat. The new watermark may end incidents, and may
     /// open incidents of silence rules.
-    fn move_watermark(&mut self, at: At, time_ms: UnixMs, changes: &mut Vec<Change>) {
+    fn move_watermark(&mut self, at: EventAt, time_ms: UnixMs, changes: &mut Vec<Change>) {
         if at.is_future {
             return;
         }
@@ -299,11 +299,11 @@ impl Fold {
 
     fn open_silence(
         &mut self,
-        at: At,
+        at: EventAt,
         watermark_ms: UnixMs,
         index: usize,
         group: &Group,
-        seen: Seen,
+        seen: SeenEvent,
         changes: &mut Vec<Change>,
     ) {
         let watch = &mut self.watches[index];
@@ -321,7 +321,7 @@ impl Fold {
         }
     }
 
-    fn take_event(&mut self, at: At, index: usize, event: &Event, changes: &mut Vec<Change>) {
+    fn take_event(&mut self, at: EventAt, index: usize, event: &Event, changes: &mut Vec<Change>) {
         let is_warming = self.is_warming(at);
         let watch = &mut self.watches[index];
         if !watch.rule.filter.admits(event) {
@@ -380,7 +380,7 @@ impl Fold {
     /// the event.
     fn take_match(
         &mut self,
-        at: At,
+        at: EventAt,
         index: usize,
         group: &Group,
         event: &Event,
@@ -411,7 +411,7 @@ impl Fold {
     /// Processes an event of a group under a silence rule. The event may end the silence of the group.
     fn take_sign_of_life(
         &mut self,
-        at: At,
+        at: EventAt,
         index: usize,
         group: &Group,
         event: &Event,
@@ -438,7 +438,7 @@ impl Fold {
             .seen
             .is_none_or(|last| last.time_ms < event.time_ms)
         {
-            followed.seen = Some(Seen {
+            followed.seen = Some(SeenEvent {
                 at: at.start,
                 time_ms: event.time_ms,
             });

@@ -6,26 +6,26 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::owner::Name;
+use super::owner::IncidentName;
 
 /// The incidents that a reader found in its last read. The type parameter `T` is the reader's representation of an
 /// incident.
 #[derive(Clone, Debug)]
 pub struct Follower<T> {
-    open: BTreeMap<Name, T>,
-    resolved: BTreeMap<Name, T>,
+    open: BTreeMap<IncidentName, T>,
+    resolved: BTreeMap<IncidentName, T>,
     is_new: bool,
     /// The last incident that the reader had to read by its name.
-    last_asked: Option<Name>,
+    last_asked: Option<IncidentName>,
 }
 
 /// The incidents that were open in the previous read and are now in neither list. Each is in its previous state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Missing<T> {
     /// The incidents that the reader must read by their names now.
-    pub asked: Vec<(Name, T)>,
+    pub asked: Vec<(IncidentName, T)>,
     /// The incidents that the reader does not read by name this time. The follower treats them as unchanged.
-    pub later: Vec<(Name, T)>,
+    pub later: Vec<(IncidentName, T)>,
 }
 
 impl<T> Default for Follower<T> {
@@ -45,11 +45,12 @@ impl<T: Clone + PartialEq> Follower<T> {
     /// incident after a few calls.
     pub fn missing(
         &mut self,
-        open: &[(Name, T)],
-        resolved: &[(Name, T)],
+        open: &[(IncidentName, T)],
+        resolved: &[(IncidentName, T)],
         max: usize,
     ) -> Missing<T> {
-        let listed: BTreeSet<&Name> = open.iter().chain(resolved).map(|(name, _)| name).collect();
+        let listed: BTreeSet<&IncidentName> =
+            open.iter().chain(resolved).map(|(name, _)| name).collect();
         let missing = self.open.iter().filter(|(name, _)| !listed.contains(name));
         let (mut asked, before): (Vec<_>, Vec<_>) = missing
             .map(|(name, one)| (name.clone(), one.clone()))
@@ -66,9 +67,13 @@ impl<T: Clone + PartialEq> Follower<T> {
     /// `resolved` contains the newest resolved incidents. Returns the incidents that are new or have changed, with
     /// resolved incidents before open incidents. The first call returns no resolved incidents, because they ended
     /// before the reader began.
-    pub fn take(&mut self, open: Vec<(Name, T)>, resolved: Vec<(Name, T)>) -> Vec<T> {
-        let open: BTreeMap<Name, T> = open.into_iter().collect();
-        let resolved: BTreeMap<Name, T> = resolved.into_iter().collect();
+    pub fn take(
+        &mut self,
+        open: Vec<(IncidentName, T)>,
+        resolved: Vec<(IncidentName, T)>,
+    ) -> Vec<T> {
+        let open: BTreeMap<IncidentName, T> = open.into_iter().collect();
+        let resolved: BTreeMap<IncidentName, T> = resolved.into_iter().collect();
         let mut changed = Vec::new();
         if !self.is_new {
             changed.extend(differing(&resolved, &self.resolved));
@@ -86,8 +91,8 @@ impl<T: Clone + PartialEq> Follower<T> {
 
 /// Returns the incidents in `now` that are missing from `before` or have another state there.
 fn differing<T: Clone + PartialEq>(
-    now: &BTreeMap<Name, T>,
-    before: &BTreeMap<Name, T>,
+    now: &BTreeMap<IncidentName, T>,
+    before: &BTreeMap<IncidentName, T>,
 ) -> impl Iterator<Item = T> {
     let changed = now
         .iter()
@@ -99,7 +104,7 @@ fn differing<T: Clone + PartialEq>(
 mod tests {
     use super::*;
 
-    fn rows(rows: &[(&str, u32)]) -> Vec<(Name, u32)> {
+    fn rows(rows: &[(&str, u32)]) -> Vec<(IncidentName, u32)> {
         let row = |(id, n): &(&str, u32)| (("rule".into(), (*id).into()), *n);
         rows.iter().map(row).collect()
     }

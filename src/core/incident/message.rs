@@ -2,15 +2,15 @@
 
 use serde_json::{Map, Value, json};
 
-use super::outbox::Kind;
-use super::{Incident, State};
+use super::outbox::MessageKind;
+use super::{Incident, IncidentPhase};
 use crate::time::format_millis;
 
 /// A message about an incident.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message<'a> {
     /// The kind of change that the message reports.
-    pub kind: Kind,
+    pub kind: MessageKind,
     /// The number of the message. The messages to one receiver about one incident are numbered from 1.
     pub n: u32,
     /// The incident in the state that the message reports.
@@ -44,9 +44,9 @@ impl Message<'_> {
         let incident = self.incident;
         let group = incident.group_text();
         let begun = match self.kind {
-            Kind::Opened => "Open",
-            Kind::Updated => "Still open",
-            Kind::Resolved => "Resolved",
+            MessageKind::Opened => "Open",
+            MessageKind::Updated => "Still open",
+            MessageKind::Resolved => "Resolved",
         };
         let place = if group.is_empty() {
             String::new()
@@ -94,7 +94,7 @@ impl Incident {
         put("first_event", json!(format_millis(self.first_event_ms)));
         put("last_event", json!(format_millis(self.last_event_ms)));
         put("opened_at", json!(format_millis(self.opened_at_ms)));
-        if let State::Resolved { at_ms } = self.state {
+        if let IncidentPhase::Resolved { at_ms } = self.state {
             put("resolved_at", json!(format_millis(at_ms)));
         }
         let samples = self.samples.iter().map(|sample| {

@@ -8,12 +8,12 @@
 //! replaces the sender, it repeats the last message whose outcome is unknown. Therefore, two different messages never
 //! have the same number.
 
-use super::{Incident, State};
+use super::{Incident, IncidentPhase};
 use crate::clock::UnixMs;
 
 /// The kind of change that a message reports about an incident.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kind {
+pub enum MessageKind {
     /// The incident was opened.
     Opened,
     /// The incident has new events, or it is still open and a reminder is due.
@@ -22,43 +22,49 @@ pub enum Kind {
     Resolved,
 }
 
-impl Kind {
+impl MessageKind {
     /// All kinds of messages, in the order in which a receiver gets them.
-    pub const ALL: [Kind; 3] = [Kind::Opened, Kind::Updated, Kind::Resolved];
+    pub const ALL: [MessageKind; 3] = [
+        MessageKind::Opened,
+        MessageKind::Updated,
+        MessageKind::Resolved,
+    ];
 
     /// Returns the kind of message that has this name, or `None` for an unknown name.
-    pub fn from_name(name: &str) -> Option<Kind> {
-        Kind::ALL.into_iter().find(|kind| kind.name() == name)
+    pub fn from_name(name: &str) -> Option<MessageKind> {
+        MessageKind::ALL
+            .into_iter()
+            .find(|kind| kind.name() == name)
     }
 
     /// Returns the name of the kind, as it appears in items and API responses.
     pub const fn name(self) -> &'static str {
         match self {
-            Kind::Opened => "opened",
-            Kind::Updated => "updated",
-            Kind::Resolved => "resolved",
+            MessageKind::Opened => "opened",
+            MessageKind::Updated => "updated",
+            MessageKind::Resolved => "resolved",
         }
     }
 }
 
 /// The latest message to one receiver about one incident.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Sent {
+pub struct SentMessages {
     /// The number of the message, counted from 1.
     pub n: u32,
     /// The kind of change that the message reports.
-    pub kind: Kind,
+    pub kind: MessageKind,
     /// The number of events that the incident had when the message was created.
     pub event_count: u64,
     /// The wall-clock time at which the message was created.
     pub begun_ms: UnixMs,
     /// The outcome of the message.
-    pub outcome: Outcome,
+    pub outcome: SendOutcome,
 }
 
 /// The outcome of a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum SendOutcome {
     /// The outcome is unknown, so the sender sends the message again.
     Unknown,
     /// The receiver accepted the message.
@@ -70,14 +76,14 @@ pub enum Outcome {
     Silenced,
 }
 
-impl Outcome {
+impl SendOutcome {
     /// Returns the name of the outcome, as it appears in items and API responses.
     pub const fn name(&self) -> &'static str {
         match self {
-            Outcome::Unknown => "unknown",
-            Outcome::Taken => "taken",
-            Outcome::Refused(_) => "refused",
-            Outcome::Silenced => "silenced",
+            SendOutcome::Unknown => "unknown",
+            SendOutcome::Taken => "taken",
+            SendOutcome::Refused(_) => "refused",
+            SendOutcome::Silenced => "silenced",
         }
     }
 }
@@ -94,12 +100,12 @@ pub struct Timing {
 
 /// The next step in the delivery of messages to one receiver about one incident.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Step {
+pub enum OutboxStep {
     /// Send this message. Unless it is message 1, store it before the first attempt.
-    Send(Sent),
+    Send(SentMessages),
     /// Send nothing, and store this message with the outcome `Silenced`, because a silence covered the incident until
     /// it ended.
-    Skip(Sent),
+    Skip(SentMessages),
     /// Wait until the incident changes, or until the given time if there is one. Then call `next` again.
     Wait(Option<UnixMs>),
     /// The receiver needs no more messages about the incident.
@@ -113,54 +119,54 @@ pub enum Step {
 /// always gets the message that the incident has ended.
 pub fn next(
     incident: &Incident,
-    last: Option<&Sent>,
+    last: Option<&SentMessages>,
     timing: Timing,
     silenced: bool,
     now_ms: UnixMs,
-) -> Step {
-    let message = |n, kind| Sent {
+) -> OutboxStep {
+    let message = |n, kind| SentMessages {
         n,
         kind,
         event_count: incident.event_count,
         begun_ms: now_ms,
-        outcome: Outcome::Unknown,
+        outcome: SendOutcome::Unknown,
     };
-    let ended = matches!(incident.state, State::Resolved { .. });
+    let ended = matches!(incident.state, IncidentPhase::Resolved { .. });
     let Some(last) = last else {
         return match (silenced, ended) {
-            (false, _) => Step::Send(message(1, Kind::Opened)),
-            (true, false) => Step::Wait(None),
-            (true, true) => Step::Skip(Sent {
-                outcome: Outcome::Silenced,
-                ..message(1, Kind::Opened)
+            (false, _) => OutboxStep::Send(message(1, MessageKind::Opened)),
+            (true, false) => OutboxStep::Wait(None),
+            (true, true) => OutboxStep::Skip(SentMessages {
+                outcome: SendOutcome::Silenced,
+                ..message(1, MessageKind::Opened)
             }),
         };
     };
     match last.outcome {
-        Outcome::Unknown => return Step::Send(last.clone()),
-        Outcome::Silenced => return Step::Done,
-        Outcome::Taken | Outcome::Refused(_) => {}
+        SendOutcome::Unknown => return OutboxStep::Send(last.clone()),
+        SendOutcome::Silenced => return OutboxStep::Done,
+        SendOutcome::Taken | SendOutcome::Refused(_) => {}
     }
-    if last.kind == Kind::Resolved {
-        return Step::Done;
+    if last.kind == MessageKind::Resolved {
+        return OutboxStep::Done;
     }
     if ended {
-        return Step::Send(message(last.n + 1, Kind::Resolved));
+        return OutboxStep::Send(message(last.n + 1, MessageKind::Resolved));
     }
     if silenced {
-        return Step::Wait(None);
+        return OutboxStep::Wait(None);
     }
     let due_ms = if incident.event_count > last.event_count {
         last.begun_ms.saturating_add(timing.interval_min_ms)
     } else {
         match timing.repeat_ms {
             Some(repeat_ms) => last.begun_ms.saturating_add(repeat_ms),
-            None => return Step::Wait(None),
+            None => return OutboxStep::Wait(None),
         }
     };
     if due_ms <= now_ms {
-        Step::Send(message(last.n + 1, Kind::Updated))
+        OutboxStep::Send(message(last.n + 1, MessageKind::Updated))
     } else {
-        Step::Wait(Some(due_ms))
+        OutboxStep::Wait(Some(due_ms))
     }
 }

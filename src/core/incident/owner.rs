@@ -17,10 +17,10 @@ use crate::event::Offset;
 use crate::parse::Body;
 
 /// The name of an incident, which consists of its rule and its id.
-pub type Name = (Arc<str>, Arc<str>);
+pub type IncidentName = (Arc<str>, Arc<str>);
 
 /// Returns the rule and the id of an incident.
-pub fn name_of(incident: &Incident) -> Name {
+pub fn name_of(incident: &Incident) -> IncidentName {
     (Arc::clone(&incident.rule), Arc::clone(&incident.id))
 }
 
@@ -38,9 +38,9 @@ struct Unwritten {
 #[derive(Clone, Debug)]
 pub struct Owner {
     fold: Fold,
-    unwritten: BTreeMap<Name, Unwritten>,
+    unwritten: BTreeMap<IncidentName, Unwritten>,
     /// The names of the incidents whose rows must be written, in the order of the changes.
-    waiting: Vec<Name>,
+    waiting: Vec<IncidentName>,
     changes: Vec<Change>,
 }
 
@@ -106,7 +106,7 @@ impl Owner {
 
     /// Notes that the write of an incident's row is complete. The row now contains the state that the owner wrote, or a
     /// newer state.
-    pub fn written(&mut self, name: &Name) {
+    pub fn written(&mut self, name: &IncidentName) {
         let Some(unwritten) = self.unwritten.get_mut(name) else {
             return;
         };
@@ -122,7 +122,7 @@ impl Owner {
     }
 
     /// Notes that the outcome of a write is unknown, so the row must be written again.
-    pub fn failed(&mut self, name: &Name) {
+    pub fn failed(&mut self, name: &IncidentName) {
         if let Some(unwritten) = self.unwritten.get_mut(name)
             && unwritten.writing.take().is_some()
         {

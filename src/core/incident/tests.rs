@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
-use super::audit::{Audit, Base, Outcome};
-use super::fold::{Change, Checkpoint, Fold, Source, What};
+use super::audit::{Base, IncidentAudit, IncidentAuditOutcome};
+use super::fold::{Change, Checkpoint, Fold, IncidentSource, What};
 use super::owner::{Owner, name_of};
 use super::rule::{Condition, Filter, OPEN_MAX, Rule};
-use super::{Incident, State};
+use super::{Incident, IncidentPhase};
 use crate::clock::UnixMs;
 use crate::event::{Event, Offset, Severity};
 use crate::parse::Body;
@@ -26,8 +26,8 @@ const BASE_MS: i64 = 1_357_020_000_000;
 /// A record of the log: its timestamp in milliseconds after [`BASE_MS`], and its content.
 type Logged = (i64, Option<Body>);
 
-fn source() -> Source {
-    Source {
+fn source() -> IncidentSource {
+    IncidentSource {
         topic: "city-events".into(),
         topic_id: "T".into(),
         partition: 3,
@@ -149,7 +149,7 @@ fn an_event_rule_has_one_incident_while_events_keep_coming() {
     assert_eq!(names, ["open", "resolved"]);
     assert_eq!(
         first.state,
-        State::Resolved {
+        IncidentPhase::Resolved {
             at_ms: UnixMs(BASE_MS + 39 * MINUTE_MS)
         }
     );
@@ -420,10 +420,16 @@ fn do_act(act: Act, process: &mut Process, tables: &mut Tables, rules: &[Rule], 
 }
 
 /// Compares the rows with a second fold of the log that begins at `base`, as the `verify` command does.
-fn audit(tables: &Tables, base: Base, claim: usize, rules: &[Rule], log: &[Logged]) -> Outcome {
+fn audit(
+    tables: &Tables,
+    base: Base,
+    claim: usize,
+    rules: &[Rule],
+    log: &[Logged],
+) -> IncidentAuditOutcome {
     let claim = Offset(i64::try_from(claim).unwrap());
     let rows = tables.rows.values().cloned();
-    let mut audit = Audit::new(source(), rules, base, claim, rows);
+    let mut audit = IncidentAudit::new(source(), rules, base, claim, rows);
     for (offset, (record_ms, body)) in (0..).zip(log) {
         let record_ms = Some(UnixMs(BASE_MS + record_ms));
         audit.take(Offset(offset), record_ms, body.as_ref());

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::change::{Change, Source, Start, What};
+use super::change::{Change, IncidentSource, RuleStart, What};
 use super::rule::{Condition, Rule};
-use super::{Group, Incident, State};
+use super::{Group, Incident, IncidentPhase};
 use crate::clock::UnixMs;
 use crate::event::{Event, Offset};
 use crate::keys;
@@ -15,7 +15,7 @@ use crate::keys;
 pub(super) struct Window {
     /// The position of the window's first event. A new fold must read the log from this position to count the window
     /// again.
-    pub(super) first: Start,
+    pub(super) first: RuleStart,
     pub(super) event_count: u64,
     pub(super) first_event_ms: UnixMs,
     pub(super) last_event_ms: UnixMs,
@@ -23,9 +23,9 @@ pub(super) struct Window {
 
 /// The latest event of a group under a silence rule.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Seen {
+pub(super) struct SeenEvent {
     /// The position at which the event can be read again.
-    pub(super) at: Start,
+    pub(super) at: RuleStart,
     pub(super) time_ms: UnixMs,
 }
 
@@ -37,7 +37,7 @@ pub(super) struct Followed {
     /// loaded no row.
     pub(super) stored: Option<Offset>,
     pub(super) windows: BTreeMap<UnixMs, Window>,
-    pub(super) seen: Option<Seen>,
+    pub(super) seen: Option<SeenEvent>,
     /// The time of the group's entry in `Fold::due`. This time is never later than the group's deadline
     /// ([`Followed::deadline`]).
     pub(super) due_ms: Option<UnixMs>,
@@ -80,14 +80,14 @@ pub(super) struct Watch {
 
 /// The record that the fold is processing.
 #[derive(Clone, Copy)]
-pub(super) struct At {
+pub(super) struct EventAt {
     /// The offset of the record, and the largest event time of all earlier records.
-    pub(super) start: Start,
+    pub(super) start: RuleStart,
     pub(super) record_ms: Option<UnixMs>,
     pub(super) is_future: bool,
 }
 
-impl At {
+impl EventAt {
     pub(super) fn offset(self) -> Offset {
         self.start.next
     }
@@ -95,18 +95,18 @@ impl At {
 
 /// An event that meets the condition of a rule.
 pub(super) struct Match<'a> {
-    pub(super) at: At,
+    pub(super) at: EventAt,
     /// The event time. For a late event or a future event, the field contains the watermark instead.
     pub(super) now_ms: UnixMs,
     pub(super) event: &'a Event,
     /// The window of the event if the rule counts events, or `None` for other rules.
     pub(super) window: Option<Window>,
-    pub(super) source: &'a Source,
+    pub(super) source: &'a IncidentSource,
 }
 
 impl Match<'_> {
     fn add_to(&self, incident: &mut Incident) {
-        let Source {
+        let IncidentSource {
             topic, partition, ..
         } = self.source;
         let id = || keys::event_id(self.event, topic, *partition, self.at.offset());
@@ -187,10 +187,10 @@ impl Watch {
         &mut self,
         index: usize,
         group: &Group,
-        at: At,
+        at: EventAt,
         watermark_ms: UnixMs,
         changes: &mut Vec<Change>,
-    ) -> Option<Seen> {
+    ) -> Option<SeenEvent> {
         let followed = self.groups.get_mut(group)?;
         followed.due_ms = None;
         if let Condition::Count { window_ms, .. } = self.rule.condition {
@@ -201,7 +201,7 @@ impl Watch {
         let silent = match self.rule.condition {
             Condition::Silence { silence_ms } => {
                 let is_silent =
-                    |seen: &mut Seen| seen.time_ms.saturating_add(silence_ms) <= watermark_ms;
+                    |seen: &mut SeenEvent| seen.time_ms.saturating_add(silence_ms) <= watermark_ms;
                 followed.seen.take_if(is_silent)
             }
             _ => None,
@@ -244,7 +244,7 @@ impl Watch {
         &mut self,
         index: usize,
         group: &Group,
-        at: At,
+        at: EventAt,
         now_ms: UnixMs,
         changes: &mut Vec<Change>,
     ) {
@@ -254,7 +254,7 @@ impl Watch {
         };
         self.open_count -= 1;
         let ended = Arc::make_mut(&mut incident);
-        ended.state = State::Resolved {
+        ended.state = IncidentPhase::Resolved {
             at_ms: at.record_ms.unwrap_or(now_ms),
         };
         ended.next = at.offset().next();

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::{COMMIT_INTERVAL_MS, CommitPart, Output, Pipeline, Publish, Running, State};
+use super::{COMMIT_INTERVAL_MS, CommitPart, Output, Pipeline, Publish, Running, SlotState};
 use crate::clock::SteadyMs;
 use crate::restart::{Boundary, Metadata};
 
@@ -70,8 +70,8 @@ impl Pipeline {
             .slots
             .iter()
             .filter_map(|(partition, slot)| match &slot.state {
-                State::Running(running) => running.commit_part(*partition, slot.assignment),
-                State::Starting { .. } => None,
+                SlotState::Running(running) => running.commit_part(*partition, slot.assignment),
+                SlotState::Starting { .. } => None,
             })
             .collect();
         if !parts.is_empty() {
@@ -85,7 +85,7 @@ impl Pipeline {
     /// or contains older sums.
     pub(super) fn pump_idle(&mut self, now_ms: SteadyMs) {
         for slot in self.slots.values_mut() {
-            if let State::Running(running) = &mut slot.state
+            if let SlotState::Running(running) = &mut slot.state
                 && running.idle_ms().is_some_and(|ms| ms <= now_ms)
                 && let Some(committed) = running.committed
                 && let Some(publish) = running.publish(committed, false, now_ms)

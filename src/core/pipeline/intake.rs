@@ -9,7 +9,7 @@
 
 use std::collections::VecDeque;
 
-use super::{LOCATE_AGAIN_MS, Output, Pipeline, Running, State};
+use super::{LOCATE_AGAIN_MS, Output, Pipeline, Running, SlotState};
 use crate::clock::SteadyMs;
 use crate::event::Offset;
 use crate::gap::{Gap, SecondRead, Verdict};
@@ -106,8 +106,8 @@ impl Pipeline {
         let current = self.slots.get_mut(&partition);
         let running = match current.filter(|slot| slot.assignment == assignment) {
             Some(slot) => match &mut slot.state {
-                State::Running(running) if !running.is_closed() => Some(running),
-                State::Running(_) | State::Starting { .. } => None,
+                SlotState::Running(running) if !running.is_closed() => Some(running),
+                SlotState::Running(_) | SlotState::Starting { .. } => None,
             },
             None => None,
         };

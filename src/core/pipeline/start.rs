@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::{
-    Halt, Intake, LOCATE_AGAIN_MS, Output, Pipeline, Publish, Running, Slot, State, Tables,
+    Halt, Intake, LOCATE_AGAIN_MS, Output, Pipeline, Publish, Running, Slot, SlotState, Tables,
 };
 use crate::clock::SteadyMs;
 use crate::event::Offset;
@@ -31,7 +31,7 @@ impl Pipeline {
     fn begin(&mut self, now_ms: SteadyMs, partition: i32) {
         let assignment = self.next_assignment;
         self.next_assignment += 1;
-        let state = State::Starting { loss_told: false };
+        let state = SlotState::Starting { loss_told: false };
         self.slots.insert(partition, Slot { assignment, state });
         self.outputs.push_back(Output::Locate {
             partition,
@@ -122,7 +122,7 @@ impl Pipeline {
     /// offsets of lost records that the tables count, so the fences would reject the new records.
     fn wait_for_log(&mut self, now_ms: SteadyMs, partition: i32, assignment: u64) {
         let slot = self.slots.get_mut(&partition).expect("starting");
-        slot.state = State::Starting { loss_told: true };
+        slot.state = SlotState::Starting { loss_told: true };
         self.not_located(now_ms, partition, assignment);
     }
 
@@ -142,7 +142,7 @@ impl Pipeline {
         match self.slots.get(&partition)? {
             Slot {
                 assignment: a,
-                state: State::Starting { loss_told },
+                state: SlotState::Starting { loss_told },
             } if *a == assignment => Some(*loss_told),
             _ => None,
         }
@@ -172,7 +172,7 @@ impl Pipeline {
             row_interval_ms: self.options.row_interval_ms,
         };
         let progress = Progress::new(facts.progress.unwrap_or(at), now_ms);
-        slot.state = State::Running(Box::new(Running {
+        slot.state = SlotState::Running(Box::new(Running {
             worker: Worker::new(place, at),
             topic_id: facts.topic_id.clone(),
             tables_id: facts.tables_id.clone(),
@@ -202,8 +202,8 @@ impl Pipeline {
     /// exists.
     pub fn topic_seen(&mut self, now_ms: SteadyMs, topic_id: &str) {
         let concerned = |(partition, slot): (&i32, &Slot)| match &slot.state {
-            State::Running(running) => (running.topic_id != topic_id).then_some(*partition),
-            State::Starting { .. } => None,
+            SlotState::Running(running) => (running.topic_id != topic_id).then_some(*partition),
+            SlotState::Starting { .. } => None,
         };
         let concerned: Vec<i32> = self.slots.iter().filter_map(concerned).collect();
         for partition in &concerned {

@@ -4,7 +4,7 @@ use super::{Halt, Output, Pipeline, Publish};
 use crate::clock::{BootMs, SteadyMs};
 use crate::event::Offset;
 use crate::stall::Look;
-use crate::table_identity::Seen;
+use crate::table_identity::TablesSeen;
 use crate::worker::Worker;
 
 impl Pipeline {
@@ -25,8 +25,8 @@ impl Pipeline {
     /// Processes the tables' id that a read has returned. The read began at `asked_ms`.
     pub fn tables_read(&mut self, tables_id: &str, asked_ms: BootMs) {
         match self.identity.read(tables_id, asked_ms) {
-            Seen::Same => self.restore_progress(asked_ms),
-            Seen::Replaced { was } => self.halt_tables(Halt::TablesReplaced {
+            TablesSeen::Same => self.restore_progress(asked_ms),
+            TablesSeen::Replaced { was } => self.halt_tables(Halt::TablesReplaced {
                 was,
                 is: tables_id.to_owned(),
             }),

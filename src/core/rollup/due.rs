@@ -93,7 +93,7 @@ impl RollupFacts {
 
 /// The plan for the next hours to roll up.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Plan {
+pub struct RollupPlan {
     /// The mark. The rollup begins at the time in the mark.
     pub mark: RollupMark,
     /// True if the mark must be written to the table before the rollup begins.
@@ -106,7 +106,7 @@ pub struct Plan {
 
 /// The reason why no hour is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Waiting {
+pub enum RollupWait {
     /// All final hours are rolled up.
     AllDone,
     /// No consumer has begun to read this partition.
@@ -119,7 +119,7 @@ pub enum Waiting {
 ///
 /// # Errors
 /// Returns the reason why no hour is due.
-pub fn plan(stored: Option<&RollupMark>, facts: &RollupFacts) -> Result<Plan, Waiting> {
+pub fn plan(stored: Option<&RollupMark>, facts: &RollupFacts) -> Result<RollupPlan, RollupWait> {
     let mark = begin(stored, facts);
     let is_new = stored != Some(&mark);
     // A stored mark whose time is too late must be corrected even if no hour is due. The first mark can be written
@@ -133,11 +133,11 @@ pub fn plan(stored: Option<&RollupMark>, facts: &RollupFacts) -> Result<Plan, Wa
             };
             (final_ms, idle.into_iter().map(since).collect())
         }
-        Ok(_) if !must_write => return Err(Waiting::AllDone),
+        Ok(_) if !must_write => return Err(RollupWait::AllDone),
         Err(waiting) if !must_write => return Err(waiting),
         Ok(_) | Err(_) => (mark.until_ms, mark.idle.clone()),
     };
-    Ok(Plan {
+    Ok(RollupPlan {
         mark,
         is_new,
         target_ms,
@@ -146,16 +146,16 @@ pub fn plan(stored: Option<&RollupMark>, facts: &RollupFacts) -> Result<Plan, Wa
 }
 
 /// Returns the time up to which all hours are final, and the idle partitions.
-fn final_until(facts: &RollupFacts) -> Result<(UnixMs, Vec<i32>), Waiting> {
+fn final_until(facts: &RollupFacts) -> Result<(UnixMs, Vec<i32>), RollupWait> {
     let mut least_ms = None;
     let mut idle = Vec::new();
     for partition in 0..facts.partition_count {
         let log = facts.logs.get(&partition);
-        let log = log.ok_or(Waiting::NotBegun(partition))?;
+        let log = log.ok_or(RollupWait::NotBegun(partition))?;
         match log.watermark_ms {
             Some(ms) => least_ms = Some(least_ms.map_or(ms, |least: UnixMs| least.min(ms))),
             None if log.is_idle() => idle.push(partition),
-            None => return Err(Waiting::NoWatermark(partition)),
+            None => return Err(RollupWait::NoWatermark(partition)),
         }
     }
     Ok((least_ms.map_or(UnixMs(0), hour_start), idle))

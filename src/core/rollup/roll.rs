@@ -1,4 +1,4 @@
-//! Plans the reads and writes of a rollup pass. A rollup pass rolls up the hours of a [`Plan`].
+//! Plans the reads and writes of a rollup pass. A rollup pass rolls up the hours of a [`RollupPlan`].
 //!
 //! The caller carries out the request that [`Roll::next_ask`] returns, reports the answer, and calls `next_ask` again.
 //! The pass divides the hours of the plan into chunks of at most one day, and processes each chunk in four steps:
@@ -24,8 +24,8 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::{
-    Cells, DAY_MS, DayHours, HOUR_MS, Plan, RollupMark, RollupRow, RollupSeries, SeverityCounts,
-    add_counts, day_start, hour_start,
+    Cells, DAY_MS, DayHours, HOUR_MS, RollupMark, RollupPlan, RollupRow, RollupSeries,
+    SeverityCounts, add_counts, day_start, hour_start,
 };
 use crate::batch::BATCH_PUTS_MAX;
 use crate::clock::UnixMs;
@@ -189,7 +189,7 @@ pub struct Roll {
 
 impl Roll {
     /// Returns a rollup pass for the hours of `plan`. The window length must divide an hour.
-    pub fn new(plan: Plan, window_ms: i64) -> Roll {
+    pub fn new(plan: RollupPlan, window_ms: i64) -> Roll {
         Roll {
             from_ms: plan.mark.until_ms,
             mark: plan.mark,

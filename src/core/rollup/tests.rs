@@ -186,17 +186,17 @@ fn an_hour_is_due_when_each_partition_is_past_it_or_idle() {
         check(at, &[past(hours(9)), past(hours(5))]),
         due(hours(3), hours(5), &[])
     );
-    assert_eq!(check(at, &[past(hours(4) - 1)]), Err(Waiting::AllDone));
-    assert_eq!(check(at, &[past(hours(1))]), Err(Waiting::AllDone));
+    assert_eq!(check(at, &[past(hours(4) - 1)]), Err(RollupWait::AllDone));
+    assert_eq!(check(at, &[past(hours(1))]), Err(RollupWait::AllDone));
     assert_eq!(
         check(None, &[past(hours(1))]),
         due(UnixMs(0), hours(1), &[])
     );
-    assert_eq!(check(None, &[past(UnixMs(-1))]), Err(Waiting::AllDone));
+    assert_eq!(check(None, &[past(UnixMs(-1))]), Err(RollupWait::AllDone));
     // No hour is due while a partition has no progress item, because that partition may have events in any hour.
     let mut missing = facts(&[past(hours(9)), idle]);
     missing.logs.remove(&1);
-    assert_eq!(plan(at, &missing), Err(Waiting::NotBegun(1)));
+    assert_eq!(plan(at, &missing), Err(RollupWait::NotBegun(1)));
     for waiting in [
         log(None, 3, Some(0), 4),
         log(None, 3, Some(1), 3),
@@ -205,7 +205,7 @@ fn an_hour_is_due_when_each_partition_is_past_it_or_idle() {
     ] {
         assert_eq!(
             check(at, &[past(hours(9)), waiting]),
-            Err(Waiting::NoWatermark(1))
+            Err(RollupWait::NoWatermark(1))
         );
     }
     // An idle partition does not keep hours from becoming due, but the plan lists the partition as idle.
@@ -213,7 +213,7 @@ fn an_hour_is_due_when_each_partition_is_past_it_or_idle() {
         check(at, &[past(hours(4)), idle]),
         due(hours(3), hours(4), &[(1, hours(3))])
     );
-    assert_eq!(check(at, &[idle, idle]), Err(Waiting::AllDone));
+    assert_eq!(check(at, &[idle, idle]), Err(RollupWait::AllDone));
     let known = mark(hours(3), &[(1, hours(1))]);
     assert_eq!(
         check(Some(&known), &[past(hours(4)), idle]),
@@ -221,7 +221,7 @@ fn an_hour_is_due_when_each_partition_is_past_it_or_idle() {
     );
     assert_eq!(
         check(Some(&known), &[past(hours(3)), idle]),
-        Err(Waiting::AllDone)
+        Err(RollupWait::AllDone)
     );
 }
 
@@ -234,7 +234,7 @@ fn a_commit_and_the_end_of_the_log_tell_whether_a_partition_is_idle() {
     let mut facts = facts(&[log(Some(BASE_MS), 9, Some(9), 9), unknown]);
     assert_eq!(facts.unclear(), [1]);
     facts.set_end(1, Offset(5));
-    assert_eq!(plan(None, &facts), Err(Waiting::NoWatermark(1)));
+    assert_eq!(plan(None, &facts), Err(RollupWait::NoWatermark(1)));
     // The progress item is at offset 3. Since then, the consumer has read two rejected records.
     let commit = |next: i64, topic: &str, tables: &str, events: u64| Commit {
         next: Offset(next),
@@ -248,13 +248,13 @@ fn a_commit_and_the_end_of_the_log_tell_whether_a_partition_is_idle() {
         facts.add_commit(1, &other);
         assert_eq!(
             plan(None, &facts),
-            Err(Waiting::NoWatermark(1)),
+            Err(RollupWait::NoWatermark(1)),
             "{other:?}"
         );
     }
     let mut counted = facts.clone();
     counted.add_commit(1, &commit(5, "T", "D", 1));
-    assert_eq!(plan(None, &counted), Err(Waiting::NoWatermark(1)));
+    assert_eq!(plan(None, &counted), Err(RollupWait::NoWatermark(1)));
     facts.add_commit(1, &commit(5, "T", "D", 0));
     assert_eq!(
         plan(None, &facts).unwrap().idle,
@@ -298,7 +298,7 @@ fn an_idle_partition_that_counts_an_event_takes_back_its_hours() {
     assert_eq!(closed.idle, BTreeMap::from([(2, hours(3))]));
     assert_eq!(
         check(&[first, past(hours(4), 0), idle]),
-        Err(Waiting::AllDone)
+        Err(RollupWait::AllDone)
     );
 }
 
@@ -329,7 +329,7 @@ fn the_mark_of_another_topic_or_of_other_tables_counts_as_absent() {
     assert!(!plan(Some(&own), &now).unwrap().is_new);
     assert_eq!(
         plan(None, &facts(&[log(None, 0, Some(0), 0)])),
-        Err(Waiting::AllDone)
+        Err(RollupWait::AllDone)
     );
 }
 

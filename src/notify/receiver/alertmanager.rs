@@ -12,9 +12,9 @@ use url::Url;
 
 use crate::core::clock::UnixMs;
 use crate::core::event::Severity;
-use crate::core::incident::State;
+use crate::core::incident::IncidentPhase;
 use crate::core::incident::message::Message;
-use crate::core::incident::outbox::Kind;
+use crate::core::incident::outbox::MessageKind;
 use crate::core::time::format_millis;
 
 use super::{Request, sample_line};
@@ -40,9 +40,11 @@ pub fn request(
     // Alertmanager treats an alert that ends in the future as open, and refuses an alert that ends before its start.
     let starts_ms = incident.opened_at_ms.min(now_ms);
     let ends_ms = match (message.kind, incident.state) {
-        (Kind::Resolved, State::Resolved { at_ms }) => at_ms.min(now_ms).max(starts_ms),
-        (Kind::Resolved, State::Open) => now_ms,
-        (Kind::Opened | Kind::Updated, _) => {
+        (MessageKind::Resolved, IncidentPhase::Resolved { at_ms }) => {
+            at_ms.min(now_ms).max(starts_ms)
+        }
+        (MessageKind::Resolved, IncidentPhase::Open) => now_ms,
+        (MessageKind::Opened | MessageKind::Updated, _) => {
             let repeats_ms = repeat_ms.unwrap_or(0).saturating_mul(REPEATS_MISSED);
             now_ms.saturating_add(repeats_ms.max(OPEN_MS_MIN))
         }

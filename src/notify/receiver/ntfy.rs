@@ -5,7 +5,7 @@ use url::Url;
 
 use crate::core::event::Severity;
 use crate::core::incident::message::Message;
-use crate::core::incident::outbox::Kind;
+use crate::core::incident::outbox::MessageKind;
 
 use super::{Request, cut, facts, rank, sample_line};
 
@@ -17,15 +17,15 @@ const TITLE_CHARS_MAX: usize = 250;
 /// Returns the request for an ntfy topic. `url` is the root of the server, because ntfy accepts JSON only at the root.
 pub fn request(url: Url, topic: &str, token: Option<&str>, message: &Message<'_>) -> Request {
     let priority = match (message.kind, rank(message)) {
-        (Kind::Resolved, _) | (_, Severity::Low) => 2,
+        (MessageKind::Resolved, _) | (_, Severity::Low) => 2,
         (_, Severity::Medium) => 3,
         (_, Severity::High) => 4,
         (_, Severity::Critical) => 5,
     };
     let sign = match message.kind {
-        Kind::Opened => "rotating_light",
-        Kind::Updated => "hourglass_flowing_sand",
-        Kind::Resolved => "white_check_mark",
+        MessageKind::Opened => "rotating_light",
+        MessageKind::Updated => "hourglass_flowing_sand",
+        MessageKind::Resolved => "white_check_mark",
     };
     let mut body = json!({
         "topic": topic,

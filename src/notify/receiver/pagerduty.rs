@@ -9,7 +9,7 @@ use url::Url;
 
 use crate::core::event::Severity;
 use crate::core::incident::message::Message;
-use crate::core::incident::outbox::Kind;
+use crate::core::incident::outbox::MessageKind;
 use crate::core::time::format_millis;
 
 use super::{Request, cut, rank};
@@ -23,10 +23,10 @@ const SUMMARY_MAX: usize = 1_024;
 pub fn request(url: Url, routing_key: &str, message: &Message<'_>) -> Request {
     let mut body = json!({
         "routing_key": routing_key,
-        "event_action": if message.kind == Kind::Resolved { "resolve" } else { "trigger" },
+        "event_action": if message.kind == MessageKind::Resolved { "resolve" } else { "trigger" },
         "dedup_key": dedup_key(&message.incident.name()),
     });
-    if message.kind != Kind::Resolved {
+    if message.kind != MessageKind::Resolved {
         body["payload"] = payload(message);
         body["client"] = json!("citystream");
         if let Some(link) = message.link {

@@ -53,7 +53,7 @@ fn the_signature_is_that_of_standard_webhooks() {
 #[test]
 fn a_webhook_is_signed_with_every_key() {
     let incident = incident();
-    let message = message(Kind::Opened, &incident);
+    let message = message(MessageKind::Opened, &incident);
     let keys = [vec![1; 24], vec![2; 32]];
     let at = url("https://hooks.example/city?a=b");
     let request = webhook::request(at.clone(), &keys, Some("t-1"), &message, NOW_MS);
@@ -76,7 +76,7 @@ fn a_webhook_is_signed_with_every_key() {
 #[test]
 fn a_login_in_a_url_becomes_a_header_and_is_not_shown() {
     let incident = incident();
-    let message = message(Kind::Opened, &incident);
+    let message = message(MessageKind::Opened, &incident);
     let at = url("https://me%40home:p%3Aw@hooks.example/secret");
     let request = webhook::request(at, &[], None, &message, NOW_MS);
     assert_eq!(request.url.as_str(), "https://hooks.example/secret");
@@ -95,7 +95,7 @@ fn slack_gets_blocks_with_escaped_text() {
     let incident = incident();
     let request = slack::request(
         url("https://hooks.slack.com/a"),
-        &message(Kind::Opened, &incident),
+        &message(MessageKind::Opened, &incident),
     );
     let markdown = |text: &str| json!({"type": "mrkdwn", "text": text});
     let wanted = json!({
@@ -132,7 +132,7 @@ fn slack_gets_no_text_beyond_its_limits() {
     let incident = long();
     let request = slack::request(
         url("https://hooks.slack.com/a"),
-        &message(Kind::Opened, &incident),
+        &message(MessageKind::Opened, &incident),
     );
     let sent = body(&request);
     let length = |value: &Value| value.as_str().unwrap().chars().count();
@@ -146,7 +146,7 @@ fn slack_gets_no_text_beyond_its_limits() {
     let link = format!("https://city.example/{}", "x".repeat(3_000));
     let message = Message {
         link: Some(&link),
-        ..message(Kind::Opened, &incident)
+        ..message(MessageKind::Opened, &incident)
     };
     let request = slack::request(url("https://hooks.slack.com/a"), &message);
     assert_eq!(body(&request)["blocks"].as_array().unwrap().len(), 3);
@@ -156,7 +156,7 @@ fn slack_gets_no_text_beyond_its_limits() {
 fn pagerduty_is_triggered_and_resolved_under_one_key() {
     let at = url("https://events.pagerduty.com/v2/enqueue");
     let open = incident();
-    let request = pagerduty::request(at.clone(), "key-1", &message(Kind::Updated, &open));
+    let request = pagerduty::request(at.clone(), "key-1", &message(MessageKind::Updated, &open));
     let wanted = json!({
         "routing_key": "key-1",
         "event_action": "trigger",
@@ -178,12 +178,16 @@ fn pagerduty_is_triggered_and_resolved_under_one_key() {
     assert_eq!(body(&request), wanted);
 
     let resolved = resolved();
-    let request = pagerduty::request(at.clone(), "key-1", &message(Kind::Resolved, &resolved));
+    let request = pagerduty::request(
+        at.clone(),
+        "key-1",
+        &message(MessageKind::Resolved, &resolved),
+    );
     let wanted = json!({"routing_key": "key-1", "event_action": "resolve", "dedup_key": NAME});
     assert_eq!(body(&request), wanted);
 
     let silence = silence();
-    let request = pagerduty::request(at.clone(), "key-1", &message(Kind::Opened, &silence));
+    let request = pagerduty::request(at.clone(), "key-1", &message(MessageKind::Opened, &silence));
     let payload = &body(&request)["payload"];
     assert_eq!(payload["summary"], "Open: silent");
     assert_eq!(
@@ -196,7 +200,7 @@ fn pagerduty_is_triggered_and_resolved_under_one_key() {
     );
 
     let long = long();
-    let request = pagerduty::request(at, "key-1", &message(Kind::Opened, &long));
+    let request = pagerduty::request(at, "key-1", &message(MessageKind::Opened, &long));
     let body = body(&request);
     let summary = body["payload"]["summary"].as_str().unwrap();
     assert_eq!(summary.chars().count(), 1_024);
@@ -211,7 +215,7 @@ fn ntfy_gets_a_priority_and_lines() {
         at.clone(),
         "city",
         Some("tk_1"),
-        &message(Kind::Opened, &incident),
+        &message(MessageKind::Opened, &incident),
     );
     let wanted = json!({
         "topic": "city",
@@ -231,7 +235,7 @@ fn ntfy_gets_a_priority_and_lines() {
         at.clone(),
         "city",
         None,
-        &message(Kind::Resolved, &resolved),
+        &message(MessageKind::Resolved, &resolved),
     );
     let text = body(&request);
     assert_eq!(
@@ -245,7 +249,7 @@ fn ntfy_gets_a_priority_and_lines() {
             .contains("\nResolved: 2026-01-02T03:03:05Z\n")
     );
     let long = long();
-    let request = ntfy::request(at, "city", None, &message(Kind::Opened, &long));
+    let request = ntfy::request(at, "city", None, &message(MessageKind::Opened, &long));
     assert!(body(&request)["message"].as_str().unwrap().len() <= 4_096);
 }
 
@@ -257,7 +261,7 @@ fn alertmanager_gets_the_alert_and_the_end_of_those_at_lower_severities() {
         &base,
         None,
         Some(300_000),
-        &message(Kind::Opened, &open),
+        &message(MessageKind::Opened, &open),
         NOW_MS,
     );
     assert_eq!(
@@ -300,7 +304,7 @@ fn alertmanager_gets_the_alert_and_the_end_of_those_at_lower_severities() {
         &base,
         None,
         repeat_ms,
-        &message(Kind::Opened, &open),
+        &message(MessageKind::Opened, &open),
         NOW_MS,
     );
     assert_eq!(body(&request)[0]["endsAt"], "2026-01-02T05:04:05.000Z");
@@ -312,12 +316,12 @@ fn an_alert_never_ends_before_it_starts_or_in_the_future() {
     let ends = |opened_ms: i64, at_ms: i64| {
         let incident = Incident {
             opened_at_ms: NOW_MS.saturating_add(opened_ms),
-            state: State::Resolved {
+            state: IncidentPhase::Resolved {
                 at_ms: NOW_MS.saturating_add(at_ms),
             },
             ..incident()
         };
-        let message = message(Kind::Resolved, &incident);
+        let message = message(MessageKind::Resolved, &incident);
         let alerts = body(&alertmanager::request(&base, None, None, &message, NOW_MS));
         let text = |name: &str| alerts[0][name].as_str().unwrap()[11..19].to_owned();
         (text("startsAt"), text("endsAt"))
@@ -329,7 +333,11 @@ fn an_alert_never_ends_before_it_starts_or_in_the_future() {
     assert_eq!(ends(60_000, 90_000), pair("03:04:05", "03:04:05"));
 }
 
-fn sns_request(arn: &str, kind: Kind, incident: &Incident) -> (Request, Vec<(String, String)>) {
+fn sns_request(
+    arn: &str,
+    kind: MessageKind,
+    incident: &Incident,
+) -> (Request, Vec<(String, String)>) {
     let topic = TopicArn::parse(arn).unwrap();
     let credentials = aws_credential_types::Credentials::new(
         "AKIDEXAMPLE",
@@ -351,10 +359,10 @@ fn sns_gets_a_signed_form() {
     let incident = incident();
     let (request, pairs) = sns_request(
         "arn:aws:sns:eu-west-1:123456789012:incidents.fifo",
-        Kind::Opened,
+        MessageKind::Opened,
         &incident,
     );
-    let text = message(Kind::Opened, &incident).body().to_string();
+    let text = message(MessageKind::Opened, &incident).body().to_string();
     let id = format!("{NAME}.1");
     let wanted = [
         ("Action", "Publish"),
@@ -428,7 +436,7 @@ fn sigv4(body: &str) -> String {
 fn sns_topics_without_order_get_no_ids() {
     let silence = silence();
     let arn = "arn:aws:sns:eu-west-1:123456789012:incidents";
-    let (_, pairs) = sns_request(arn, Kind::Opened, &silence);
+    let (_, pairs) = sns_request(arn, MessageKind::Opened, &silence);
     let has = |text: &str| pairs.iter().any(|(n, v)| n == text || v == text);
     assert!(!has("MessageGroupId") && !has("MessageDeduplicationId") && !has("severity"));
     assert!(has("Open: silent") && has("rule") && has("type"));

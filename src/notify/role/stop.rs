@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Role, TICK};
+use super::{NotifyRole, TICK};
 use crate::exit::Exit;
 use crate::kafka::consumer::ConsumerEvent;
 use crate::telemetry::steady_ms;
@@ -10,7 +10,7 @@ use crate::telemetry::steady_ms;
 /// Maximum time to wait for DynamoDB, and then for Kafka, while the role stops.
 const STOP_MAX: Duration = Duration::from_secs(5);
 
-impl Role {
+impl NotifyRole {
     /// Completes the writes in progress, publishes the checkpoints, and leaves the group.
     pub(super) async fn stop(mut self) -> anyhow::Result<Exit> {
         let deadline = tokio::time::Instant::now() + STOP_MAX;
@@ -24,7 +24,7 @@ impl Role {
             self.partitions.write_rows(steady_ms());
             self.publish();
         }
-        let Role {
+        let NotifyRole {
             consumer,
             mut events,
             starter,

@@ -19,7 +19,7 @@ use url::{Host, Url};
 use crate::failure::chain;
 use crate::notify::receiver::Request;
 
-use super::Delivery;
+use super::DeliveryResult;
 use super::addresses::{is_public, refusal};
 use super::route::Route;
 
@@ -40,7 +40,7 @@ pub(super) const AGENT: &str = concat!("citystream/", env!("CARGO_PKG_VERSION"))
 
 /// The parts of an HTTP response that the sender uses.
 #[derive(Debug)]
-pub(super) struct Answer {
+pub(super) struct HttpResponse {
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
     /// The host that sent the response.
@@ -50,17 +50,17 @@ pub(super) struct Answer {
 }
 
 #[derive(Debug)]
-pub(super) struct Client {
+pub(super) struct HttpClient {
     inner: legacy::Client<HttpsConnector<Route>, Full<Bytes>>,
     allow_private: bool,
 }
 
-impl Client {
-    pub(super) fn new(tls: ClientConfig, allow_private: bool) -> Client {
-        Client::through(tls, allow_private, Matcher::from_env())
+impl HttpClient {
+    pub(super) fn new(tls: ClientConfig, allow_private: bool) -> HttpClient {
+        HttpClient::through(tls, allow_private, Matcher::from_env())
     }
 
-    pub(super) fn through(tls: ClientConfig, allow_private: bool, proxies: Matcher) -> Client {
+    pub(super) fn through(tls: ClientConfig, allow_private: bool, proxies: Matcher) -> HttpClient {
         let connector = hyper_rustls::HttpsConnectorBuilder::new()
             .with_tls_config(tls)
             .https_or_http()
@@ -72,39 +72,39 @@ impl Client {
             .pool_max_idle_per_host(POOL_COUNT)
             .http1_max_buf_size(ANSWER_BYTES_MAX)
             .build(connector);
-        Client {
+        HttpClient {
             inner,
             allow_private,
         }
     }
 
-    /// Sends the request. Returns the response, or the resulting [`Delivery`] if no response arrives.
-    pub(super) async fn post(&self, request: Request) -> Result<Answer, Delivery> {
+    /// Sends the request. Returns the response, or the resulting [`DeliveryResult`] if no response arrives.
+    pub(super) async fn post(&self, request: Request) -> Result<HttpResponse, DeliveryResult> {
         let host = request.url.host_str().unwrap_or_default().to_owned();
         let answer = tokio::time::timeout(ANSWER_WAIT, self.post_following(request));
         answer.await.unwrap_or_else(|_| {
             let seconds = ANSWER_WAIT.as_secs();
-            Err(Delivery::again(format!(
+            Err(DeliveryResult::again(format!(
                 "{host} did not answer within {seconds} s"
             )))
         })
     }
 
-    async fn post_following(&self, mut request: Request) -> Result<Answer, Delivery> {
+    async fn post_following(&self, mut request: Request) -> Result<HttpResponse, DeliveryResult> {
         for _ in 0..=REDIRECTS_MAX {
             let response = self.post_once(&request).await?;
             match redirect(&request.url, response.status(), response.headers()) {
                 Redirect::None => return Ok(read(&request.url, response).await),
                 Redirect::To(url) => request.url = url,
-                Redirect::Away(why) => return Err(Delivery::Refused { why }),
+                Redirect::Away(why) => return Err(DeliveryResult::Refused { why }),
             }
         }
         let host = request.url.host_str().unwrap_or_default();
         let why = format!("{host} redirects more than {REDIRECTS_MAX} times");
-        Err(Delivery::Refused { why })
+        Err(DeliveryResult::Refused { why })
     }
 
-    async fn post_once(&self, request: &Request) -> Result<Response<Incoming>, Delivery> {
+    async fn post_once(&self, request: &Request) -> Result<Response<Incoming>, DeliveryResult> {
         let host = request.url.host_str().unwrap_or_default();
         // The connector checks only addresses that it resolves from names, so this function checks an IP address in a
         // URL itself.
@@ -114,20 +114,20 @@ impl Client {
             _ => None,
         };
         if let Some(address) = address.filter(|a| !self.allow_private && !is_public(*a)) {
-            return Err(Delivery::again(refusal(host, address)));
+            return Err(DeliveryResult::again(refusal(host, address)));
         }
         let mut built = hyper::Request::post(request.url.as_str()).header(USER_AGENT, AGENT);
         for (name, value) in &request.headers {
             built = built.header(*name, value);
         }
         let body = Full::new(Bytes::from(request.body.clone()));
-        let built = built.body(body).map_err(|error| Delivery::Refused {
+        let built = built.body(body).map_err(|error| DeliveryResult::Refused {
             why: format!("the request to {host} is invalid: {error}"),
         })?;
         let answer = self.inner.request(built).await;
         answer.map_err(|error| {
             let reason = chain(&error);
-            Delivery::again(format!("failed to send to {host}: {reason}"))
+            DeliveryResult::again(format!("failed to send to {host}: {reason}"))
         })
     }
 }
@@ -166,7 +166,7 @@ fn redirect(from: &Url, status: StatusCode, headers: &HeaderMap) -> Redirect {
 }
 
 /// Reads the response body, up to [`ANSWER_BYTES_MAX`] bytes and for at most [`BODY_WAIT`].
-async fn read(url: &Url, response: Response<Incoming>) -> Answer {
+async fn read(url: &Url, response: Response<Incoming>) -> HttpResponse {
     let (head, mut body) = response.into_parts();
     let mut bytes = Vec::new();
     let reading = async {
@@ -185,7 +185,7 @@ async fn read(url: &Url, response: Response<Incoming>) -> Answer {
     if is_late {
         tracing::debug!("a receiver did not finish its answer in time");
     }
-    Answer {
+    HttpResponse {
         status: head.status,
         headers: head.headers,
         host: url.host_str().unwrap_or_default().to_owned(),

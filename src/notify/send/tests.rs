@@ -8,7 +8,7 @@ use std::sync::Arc;
 use hyper_util::client::proxy::matcher::Matcher;
 use tokio::net::TcpListener;
 
-use crate::core::incident::outbox::{Kind, Timing};
+use crate::core::incident::outbox::{MessageKind, Timing};
 use crate::notify::fixture::{incident, message};
 use crate::notify::receiver::webhook;
 use crate::notify::secret::SecretFile;
@@ -39,28 +39,30 @@ fn webhook_at(url: Url) -> ReceiverConfig {
     })
 }
 
-async fn send(config: ReceiverConfig) -> Delivery {
+async fn send(config: ReceiverConfig) -> DeliveryResult {
     let receiver = Receiver::new(config).await.unwrap();
     let incident = incident();
-    receiver.send(&message(Kind::Opened, &incident)).await
+    receiver
+        .send(&message(MessageKind::Opened, &incident))
+        .await
 }
 
-fn again(delivery: Delivery) -> (Option<Duration>, String) {
+fn again(delivery: DeliveryResult) -> (Option<Duration>, String) {
     match delivery {
-        Delivery::Again { after, why } => (after, why),
+        DeliveryResult::Again { after, why } => (after, why),
         other => panic!("{other:?}"),
     }
 }
 
-fn refused(delivery: Delivery) -> String {
+fn refused(delivery: DeliveryResult) -> String {
     match delivery {
-        Delivery::Refused { why } => why,
+        DeliveryResult::Refused { why } => why,
         other => panic!("{other:?}"),
     }
 }
 
 #[tokio::test]
-async fn the_status_decides_what_became_of_a_message() {
+async fn the_status_code_decides_whether_a_message_was_delivered() {
     let server = Server::start(|path| {
         let status = path[1..].parse().unwrap();
         Reply::Status(status, "", String::new())
@@ -68,7 +70,7 @@ async fn the_status_decides_what_became_of_a_message() {
     .await;
     for status in [200, 201, 202, 204] {
         let delivery = send(webhook_at(server.url(&format!("/{status}")))).await;
-        assert_eq!(delivery, Delivery::Taken, "{status}");
+        assert_eq!(delivery, DeliveryResult::Taken, "{status}");
     }
     for status in [408, 425, 429, 500, 502, 503, 504, 599] {
         let (after, why) = again(send(webhook_at(server.url(&format!("/{status}")))).await);
@@ -132,7 +134,7 @@ async fn a_redirect_is_followed_on_the_same_host_only() {
     })
     .await;
     let sent = |path| send(webhook_at(server.url(path)));
-    assert_eq!(sent("/once").await, Delivery::Taken);
+    assert_eq!(sent("/once").await, DeliveryResult::Taken);
     let port = other.address.port();
     for (path, wanted) in [
         ("/round", "127.0.0.1 redirects more than 2 times".to_owned()),
@@ -175,14 +177,14 @@ async fn a_long_answer_is_read_in_part() {
     })
     .await;
     let sent = |path| send(webhook_at(server.url(path)));
-    assert_eq!(sent("/endless").await, Delivery::Taken);
+    assert_eq!(sent("/endless").await, DeliveryResult::Taken);
     let (_, why) = again(sent("/endless-error").await);
     assert!(why.len() < 300, "{why}");
-    assert_eq!(sent("/late").await, Delivery::Taken);
+    assert_eq!(sent("/late").await, DeliveryResult::Taken);
     let why = refused(sent("/late-error").await);
     assert_eq!(why, "127.0.0.1 answered 400 Bad Request");
 
-    let client = Client::new(tls::client_config(None).unwrap(), true);
+    let client = HttpClient::new(tls::client_config(None).unwrap(), true);
     let request = request_to(server.url("/endless").as_str());
     let answer = client.post(request).await.unwrap();
     assert_eq!(answer.text.len(), ANSWER_BYTES_MAX);
@@ -245,7 +247,7 @@ async fn nothing_goes_to_a_private_address_unless_allowed() {
     }
     assert!(server.seen.try_recv().is_err());
     let url = Url::parse(&format!("http://localhost:{port}/")).unwrap();
-    assert_eq!(send(webhook_at(url)).await, Delivery::Taken);
+    assert_eq!(send(webhook_at(url)).await, DeliveryResult::Taken);
     assert_eq!(
         server.seen.recv().await.unwrap().headers["user-agent"],
         client::AGENT
@@ -257,10 +259,10 @@ async fn a_connection_is_used_again() {
     let server = Server::start(|_| Reply::Status(200, "", String::new())).await;
     let receiver = Receiver::new(webhook_at(server.url("/"))).await.unwrap();
     let incident = incident();
-    for kind in Kind::ALL {
+    for kind in MessageKind::ALL {
         assert_eq!(
             receiver.send(&message(kind, &incident)).await,
-            Delivery::Taken
+            DeliveryResult::Taken
         );
     }
 }
@@ -286,15 +288,15 @@ fn acceptor(name: &str) -> tokio_rustls::TlsAcceptor {
 
 /// Returns a client that trusts the authorities in the file `ca`, and uses `proxies` instead of the proxies of this
 /// host.
-fn client_trusting(ca: Option<&str>, allow_private: bool, proxies: Matcher) -> Client {
+fn client_trusting(ca: Option<&str>, allow_private: bool, proxies: Matcher) -> HttpClient {
     let path = ca.map(|name| Path::new(CERTIFICATES).join(name));
     let tls = tls::client_config(path.as_deref()).unwrap();
-    Client::through(tls, allow_private, proxies)
+    HttpClient::through(tls, allow_private, proxies)
 }
 
 fn request_to(url: &str) -> Request {
     let incident = incident();
-    let message = message(Kind::Opened, &incident);
+    let message = message(MessageKind::Opened, &incident);
     webhook::request(Url::parse(url).unwrap(), &[], None, &message, UnixMs(0))
 }
 
@@ -340,7 +342,7 @@ async fn a_secret_is_read_before_each_message() {
     }));
     let receiver = receiver.await.unwrap();
     let incident = incident();
-    let message = message(Kind::Opened, &incident);
+    let message = message(MessageKind::Opened, &incident);
     let (_, why) = again(receiver.send(&message).await);
     assert!(
         why.starts_with("failed to read ") && why.contains("/key: "),
@@ -356,7 +358,7 @@ async fn a_secret_is_read_before_each_message() {
             server.url(&format!("/{token}")).as_str(),
         )
         .unwrap();
-        assert_eq!(receiver.send(&message).await, Delivery::Taken);
+        assert_eq!(receiver.send(&message).await, DeliveryResult::Taken);
         let seen = server.seen.recv().await.unwrap();
         assert_eq!(seen.path, format!("/{token}"));
         assert_eq!(seen.headers["authorization"], format!("Bearer {token}"));
@@ -404,7 +406,7 @@ async fn the_other_receivers_get_their_requests() {
         "alertname",
     ];
     for ((target, path), word) in targets.into_iter().zip(paths).zip(words) {
-        assert_eq!(send(config(target)).await, Delivery::Taken);
+        assert_eq!(send(config(target)).await, DeliveryResult::Taken);
         let seen = server.seen.recv().await.unwrap();
         assert_eq!(seen.path, path);
         assert!(seen.body.contains(word), "{}", seen.body);
@@ -414,7 +416,7 @@ async fn the_other_receivers_get_their_requests() {
 
 #[test]
 fn sns_is_asked_again_after_throttling() {
-    let answer = |status: u16, text: &str| Answer {
+    let answer = |status: u16, text: &str| HttpResponse {
         status: StatusCode::from_u16(status).unwrap(),
         headers: HeaderMap::new(),
         host: "sns".to_owned(),
@@ -469,7 +471,7 @@ async fn https_goes_through_the_proxy() {
     let answer = client.post(request).await.unwrap();
     assert_eq!(
         judge(&answer, false, SystemTime::UNIX_EPOCH),
-        Delivery::Taken
+        DeliveryResult::Taken
     );
     assert_eq!(tunnel.await.unwrap(), "CONNECT localhost:443 HTTP/1.1");
     assert_eq!(server.seen.recv().await.unwrap().path, "/city");

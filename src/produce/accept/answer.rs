@@ -4,7 +4,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::core::parse::Reject;
-use crate::produce::receipts::Outcome;
+use crate::produce::receipts::EventOutcome;
 
 /// Maximum number of characters in the detail of a rejected line. A longer detail is cut off, because the detail may
 /// quote the whole invalid value.
@@ -48,7 +48,7 @@ impl Line {
 /// The outcome of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum Status {
+pub(crate) enum LineStatus {
     /// All replicas have the event.
     Accepted,
     /// The event is invalid, and was not sent.
@@ -66,7 +66,7 @@ pub(crate) struct LineResult {
     /// The number of the line in NDJSON, or of the element in a JSON array, counted from 1.
     pub(crate) line: u64,
     /// The outcome of the event.
-    pub(crate) status: Status,
+    pub(crate) status: LineStatus,
     /// The reason for which the event was rejected, one of `empty`, `too_large`, `not_utf8`, `not_json`,
     /// `missing_field`, `bad_city`, `bad_event_type`, `bad_severity`, `bad_timestamp`, `bad_description` or
     /// `bad_event_id`.
@@ -89,7 +89,7 @@ pub(crate) struct LineResult {
 /// The outcome of the events in a request.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
 #[schema(as = Accepted)]
-pub(crate) struct Answer {
+pub(crate) struct Accepted {
     /// Number of events that all replicas have.
     pub(crate) accepted: u64,
     /// Number of lines with an invalid event.
@@ -110,23 +110,23 @@ fn is_zero(count: &u64) -> bool {
     *count == 0
 }
 
-impl Answer {
+impl Accepted {
     /// Returns the response to a request with the given lines. `outcomes` lists the outcomes of the valid lines, in
     /// their order. An event without an outcome was not sent. If Kafka has not acknowledged an event yet, the line has
     /// the status "unknown".
     pub(super) fn new(
         lines: Vec<Line>,
-        outcomes: &[Outcome],
+        outcomes: &[EventOutcome],
         topic: &str,
         is_verbose: bool,
-    ) -> Answer {
+    ) -> Accepted {
         let mut outcomes = outcomes.iter();
-        let mut answer = Answer::default();
+        let mut answer = Accepted::default();
         for line in lines {
             let result = match line.verdict {
                 Err(reject) => rejected_result(line.number, reject),
                 Ok(id) => {
-                    let outcome = outcomes.next().copied().unwrap_or(Outcome::NotSent);
+                    let outcome = outcomes.next().copied().unwrap_or(EventOutcome::NotSent);
                     event_result(line.number, id, outcome, topic)
                 }
             };
@@ -136,17 +136,17 @@ impl Answer {
         if answer.is_complete() && !is_verbose {
             answer
                 .results
-                .retain(|result| result.status == Status::Rejected);
+                .retain(|result| result.status == LineStatus::Rejected);
         }
         answer
     }
 
-    fn count_mut(&mut self, status: Status) -> &mut u64 {
+    fn count_mut(&mut self, status: LineStatus) -> &mut u64 {
         match status {
-            Status::Accepted => &mut self.accepted,
-            Status::Rejected => &mut self.rejected,
-            Status::Unknown => &mut self.unknown,
-            Status::NotSent => &mut self.not_sent,
+            LineStatus::Accepted => &mut self.accepted,
+            LineStatus::Rejected => &mut self.rejected,
+            LineStatus::Unknown => &mut self.unknown,
+            LineStatus::NotSent => &mut self.not_sent,
         }
     }
 
@@ -160,15 +160,17 @@ fn rejected_result(line: u64, reject: Reject) -> LineResult {
     LineResult {
         reason: Some(reject.reason.name()),
         detail: Some(reject.detail),
-        ..empty_result(line, Status::Rejected)
+        ..empty_result(line, LineStatus::Rejected)
     }
 }
 
-fn event_result(line: u64, id: Option<Box<str>>, outcome: Outcome, topic: &str) -> LineResult {
+fn event_result(line: u64, id: Option<Box<str>>, outcome: EventOutcome, topic: &str) -> LineResult {
     let (status, partition, offset) = match outcome {
-        Outcome::Acknowledged { partition, offset } => (Status::Accepted, Some(partition), offset),
-        Outcome::Pending | Outcome::Unknown => (Status::Unknown, None, None),
-        Outcome::NotSent => (Status::NotSent, None, None),
+        EventOutcome::Acknowledged { partition, offset } => {
+            (LineStatus::Accepted, Some(partition), offset)
+        }
+        EventOutcome::Pending | EventOutcome::Unknown => (LineStatus::Unknown, None, None),
+        EventOutcome::NotSent => (LineStatus::NotSent, None, None),
     };
     let place = partition.zip(offset);
     LineResult {
@@ -183,7 +185,7 @@ fn event_result(line: u64, id: Option<Box<str>>, outcome: Outcome, topic: &str) 
     }
 }
 
-fn empty_result(line: u64, status: Status) -> LineResult {
+fn empty_result(line: u64, status: LineStatus) -> LineResult {
     LineResult {
         line,
         status,
@@ -215,15 +217,15 @@ mod tests {
         Line::rejected(number, reject)
     }
 
-    fn acknowledged(partition: i32, offset: i64) -> Outcome {
-        Outcome::Acknowledged {
+    fn acknowledged(partition: i32, offset: i64) -> EventOutcome {
+        EventOutcome::Acknowledged {
             partition,
             offset: Some(offset).filter(|offset| *offset >= 0),
         }
     }
 
-    fn answer(lines: Vec<Line>, outcomes: &[Outcome], is_verbose: bool) -> String {
-        let answer = Answer::new(lines, outcomes, "city-events", is_verbose);
+    fn answer(lines: Vec<Line>, outcomes: &[EventOutcome], is_verbose: bool) -> String {
+        let answer = Accepted::new(lines, outcomes, "city-events", is_verbose);
         serde_json::to_string(&answer).unwrap()
     }
 
@@ -250,14 +252,14 @@ mod tests {
         let lines: Vec<Line> = (1..=5).map(|number| valid(number, None)).collect();
         let outcomes = [
             acknowledged(1, 2),
-            Outcome::Unknown,
-            Outcome::Pending,
-            Outcome::NotSent,
+            EventOutcome::Unknown,
+            EventOutcome::Pending,
+            EventOutcome::NotSent,
         ];
-        let answer = Answer::new(lines, &outcomes, "city-events", false);
-        let statuses: Vec<Status> = answer.results.iter().map(|result| result.status).collect();
-        let (unknown, not_sent) = (Status::Unknown, Status::NotSent);
-        let want = [Status::Accepted, unknown, unknown, not_sent, not_sent];
+        let answer = Accepted::new(lines, &outcomes, "city-events", false);
+        let statuses: Vec<LineStatus> = answer.results.iter().map(|result| result.status).collect();
+        let (unknown, not_sent) = (LineStatus::Unknown, LineStatus::NotSent);
+        let want = [LineStatus::Accepted, unknown, unknown, not_sent, not_sent];
         assert_eq!(statuses, want);
         assert!(!answer.is_complete());
         assert_eq!(
@@ -295,7 +297,7 @@ mod tests {
             acknowledged(i32::MAX, i64::MAX),
             acknowledged(i32::MAX, i64::MAX),
         ];
-        let answer = Answer::new(lines, &outcomes, &topic, true);
+        let answer = Accepted::new(lines, &outcomes, &topic, true);
         let bytes = serde_json::to_string(&answer.results).unwrap().len();
         assert!(bytes <= bytes_max, "{bytes} > {bytes_max}");
         let detail = answer.results[2].detail.as_ref().unwrap();

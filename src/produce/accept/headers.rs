@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn even_an_own_page_may_not_send_a_form() {
+    fn forms_are_refused_even_from_the_same_site() {
         let own = ("origin", "http://127.0.0.1:8080");
         assert_eq!(check(&[own]), Err(415));
         let form = ("content-type", "application/x-www-form-urlencoded");

@@ -27,7 +27,7 @@ pub(super) async fn receive(
 ) -> Result<Vec<u8>, ApiError> {
     let announced = body.size_hint().upper().filter(|_| !is_gzip);
     let announced = announced.and_then(|bytes| usize::try_from(bytes).ok());
-    let collected = Collected {
+    let collected = PartialBody {
         bytes: Vec::new(),
         capacity_max: announced.map_or(BODY_BYTES_MAX, |bytes| bytes.min(BODY_BYTES_MAX)),
         share,
@@ -81,7 +81,7 @@ fn read_error(error: &axum::Error) -> ApiError {
 }
 
 /// The part of a request body that has already arrived.
-struct Collected<'a> {
+struct PartialBody<'a> {
     bytes: Vec<u8>,
     /// Maximum number of bytes for which memory is reserved before the bytes arrive.
     capacity_max: usize,
@@ -91,7 +91,7 @@ struct Collected<'a> {
     refusal: Option<ApiError>,
 }
 
-impl Write for Collected<'_> {
+impl Write for PartialBody<'_> {
     fn write(&mut self, piece: &[u8]) -> io::Result<usize> {
         let needed = self.bytes.len() + piece.len();
         if needed > BODY_BYTES_MAX {

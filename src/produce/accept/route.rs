@@ -19,7 +19,7 @@ use crate::api::openapi::{self, ErrorBody};
 use crate::api::params::Params;
 use crate::api::server::ByteShare;
 use crate::blocking::run_blocking;
-use crate::produce::accept::answer::{Answer, LineResult};
+use crate::produce::accept::answer::{Accepted, LineResult};
 use crate::produce::accept::headers::check_headers;
 use crate::produce::accept::receive::receive;
 use crate::produce::accept::{BODY_MAX, EventDoor, PATH};
@@ -67,7 +67,7 @@ impl EventDoor {
         let sent = run_blocking(move || door.send(&body, kind.framing, arrival_ms, &share)).await?;
         let outcomes = sent.wait(self).await;
         let topic = &self.0.topic;
-        let answer = Answer::new(
+        let answer = Accepted::new(
             sent.lines,
             outcomes.as_deref().unwrap_or_default(),
             topic,
@@ -77,7 +77,7 @@ impl EventDoor {
         Ok(respond(answer))
     }
 
-    fn count_events(&self, answer: &Answer) {
+    fn count_events(&self, answer: &Accepted) {
         for (outcome, count) in [
             ("accepted", answer.accepted),
             ("rejected", answer.rejected),
@@ -108,7 +108,7 @@ impl EventDoor {
         ),
     ),
     responses(
-        (status = 200, description = "Kafka has every valid event, and there is at least one", body = Answer, example = json!({"accepted": 2, "rejected": 1, "results": [{"line": 2, "status": "rejected", "reason": "bad_severity", "detail": "\"bad\" is not low, medium, high or critical"}]})),
+        (status = 200, description = "Kafka has every valid event, and there is at least one", body = Accepted, example = json!({"accepted": 2, "rejected": 1, "results": [{"line": 2, "status": "rejected", "reason": "bad_severity", "detail": "\"bad\" is not low, medium, high or critical"}]})),
     ),
 )]
 async fn take_events(State(door): State<EventDoor>, request: Request) -> Response {
@@ -129,9 +129,9 @@ async fn take_events(State(door): State<EventDoor>, request: Request) -> Respons
     response
 }
 
-/// Converts an `Answer` to an HTTP response with the matching status code.
-fn respond(answer: Answer) -> Response {
-    let fields = |answer: &Answer| serde_json::json!(answer);
+/// Converts an `Accepted` to an HTTP response with the matching status code.
+fn respond(answer: Accepted) -> Response {
+    let fields = |answer: &Accepted| serde_json::json!(answer);
     if !answer.is_complete() {
         let public = "Kafka has not acknowledged every event; `results` says what became of each line, \
                       so send only the lines again that are not `accepted` or `rejected`";
@@ -226,10 +226,10 @@ const OPERATOR_ROUTES: &str = "\
     paths(take_events),
     components(schemas(ErrorBody, EventIn, LineResult)),
 )]
-struct Document;
+struct AcceptDocument;
 
 static DOCUMENT: LazyLock<String> = LazyLock::new(|| {
-    let mut document = Document::openapi();
+    let mut document = AcceptDocument::openapi();
     openapi::complete(&mut document, ERRORS, OPERATOR_ROUTES);
     document
         .to_pretty_json()

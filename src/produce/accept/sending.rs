@@ -11,7 +11,7 @@ use crate::core::murmur2::partition_of;
 use crate::core::submission::{BodyError, Framing, ValidEvent, judge, split};
 use crate::produce::accept::answer::Line;
 use crate::produce::accept::{EventDoor, KAFKA_MAX, Parts, STOP_MAX};
-use crate::produce::receipts::{BATCH_EVENTS_MAX, Batch, Outcome};
+use crate::produce::receipts::{BATCH_EVENTS_MAX, EventOutcome, ReceiptBatch};
 
 /// Maximum size of an HTTP response in bytes, not counting the results of individual lines.
 const ANSWER_BYTES: usize = 1_024;
@@ -19,10 +19,10 @@ const ANSWER_BYTES: usize = 1_024;
 const CREDIT_PAUSE: std::time::Duration = std::time::Duration::from_millis(5);
 
 /// The lines of a request body whose valid events were sent to Kafka.
-pub(super) struct Sent {
+pub(super) struct SentLines {
     pub(super) lines: Vec<Line>,
     /// The outcomes of the valid events; `None` if no event is valid.
-    batch: Option<Arc<Batch>>,
+    batch: Option<Arc<ReceiptBatch>>,
 }
 
 impl EventDoor {
@@ -38,7 +38,7 @@ impl EventDoor {
         framing: Framing,
         arrival_ms: UnixMs,
         share: &ByteShare,
-    ) -> Result<Sent, ApiError> {
+    ) -> Result<SentLines, ApiError> {
         let door = &*self.0;
         let items = split(body, framing, BATCH_EVENTS_MAX).map_err(body_error)?;
         let mut lines = Vec::with_capacity(items.len());
@@ -67,12 +67,12 @@ impl EventDoor {
             return Err(ApiError::busy());
         }
         if events.is_empty() {
-            return Ok(Sent { lines, batch: None });
+            return Ok(SentLines { lines, batch: None });
         }
         let batch = door.send_events(&events)?;
         let _fits = share.resize(BASE_BYTES + results);
         let batch = Some(batch);
-        Ok(Sent { lines, batch })
+        Ok(SentLines { lines, batch })
     }
 }
 
@@ -82,7 +82,7 @@ impl Parts {
     /// If the embedded broker of `citystream dev` runs out of room, only the first events of a request are sent. If the
     /// operator has configured a librdkafka queue that is smaller than a batch, a request may also be sent only in
     /// part.
-    fn send_events(&self, events: &[ValidEvent<'_>]) -> Result<Arc<Batch>, ApiError> {
+    fn send_events(&self, events: &[ValidEvent<'_>]) -> Result<Arc<ReceiptBatch>, ApiError> {
         let deliveries = self.producer.deliveries();
         deliveries.check_flow().map_err(|why| {
             let public =
@@ -129,10 +129,10 @@ impl Parts {
     }
 }
 
-impl Sent {
+impl SentLines {
     /// Waits until the outcome of every event is known or the time limit passes, and then returns the outcomes. Returns
     /// `None` if no event is valid.
-    pub(super) async fn wait(&self, door: &EventDoor) -> Option<Vec<Outcome>> {
+    pub(super) async fn wait(&self, door: &EventDoor) -> Option<Vec<EventOutcome>> {
         let batch = self.batch.as_ref()?;
         tokio::select! {
             () = batch.wait() => {}

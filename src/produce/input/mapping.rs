@@ -19,7 +19,7 @@
 use std::borrow::Cow;
 
 use super::local_time::TimeRules;
-use super::rows::Row;
+use super::rows::CsvRow;
 use crate::core::event::Severity;
 use crate::core::parse::{Reason, Reject, is_event_type, quoted, trim};
 use crate::core::time::format_millis;
@@ -32,14 +32,14 @@ const COLUMNS_SHOWN: usize = 50;
 /// The rules that convert the rows of a CSV file to events, taken from the command-line options.
 #[derive(Clone, Debug)]
 pub struct CsvRules {
-    sources: Vec<(EventField, Source)>,
+    sources: Vec<(EventField, FieldSource)>,
     severities: Vec<(String, Severity)>,
     time: TimeRules,
 }
 
 /// The source from which an event field gets its text.
 #[derive(Clone, Debug)]
-enum Source {
+enum FieldSource {
     /// The field gets its text from the column with the given name.
     Column(String),
     /// The field has the given text in every event.
@@ -53,10 +53,10 @@ impl CsvRules {
     /// Returns a failure if a field has two sources, or if a required field has no source.
     pub fn new(args: &CsvArgs) -> Result<CsvRules, Failure> {
         let columns = args.map.iter().flat_map(|list| &list.0);
-        let columns = columns.map(|(field, name)| (*field, Source::Column(name.clone())));
+        let columns = columns.map(|(field, name)| (*field, FieldSource::Column(name.clone())));
         let texts = args.set.iter().flat_map(|list| &list.0);
-        let texts = texts.map(|(field, text)| (*field, Source::Text(text.clone())));
-        let sources: Vec<(EventField, Source)> = columns.chain(texts).collect();
+        let texts = texts.map(|(field, text)| (*field, FieldSource::Text(text.clone())));
+        let sources: Vec<(EventField, FieldSource)> = columns.chain(texts).collect();
         let count = |field| sources.iter().filter(|(other, _)| *other == field).count();
         let twice = EventField::ALL.into_iter().find(|field| count(*field) > 1);
         if let Some(field) = twice {
@@ -96,7 +96,7 @@ impl CsvRules {
     /// # Errors
     /// Returns a failure if the file has no first row, or if the first row does not name each needed column exactly
     /// once.
-    pub(super) fn find_columns(&self, header: Option<&Row<'_>>) -> Result<Mapping, Failure> {
+    pub(super) fn find_columns(&self, header: Option<&CsvRow<'_>>) -> Result<Mapping, Failure> {
         let what = "the first row of the CSV file does not name its columns";
         let Some(header) = header else {
             return Err(Failure::new(what).with_why("the file is empty"));
@@ -107,10 +107,10 @@ impl CsvRules {
         let names: Vec<String> = (0..header.len())
             .map(|index| trim(&String::from_utf8_lossy(header.field(index))).to_owned())
             .collect();
-        let find = |(field, source): &(EventField, Source)| {
+        let find = |(field, source): &(EventField, FieldSource)| {
             let cell = match source {
-                Source::Text(text) => Cell::Text(text.clone()),
-                Source::Column(name) => Cell::Column(find_column(&names, name, *field)?),
+                FieldSource::Text(text) => Cell::Text(text.clone()),
+                FieldSource::Column(name) => Cell::Column(find_column(&names, name, *field)?),
             };
             Ok::<_, Failure>((*field, cell))
         };
@@ -179,7 +179,11 @@ impl Mapping {
     ///
     /// # Errors
     /// Returns a reject if the cells of the row cannot be assigned to the columns, or if a cell is not UTF-8.
-    pub(super) fn write_event(&self, row: &Row<'_>, json: &mut Vec<u8>) -> Result<Written, Reject> {
+    pub(super) fn write_event(
+        &self,
+        row: &CsvRow<'_>,
+        json: &mut Vec<u8>,
+    ) -> Result<Written, Reject> {
         json.clear();
         if row.len() != self.columns {
             return Err(Reject {

@@ -33,7 +33,7 @@ pub(super) fn open_rows(input: impl Read + Send + 'static) -> io::Result<InputRo
 
 /// A row of a CSV file. The fields of a row are stored without enclosing quotes.
 #[derive(Debug)]
-pub(super) struct Row<'a> {
+pub(super) struct CsvRow<'a> {
     /// The number of the row's first line, counted from 1.
     pub(super) number: u64,
     /// The size of the row if the row is too large, otherwise `None`.
@@ -51,7 +51,7 @@ pub(super) struct RowSize {
     pub(super) last_line: u64,
 }
 
-impl<'a> Row<'a> {
+impl<'a> CsvRow<'a> {
     /// Returns the number of fields in the row. A row that is too large has no fields.
     pub(super) fn len(&self) -> usize {
         self.fields.len()
@@ -96,7 +96,7 @@ impl<R: Read> Rows<R> {
     }
 
     /// Returns the next row, or `None` at the end of the stream. Empty lines are skipped.
-    pub(super) fn read_row(&mut self) -> io::Result<Option<Row<'_>>> {
+    pub(super) fn read_row(&mut self) -> io::Result<Option<CsvRow<'_>>> {
         while self.skip_breaks() {
             if fill(&mut self.reader)?.is_empty() {
                 return Ok(None);
@@ -108,7 +108,7 @@ impl<R: Read> Rows<R> {
         // The line breaks after a row are read together with the row. A line break that remained in the buffer would
         // delay the row until the next row arrives, because the reader passes rows on only when the buffer is empty.
         self.skip_breaks();
-        Ok(Some(Row {
+        Ok(Some(CsvRow {
             number,
             too_large: end.is_large.then_some(RowSize {
                 bytes: end.bytes,

@@ -15,7 +15,7 @@ use aws_sdk_dynamodb::Client;
 
 use super::db::Db;
 use super::rollups::{self, RollupSource};
-use crate::core::audit::{FoundPut, FoundRow, Key, Name, RowPlace, Slice, TOTALS_TIME_MS};
+use crate::core::audit::{AuditName, FoundPut, FoundRow, Key, RowPlace, Slice, TOTALS_TIME_MS};
 use crate::core::clock::UnixMs;
 use crate::core::event::Offset;
 use crate::core::keys::{SUMS, SUMS_NEXT, TOTALS_SHARDS, TableNames};
@@ -268,12 +268,12 @@ impl Audit {
             last_ms = Some(time_ms);
             let (key, item) = lists.take(&self.db).await?;
             match key.name {
-                Name::Window(_) | Name::Totals(_) => windows.push(key),
-                Name::Hour(_) | Name::Day(_) => {
+                AuditName::Window(_) | AuditName::Totals(_) => windows.push(key),
+                AuditName::Hour(_) | AuditName::Day(_) => {
                     let row = row_from_item(&item, &key, view);
                     slice.add_row(key, row);
                 }
-                Name::Raw(_) | Name::Alert(_) => {
+                AuditName::Raw(_) | AuditName::Alert(_) => {
                     let put = put_from_item(&item, &key, view.now_ms);
                     slice.add_put(key, put);
                 }
@@ -369,19 +369,19 @@ impl Audit {
         let names = &self.db.names;
         let (city, time_ms) = (key.place.city(), key.place.time_ms);
         match &key.name {
-            Name::Totals(kind) => {
+            AuditName::Totals(kind) => {
                 let series = format!("{city}#{kind}");
                 let shard = crc32fast::hash(series.as_bytes()) % TOTALS_SHARDS;
                 (names.totals.clone(), format!("totals#{shard}"), series)
             }
-            Name::Window(_) => (names.aggregations.clone(), key.in_table(), String::new()),
-            Name::Hour(_) | Name::Day(_) => {
+            AuditName::Window(_) => (names.aggregations.clone(), key.in_table(), String::new()),
+            AuditName::Hour(_) | AuditName::Day(_) => {
                 let key = key.in_table();
                 let (shard, start) = key.rsplit_once(' ').unwrap_or_default();
                 (names.totals.clone(), shard.to_owned(), start.to_owned())
             }
-            Name::Raw(id) => (names.raw.clone(), id.to_string(), format_millis(time_ms)),
-            Name::Alert(id) => (
+            AuditName::Raw(id) => (names.raw.clone(), id.to_string(), format_millis(time_ms)),
+            AuditName::Alert(id) => (
                 names.alerts.clone(),
                 city.to_owned(),
                 format!("{}#{id}", format_millis(time_ms)),

@@ -23,7 +23,7 @@ use crate::tail::history::{LENGTHS, WINDOWS};
 const NAMES_MAX: u32 = 100;
 
 #[derive(Serialize)]
-struct Export {
+struct ScreenExport {
     #[serde(flatten)]
     summary: Value,
     /// The listed records as raw JSON. Raw JSON keeps the numbers in the field `extra` exactly as the producer wrote
@@ -87,7 +87,7 @@ pub(super) fn json(
         }
         records.push(serde_json::from_slice(&line)?);
     }
-    serde_json::to_string_pretty(&Export { summary, records })
+    serde_json::to_string_pretty(&ScreenExport { summary, records })
 }
 
 fn total(row: &VisibleRow<'_>, board: &Board, kind: RecordKind) -> Value {

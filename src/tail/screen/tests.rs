@@ -261,7 +261,7 @@ fn pictures_of_an_empty_log_and_of_waiting() {
 
 /// Checks screens of every size: drawing does not panic, no line is too wide, and the counts are visible.
 #[test]
-fn every_size_can_be_drawn() {
+fn the_screen_can_be_drawn_at_every_size() {
     for (kind, board, sum, row) in [
         (RecordKind::Events, board(), "3,000 events", "NYC"),
         (

@@ -55,7 +55,13 @@ fn a_key_has_the_text_that_the_table_has() {
 
 #[test]
 fn each_difference_and_reason_has_its_own_name() {
-    let kinds = [Kind::Missing, Kind::Wrong, Kind::Extra, Kind::Fence].map(Kind::name);
+    let kinds = [
+        DifferenceKind::Missing,
+        DifferenceKind::Wrong,
+        DifferenceKind::Extra,
+        DifferenceKind::Fence,
+    ]
+    .map(DifferenceKind::name);
     assert_eq!(kinds, ["missing", "wrong", "extra", "fence"]);
     let names = Incomparable::ALL.map(Incomparable::name);
     let want = [

@@ -5,7 +5,11 @@ use super::super::judge::DIFFERENCES_MAX;
 use super::*;
 
 /// Compares a window row with a log of `records` records and the given claim. Returns how the row differs from the log.
-fn difference(claim: i64, records: i64, found: Option<FoundRow>) -> Option<(Kind, String)> {
+fn difference(
+    claim: i64,
+    records: i64,
+    found: Option<FoundRow>,
+) -> Option<(DifferenceKind, String)> {
     let mut slice = Slice::new(scope(1 << 20), None, &logs(0, claim, None));
     if let Some(found) = found {
         slice.add_row(nyc(), found);
@@ -33,30 +37,54 @@ fn a_difference_says_what_is_wrong_with_a_row() {
     let lacks_records = "event_count is 1, by the log 3; severity_low is 1, by the log 3; the record at partition 0, \
                          offset 1 and 1 more is not counted";
     for (claim, records, found, kind, detail) in [
-        (1, 1, None, Kind::Missing, "the log has 1 event of it"),
-        (3, 3, None, Kind::Missing, "the log has 3 events of it"),
-        (3, 3, Some(row(2, 0, 2)), Kind::Wrong, lacks_the_record),
-        (3, 3, Some(row(1, 0, 1)), Kind::Wrong, lacks_records),
-        (1, 1, Some(odd), Kind::Wrong, "its city is LA"),
+        (
+            1,
+            1,
+            None,
+            DifferenceKind::Missing,
+            "the log has 1 event of it",
+        ),
+        (
+            3,
+            3,
+            None,
+            DifferenceKind::Missing,
+            "the log has 3 events of it",
+        ),
+        (
+            3,
+            3,
+            Some(row(2, 0, 2)),
+            DifferenceKind::Wrong,
+            lacks_the_record,
+        ),
+        (
+            3,
+            3,
+            Some(row(1, 0, 1)),
+            DifferenceKind::Wrong,
+            lacks_records,
+        ),
+        (1, 1, Some(odd), DifferenceKind::Wrong, "its city is LA"),
         (
             1,
             1,
             Some(distinct),
-            Kind::Wrong,
+            DifferenceKind::Wrong,
             "the attribute severities differs from the counts by severity",
         ),
         (
             1,
             0,
             Some(row(1, 0, 1)),
-            Kind::Extra,
+            DifferenceKind::Extra,
             "event_count is 1, by the log 0; severity_low is 1, by the log 0",
         ),
         (
             1,
             0,
             Some(row(0, 0, 1)),
-            Kind::Extra,
+            DifferenceKind::Extra,
             "the log has no event of it",
         ),
     ] {
@@ -104,7 +132,7 @@ fn a_difference_says_what_is_wrong_with_a_fence() {
             "its fence leaves out records that are stored",
         ),
     ] {
-        let want = Some((Kind::Fence, detail.to_owned()));
+        let want = Some((DifferenceKind::Fence, detail.to_owned()));
         assert_eq!(
             difference(claim, records, Some(found.clone())),
             want,
@@ -144,7 +172,7 @@ fn the_outcomes_of_all_slices_are_added_up() {
         let sum = i64::try_from(n).unwrap();
         let differences = (0..listed).map(|_| Difference {
             key: nyc(),
-            kind: Kind::Wrong,
+            kind: DifferenceKind::Wrong,
             detail: String::new(),
         });
         AuditOutcome {
@@ -154,7 +182,7 @@ fn the_outcomes_of_all_slices_are_added_up() {
                 detail: String::new(),
             }],
             difference_count: n,
-            differing: BTreeMap::from([(("window", Kind::Wrong), n)]),
+            differing: BTreeMap::from([(("window", DifferenceKind::Wrong), n)]),
             incomparable: BTreeMap::from([(Incomparable::Older, 2 * n)]),
             compared: BTreeMap::from([("window", 3 * n)]),
             windows: Sums {
@@ -187,7 +215,7 @@ fn an_outcome_lists_only_the_first_differences() {
     }
     let outcome = slice.outcome();
     assert_eq!(outcome.difference_count, 1_200);
-    assert_eq!(outcome.differing[&("totals", Kind::Extra)], 1_200);
+    assert_eq!(outcome.differing[&("totals", DifferenceKind::Extra)], 1_200);
     assert_eq!(outcome.differences.len(), DIFFERENCES_MAX);
 }
 
@@ -277,7 +305,7 @@ fn an_alert_gets_its_record_from_its_raw_event() {
         let outcome = slice.outcome();
         let found = outcome.differences.iter().find(|d| d.key == alert);
         let want = "the log has no such event at partition 0, offset 3";
-        let want = extra.then_some((Kind::Extra, want));
+        let want = extra.then_some((DifferenceKind::Extra, want));
         assert_eq!(found.map(|d| (d.kind, &*d.detail)), want, "{source:?}");
     }
 }
@@ -339,5 +367,8 @@ fn a_wrong_progress_item_is_reported_with_both_sums() {
     // The window row and the totals row are also missing.
     let missing: u64 = outcome.differing.values().sum();
     assert_eq!(outcome.difference_count, missing);
-    assert_eq!(outcome.differing[&(PROGRESS_ITEM, Kind::Wrong)], 1);
+    assert_eq!(
+        outcome.differing[&(PROGRESS_ITEM, DifferenceKind::Wrong)],
+        1
+    );
 }

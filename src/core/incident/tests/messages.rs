@@ -5,15 +5,15 @@ use serde_json::json;
 
 use super::*;
 use crate::incident::message::Message;
-use crate::incident::outbox::{self, Kind, Outcome, Sent, Step, Timing};
+use crate::incident::outbox::{self, MessageKind, OutboxStep, SendOutcome, SentMessages, Timing};
 use crate::incident::silence::Silence;
 use crate::incident::{Group, SAMPLE_CHARS_MAX, Sample, incident_id};
 
 const NOW_MS: UnixMs = UnixMs(BASE_MS);
-const OPEN: State = State::Open;
-const ENDED: State = State::Resolved { at_ms: NOW_MS };
+const OPEN: IncidentPhase = IncidentPhase::Open;
+const ENDED: IncidentPhase = IncidentPhase::Resolved { at_ms: NOW_MS };
 
-fn incident(state: State, event_count: u64) -> Incident {
+fn incident(state: IncidentPhase, event_count: u64) -> Incident {
     Incident {
         state,
         event_count,
@@ -28,19 +28,19 @@ fn incident(state: State, event_count: u64) -> Incident {
 }
 
 /// Returns a message that was created `after_ms` milliseconds after [`NOW_MS`], and whose outcome is unknown.
-fn message(n: u32, kind: Kind, event_count: u64, after_ms: i64) -> Sent {
-    Sent {
+fn message(n: u32, kind: MessageKind, event_count: u64, after_ms: i64) -> SentMessages {
+    SentMessages {
         n,
         kind,
         event_count,
         begun_ms: NOW_MS + after_ms,
-        outcome: Outcome::Unknown,
+        outcome: SendOutcome::Unknown,
     }
 }
 
 /// Returns a message about an incident with five events, which was created at [`NOW_MS`].
-fn sent(n: u32, kind: Kind, outcome: Outcome) -> Sent {
-    Sent {
+fn sent(n: u32, kind: MessageKind, outcome: SendOutcome) -> SentMessages {
+    SentMessages {
         outcome,
         ..message(n, kind, 5, 0)
     }
@@ -48,12 +48,12 @@ fn sent(n: u32, kind: Kind, outcome: Outcome) -> Sent {
 
 /// Returns the next step at `after_ms` milliseconds after [`NOW_MS`]. Two messages are at least 100 ms apart.
 fn step(
-    last: Option<&Sent>,
+    last: Option<&SentMessages>,
     incident: &Incident,
     silenced: bool,
     after_ms: i64,
     repeat_ms: Option<i64>,
-) -> Step {
+) -> OutboxStep {
     let timing = Timing {
         repeat_ms,
         interval_min_ms: 100,
@@ -63,13 +63,13 @@ fn step(
 
 #[test]
 fn the_first_message_waits_for_the_end_of_a_silence() {
-    let first = message(1, Kind::Opened, 5, 0);
-    let skipped = sent(1, Kind::Opened, Outcome::Silenced);
+    let first = message(1, MessageKind::Opened, 5, 0);
+    let skipped = sent(1, MessageKind::Opened, SendOutcome::Silenced);
     for (state, silenced, want) in [
-        (OPEN, false, Step::Send(first.clone())),
-        (ENDED, false, Step::Send(first)),
-        (OPEN, true, Step::Wait(None)),
-        (ENDED, true, Step::Skip(skipped)),
+        (OPEN, false, OutboxStep::Send(first.clone())),
+        (ENDED, false, OutboxStep::Send(first)),
+        (OPEN, true, OutboxStep::Wait(None)),
+        (ENDED, true, OutboxStep::Skip(skipped)),
     ] {
         let found = step(None, &incident(state, 5), silenced, 0, None);
         assert_eq!(found, want, "{state:?}, silenced {silenced}");
@@ -78,18 +78,19 @@ fn the_first_message_waits_for_the_end_of_a_silence() {
 
 #[test]
 fn news_and_reminders_are_sent_in_time() {
-    let last = sent(1, Kind::Opened, Outcome::Taken);
-    let wait = |after_ms: i64| Step::Wait(Some(NOW_MS + after_ms));
-    let news = |events, after_ms| Step::Send(message(2, Kind::Updated, events, after_ms));
+    let last = sent(1, MessageKind::Opened, SendOutcome::Taken);
+    let wait = |after_ms: i64| OutboxStep::Wait(Some(NOW_MS + after_ms));
+    let news =
+        |events, after_ms| OutboxStep::Send(message(2, MessageKind::Updated, events, after_ms));
     // Each case lists the number of events, whether a silence covers the incident, the time since the last message, the
     // time between reminders, and the expected step.
     for (events, silenced, after_ms, repeat_ms, want) in [
         (5, false, 999, Some(1_000), wait(1_000)),
         (5, false, 1_000, Some(1_000), news(5, 1_000)),
-        (5, false, 9_999, None, Step::Wait(None)),
+        (5, false, 9_999, None, OutboxStep::Wait(None)),
         (6, false, 99, None, wait(100)),
         (6, false, 100, None, news(6, 100)),
-        (6, true, 100, Some(1_000), Step::Wait(None)),
+        (6, true, 100, Some(1_000), OutboxStep::Wait(None)),
     ] {
         let found = step(
             Some(&last),
@@ -104,19 +105,19 @@ fn news_and_reminders_are_sent_in_time() {
 
 #[test]
 fn the_end_is_told_once_although_a_silence_covers_the_incident() {
-    use Kind::{Opened, Resolved, Updated};
-    use Outcome::{Silenced, Taken, Unknown};
-    let refused = || Outcome::Refused("full".into());
-    let end = |n| Step::Send(message(n, Resolved, 9, 1));
+    use MessageKind::{Opened, Resolved, Updated};
+    use SendOutcome::{Silenced, Taken, Unknown};
+    let refused = || SendOutcome::Refused("full".into());
+    let end = |n| OutboxStep::Send(message(n, Resolved, 9, 1));
     let unknown = sent(2, Updated, Unknown);
     for (last, want) in [
         (sent(1, Opened, Taken), end(2)),
         (sent(2, Updated, refused()), end(3)),
         // The sender repeats a message with an unknown outcome unchanged.
-        (unknown.clone(), Step::Send(unknown)),
-        (sent(1, Opened, Silenced), Step::Done),
-        (sent(3, Resolved, Taken), Step::Done),
-        (sent(3, Resolved, refused()), Step::Done),
+        (unknown.clone(), OutboxStep::Send(unknown)),
+        (sent(1, Opened, Silenced), OutboxStep::Done),
+        (sent(3, Resolved, Taken), OutboxStep::Done),
+        (sent(3, Resolved, refused()), OutboxStep::Done),
     ] {
         for silenced in [false, true] {
             let found = step(Some(&last), &incident(ENDED, 9), silenced, 1, None);
@@ -127,16 +128,19 @@ fn the_end_is_told_once_although_a_silence_covers_the_incident() {
 
 #[test]
 fn the_kinds_and_outcomes_of_messages_have_their_names() {
-    let names = Kind::ALL.map(Kind::name);
+    let names = MessageKind::ALL.map(MessageKind::name);
     assert_eq!(names, ["opened", "updated", "resolved"]);
-    assert_eq!(names.map(Kind::from_name), Kind::ALL.map(Some));
-    assert_eq!(Kind::from_name("open"), None);
-    let refused = Outcome::Refused("full".into());
+    assert_eq!(
+        names.map(MessageKind::from_name),
+        MessageKind::ALL.map(Some)
+    );
+    assert_eq!(MessageKind::from_name("open"), None);
+    let refused = SendOutcome::Refused("full".into());
     for (outcome, name) in [
-        (Outcome::Unknown, "unknown"),
-        (Outcome::Taken, "taken"),
+        (SendOutcome::Unknown, "unknown"),
+        (SendOutcome::Taken, "taken"),
         (refused, "refused"),
-        (Outcome::Silenced, "silenced"),
+        (SendOutcome::Silenced, "silenced"),
     ] {
         assert_eq!(outcome.name(), name);
     }
@@ -145,16 +149,22 @@ fn the_kinds_and_outcomes_of_messages_have_their_names() {
 #[test]
 fn a_title_names_the_rule_the_group_and_the_number_of_events() {
     for (kind, city, event_type, events, want) in [
-        (Kind::Opened, None, None, 1, "Open: critical, 1 event"),
         (
-            Kind::Updated,
+            MessageKind::Opened,
+            None,
+            None,
+            1,
+            "Open: critical, 1 event",
+        ),
+        (
+            MessageKind::Updated,
             Some("NYC"),
             None,
             2,
             "Still open: critical in NYC, 2 events",
         ),
         (
-            Kind::Resolved,
+            MessageKind::Resolved,
             Some("NYC"),
             Some("traffic"),
             0,
@@ -196,7 +206,7 @@ fn a_body_has_the_fields_that_the_incident_has() {
     told.group.event_type = Some("traffic".into());
     let message = |incident, link| {
         let message = Message {
-            kind: Kind::Resolved,
+            kind: MessageKind::Resolved,
             n: 2,
             incident,
             link,

@@ -1,7 +1,7 @@
 //! Tests which rows of incidents an owner writes, and the comparison of these rows with the log.
 
 use super::*;
-use crate::incident::audit::{DESCRIBED_MAX, Difference};
+use crate::incident::audit::{DESCRIBED_MAX, IncidentDifference};
 use crate::incident::incident_id;
 
 const LACKS: &str = "the row lacks a change that the log makes";
@@ -77,11 +77,11 @@ fn a_row_must_have_the_changes_below_the_claim() {
 
 #[test]
 fn the_outcomes_of_all_partitions_are_added_up() {
-    let outcome = |count: u64, described: usize| Outcome {
+    let outcome = |count: u64, described: usize| IncidentAuditOutcome {
         compared: 2 * count,
         difference_count: count,
         differences: (0..described)
-            .map(|n| Difference {
+            .map(|n| IncidentDifference {
                 name: ("critical".into(), n.to_string().into()),
                 what: MISSING,
             })

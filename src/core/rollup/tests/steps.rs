@@ -5,7 +5,7 @@ use crate::pace::backoff_ms;
 
 /// Returns a pass over the hours `[from, until)` after [`BASE_MS`]. The mark is already at the first hour.
 fn pass(from: i64, until: i64, window_ms: i64) -> Roll {
-    let plan = Plan {
+    let plan = RollupPlan {
         mark: mark(BASE_MS + from * HOUR_MS, &[]),
         is_new: false,
         target_ms: BASE_MS + until * HOUR_MS,
@@ -130,7 +130,7 @@ fn a_thousand_windows_are_read_at_once() {
 #[test]
 fn the_mark_lists_the_idle_partitions_of_its_pass() {
     let (before, after) = ([(1, BASE_MS)], [(2, BASE_MS + HOUR_MS)]);
-    let plan = Plan {
+    let plan = RollupPlan {
         mark: mark(BASE_MS, &before),
         is_new: true,
         target_ms: BASE_MS + HOUR_MS,

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use aws_sdk_dynamodb::types::AttributeValue;
 
 use super::AuditView;
-use crate::core::audit::{Counts, Fence, FoundPut, FoundRow, HourCounts, Key, Name, content};
+use crate::core::audit::{AuditName, Counts, Fence, FoundPut, FoundRow, HourCounts, Key, content};
 use crate::core::clock::UnixMs;
 use crate::core::event::{Offset, Severity};
 use crate::core::keys::{FENCE_FIRST, FENCE_NEXT};
@@ -31,7 +31,7 @@ pub fn row_from_item(item: &Item, key: &Key, view: &AuditView) -> FoundRow {
         wanted.push((CITY, key.place.city().to_owned()));
     }
     match &key.name {
-        Name::Window(kind) => {
+        AuditName::Window(kind) => {
             let set = item.get(SEVERITIES).and_then(|v| v.as_ss().ok());
             let has = |s: Severity| set.is_some_and(|set| set.iter().any(|n| n == s.name()));
             row.distinct = Some(Severity::ALL.map(has));
@@ -46,8 +46,8 @@ pub fn row_from_item(item: &Item, key: &Key, view: &AuditView) -> FoundRow {
                 ),
             ]);
         }
-        Name::Totals(kind) => wanted.push((EVENT_TYPE, kind.to_string())),
-        Name::Hour(_) | Name::Day(_) => {
+        AuditName::Totals(kind) => wanted.push((EVENT_TYPE, kind.to_string())),
+        AuditName::Hour(_) | AuditName::Day(_) => {
             let start_ms = key.place.time_ms;
             let length_ms = key.grain().map_or(0, |(grain, _)| grain.length_ms());
             wanted.extend([
@@ -58,9 +58,9 @@ pub fn row_from_item(item: &Item, key: &Key, view: &AuditView) -> FoundRow {
                 ),
             ]);
         }
-        Name::Raw(_) | Name::Alert(_) => {}
+        AuditName::Raw(_) | AuditName::Alert(_) => {}
     }
-    if matches!(key.name, Name::Day(_)) {
+    if matches!(key.name, AuditName::Day(_)) {
         row.hours = hours(item);
         if row.hours.is_none() {
             row.odd = Some("its hours cannot be read".to_owned());
@@ -137,7 +137,7 @@ pub(super) fn split_log_key(text: &str) -> Option<(String, i32)> {
 pub fn put_from_item(item: &Item, key: &Key, now_ms: UnixMs) -> FoundPut {
     let flag = |name: &str| matches!(item.get(name), Some(AttributeValue::Bool(true)));
     let extra = item.get(EXTRA).and_then(|v| v.as_s().ok());
-    let is_raw = matches!(key.name, Name::Raw(_));
+    let is_raw = matches!(key.name, AuditName::Raw(_));
     FoundPut {
         content: content(
             text(item, CITY),

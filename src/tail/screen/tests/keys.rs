@@ -40,7 +40,7 @@ fn a_frozen_picture_stays_while_counting_continues() {
 }
 
 #[test]
-fn the_choice_stays_with_its_record_while_others_arrive() {
+fn the_selected_record_stays_selected_while_others_arrive() {
     let mut board = board();
     let mut view = ScreenView::new(RecordKind::Events);
     press(&mut view, &board, "↓↓↓");
@@ -136,7 +136,7 @@ fn a_filter_can_be_applied_dropped_and_edited() {
 }
 
 #[test]
-fn keys_return_what_only_the_screen_can_do() {
+fn keys_return_the_action_for_the_screen() {
     let board = board();
     let control = |c| KeyEvent::new(KeyCode::Char(c), KeyModifiers::CONTROL);
     for over in ["", "?", "\n", "/"] {
