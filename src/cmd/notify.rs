@@ -11,7 +11,7 @@ use crate::exit::{Exit, SettingsError};
 use crate::listen::{print_picked, warn_if_open};
 use crate::notify::config::{NotifyConfig, SecretReading};
 use crate::notify::status::NotifyStatus;
-use crate::notify::{check_settings, dry_run, run_with, trial};
+use crate::notify::{check_settings, dry_run, run_with, test_message};
 use crate::service;
 use crate::settings::Notify;
 use crate::shutdown::Shutdown;
@@ -34,7 +34,7 @@ pub async fn run(args: Notify, metrics: Metrics, shutdown: Shutdown) -> anyhow::
         return run_blocking(work).await.map(|()| Exit::Done);
     }
     if let Some(receiver) = &args.test {
-        return trial::run(config, receiver, args.link.as_deref()).await;
+        return test_message::run(config, receiver, args.link.as_deref()).await;
     }
     check_settings(&args)?;
     let listener = server::bind(args.listen, "--listen").await?;

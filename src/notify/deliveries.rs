@@ -12,9 +12,9 @@ use crate::core::incident::outbox::{OutboxStep, SendOutcome, SentMessages, next}
 use crate::core::incident::owner::{IncidentName, Owner, name_of};
 use crate::core::incident::silence::Silence;
 use crate::core::pace::backoff_ms;
-use crate::notify::done::{Attempt, TaskResult};
 use crate::notify::partitions::Partitions;
 use crate::notify::send::{DeliveryResult, Receiver};
+use crate::notify::task_result::{Attempt, TaskResult};
 use crate::store::incidents::{IncidentTable, StoredIncident};
 use crate::telemetry::{Metrics, steady_ms, unix_ms};
 

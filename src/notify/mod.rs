@@ -11,11 +11,10 @@
 //! - [`receiver`]: turns a message into an HTTP request
 //! - [`silences`]: suppresses messages about certain incidents for a limited time
 //! - [`secret`]: reads files with URLs, tokens and keys
-//! - [`dry_run`], [`trial`]: print messages without sending them, and send a test message
+//! - [`dry_run`], [`test_message`]: print messages without sending them, and send a test message
 
 pub mod config;
 mod deliveries;
-mod done;
 pub(crate) mod dry_run;
 #[cfg(test)]
 mod fixture;
@@ -27,7 +26,8 @@ pub mod send;
 pub(crate) mod silences;
 mod start;
 pub mod status;
-pub(crate) mod trial;
+mod task_result;
+pub(crate) mod test_message;
 mod waiting;
 
 use std::sync::Arc;

@@ -11,7 +11,7 @@ use crate::core::incident::audit::Base;
 use crate::core::incident::fold::{Checkpoint, Fold};
 use crate::core::incident::owner::{IncidentName, Owner, name_of};
 use crate::core::pace::backoff_ms;
-use crate::notify::done::TaskResult;
+use crate::notify::task_result::TaskResult;
 use crate::store::incidents::{IncidentTable, StoredBase, StoredCheckpoint};
 use crate::telemetry::unix_ms;
 

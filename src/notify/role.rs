@@ -27,11 +27,11 @@ use crate::kafka::consumer::{Consumer, ConsumerEvent, ConsumerOptions, Partition
 use crate::kafka::membership;
 use crate::kafka::second_read::{SecondReader, warn_if_skipped};
 use crate::notify::deliveries::IncidentDeliveries;
-use crate::notify::done::TaskResult;
 use crate::notify::partitions::Partitions;
 use crate::notify::send::Receiver;
 use crate::notify::start::{FirstStart, Started, Starter};
 use crate::notify::status::{NotifyStatus, NotifyWait};
+use crate::notify::task_result::TaskResult;
 use crate::notify::waiting::{dynamodb_error, topic_id, wait_for_topic};
 use crate::shutdown::Shutdown;
 use crate::store::error::StoreError;
