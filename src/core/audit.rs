@@ -35,7 +35,7 @@ use crate::plan::RawRows;
 use crate::window::Rules;
 
 use items::{AuditPut, Want};
-pub use judge::{AuditOutcome, Difference, DifferenceKind, Incomparable, Sums};
+pub use judge::{AuditOutcome, Difference, Incomparable, Mismatch, Sums};
 pub use key::{AuditName, Key, RowPlace, TOTALS_TIME_MS};
 pub use progress::{PROGRESS_ITEM, Published, WrongSums};
 pub use rollups::HourCounts;

@@ -5,9 +5,7 @@ use std::io::{self, Write};
 use indicatif::HumanCount;
 use serde_json::{Value, json};
 
-use crate::core::audit::{
-    AuditOutcome, DifferenceKind, Incomparable, LogCounts, PROGRESS_ITEM, Sums,
-};
+use crate::core::audit::{AuditOutcome, Incomparable, LogCounts, Mismatch, PROGRESS_ITEM, Sums};
 use crate::core::clock::UnixMs;
 use crate::core::time::format_millis;
 
@@ -175,7 +173,7 @@ impl VerifyReport {
         });
         let wrong_sums = self.outcome.wrong_sums.iter().map(|wrong| {
             json!({
-                "kind": DifferenceKind::Wrong.name(), "row": PROGRESS_ITEM,
+                "kind": Mismatch::Wrong.name(), "row": PROGRESS_ITEM,
                 "key": wrong.partition.to_string(), "detail": wrong.detail,
             })
         });
@@ -211,7 +209,7 @@ impl VerifyReport {
 }
 
 /// Returns a text that describes a number of differing rows, such as `2 raw events missing`.
-fn describe_rows(row: &str, how: DifferenceKind, count: u64) -> String {
+fn describe_rows(row: &str, how: Mismatch, count: u64) -> String {
     let rows = match (row, count) {
         ("totals", 1) => "totals row".to_owned(),
         ("totals", _) => "totals rows".to_owned(),
@@ -219,10 +217,10 @@ fn describe_rows(row: &str, how: DifferenceKind, count: u64) -> String {
         (row, _) => format!("{row}s"),
     };
     let how = match how {
-        DifferenceKind::Missing => "missing",
-        DifferenceKind::Wrong => "wrong",
-        DifferenceKind::Extra => "too many",
-        DifferenceKind::Fence => "with a broken fence",
+        Mismatch::Missing => "missing",
+        Mismatch::Wrong => "wrong",
+        Mismatch::Extra => "too many",
+        Mismatch::Fence => "with a broken fence",
     };
     format!("{} {rows} {how}", HumanCount(count))
 }
@@ -250,7 +248,7 @@ mod tests {
     fn report(
         log: i64,
         tables: i64,
-        differing: &[((&'static str, DifferenceKind), u64)],
+        differing: &[((&'static str, Mismatch), u64)],
     ) -> VerifyReport {
         let outcome = AuditOutcome {
             difference_count: differing.iter().map(|(_, count)| count).sum(),
@@ -272,7 +270,7 @@ mod tests {
             "log 39,961 = tables 39,961, difference 0"
         );
         assert_eq!(
-            report(39_961, 39_961, &[(("window", DifferenceKind::Wrong), 1)]).summary(),
+            report(39_961, 39_961, &[(("window", Mismatch::Wrong), 1)]).summary(),
             "log 39,961 ≠ tables 39,961, difference 1 row: 1 window wrong; the sums are equal, the rows are not"
         );
         let mut other_log = report(0, 0, &[]);
@@ -287,9 +285,9 @@ mod tests {
         assert!(!other_log.has_rows());
         assert!(VerifyReport::default().has_rows());
         let many = [
-            (("raw event", DifferenceKind::Missing), 1_200),
-            (("totals", DifferenceKind::Wrong), 1),
-            (("totals", DifferenceKind::Fence), 2),
+            (("raw event", Mismatch::Missing), 1_200),
+            (("totals", Mismatch::Wrong), 1),
+            (("totals", Mismatch::Fence), 2),
         ];
         assert_eq!(
             report(9, 8, &many).summary(),

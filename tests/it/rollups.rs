@@ -13,7 +13,7 @@ use aws_smithy_runtime_api::client::http::{
 };
 use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
 use aws_smithy_types::body::SdkBody;
-use citystream::core::audit::DifferenceKind;
+use citystream::core::audit::Mismatch;
 use citystream::core::clock::UnixMs;
 use citystream::core::plan::RawRows;
 use citystream::core::rollup::{DAY_MS, HOUR_MS, RollupSeries};
@@ -340,7 +340,7 @@ async fn a_topic_that_is_made_again_is_rolled_up_again() {
 }
 
 /// A row, what takes its place, and what `verify` reports then.
-type Damage = (Item, Option<Item>, &'static str, DifferenceKind);
+type Damage = (Item, Option<Item>, &'static str, Mismatch);
 
 /// Returns damages to an hour and a day of a series, and of all cities.
 fn damages([hour, day]: [&Item; 2], [all, all_day]: [&Item; 2]) -> Vec<Damage> {
@@ -353,39 +353,39 @@ fn damages([hour, day]: [&Item; 2], [all, all_day]: [&Item; 2]) -> Vec<Damage> {
     let more = number(n(hour, "severity_low") + 1);
     let bytes = |bytes: &[u8]| AttributeValue::B(aws_sdk_dynamodb::primitives::Blob::new(bytes));
     vec![
-        (hour.clone(), None, "hour", DifferenceKind::Missing),
-        (day.clone(), None, "day", DifferenceKind::Missing),
-        (all.clone(), None, "hour", DifferenceKind::Missing),
-        (all_day.clone(), None, "day", DifferenceKind::Missing),
+        (hour.clone(), None, "hour", Mismatch::Missing),
+        (day.clone(), None, "day", Mismatch::Missing),
+        (all.clone(), None, "hour", Mismatch::Missing),
+        (all_day.clone(), None, "day", Mismatch::Missing),
         (
             hour.clone(),
             Some(changed(hour, "severity_low", more.clone())),
             "hour",
-            DifferenceKind::Wrong,
+            Mismatch::Wrong,
         ),
         (
             all.clone(),
             Some(changed(all, "event_count", number(1_000_000))),
             "hour",
-            DifferenceKind::Wrong,
+            Mismatch::Wrong,
         ),
         (
             hour.clone(),
             Some(changed(hour, "window_end", AttributeValue::S("x".into()))),
             "hour",
-            DifferenceKind::Wrong,
+            Mismatch::Wrong,
         ),
         (
             day.clone(),
             Some(changed(day, "hours", bytes(b"abc"))),
             "day",
-            DifferenceKind::Wrong,
+            Mismatch::Wrong,
         ),
         (
             all_day.clone(),
             Some(changed(all_day, "hours", bytes(&[0, 0, 0]))),
             "day",
-            DifferenceKind::Wrong,
+            Mismatch::Wrong,
         ),
     ]
 }
@@ -447,12 +447,8 @@ async fn verify_finds_each_damaged_hour_and_day() {
         .iter()
         .map(|d| (d.key.kind(), d.kind))
         .collect();
-    assert_eq!(
-        found,
-        [("hour", DifferenceKind::Extra)],
-        "{:#?}",
-        outcome.differences
-    );
+    let listed = format!("{:#?}", outcome.differences);
+    assert_eq!(found, [("hour", Mismatch::Extra)], "{listed}");
 }
 
 /// Refuses reads of windows by key while `denies` is set, as an older IAM policy does.

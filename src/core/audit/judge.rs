@@ -12,7 +12,7 @@ use crate::event::{Offset, Severity};
 
 /// The way in which a row differs from the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum DifferenceKind {
+pub enum Mismatch {
     /// The row is missing from the tables, although the log has records for it.
     Missing,
     /// The content of the row in the tables differs from the content that the log requires.
@@ -24,14 +24,14 @@ pub enum DifferenceKind {
     Fence,
 }
 
-impl DifferenceKind {
+impl Mismatch {
     /// Returns the name of this kind of difference in reports.
     pub const fn name(self) -> &'static str {
         match self {
-            DifferenceKind::Missing => "missing",
-            DifferenceKind::Wrong => "wrong",
-            DifferenceKind::Extra => "extra",
-            DifferenceKind::Fence => "fence",
+            Mismatch::Missing => "missing",
+            Mismatch::Wrong => "wrong",
+            Mismatch::Extra => "extra",
+            Mismatch::Fence => "fence",
         }
     }
 }
@@ -42,7 +42,7 @@ pub struct Difference {
     /// The key of the row.
     pub key: Key,
     /// The way in which the row differs from the log.
-    pub kind: DifferenceKind,
+    pub kind: Mismatch,
     /// A description of the actual and the expected content of the row.
     pub detail: String,
 }
@@ -115,9 +115,8 @@ pub struct AuditOutcome {
     pub wrong_sums: Vec<WrongSums>,
     /// Number of rows and progress items that differ from the log.
     pub difference_count: u64,
-    /// Number of differences, by kind of row and kind of difference. The kind of row is a result of [`Key::kind`], or
-    /// [`super::PROGRESS_ITEM`].
-    pub differing: BTreeMap<(&'static str, DifferenceKind), u64>,
+    /// Number of differences, by kind of row ([`Key::kind`] or [`super::PROGRESS_ITEM`]) and by mismatch.
+    pub differing: BTreeMap<(&'static str, Mismatch), u64>,
     /// Number of rows that could not be compared, by reason.
     pub incomparable: BTreeMap<Incomparable, u64>,
     /// Number of rows that were compared, by kind of row ([`Key::kind`] or [`super::PROGRESS_ITEM`]).
@@ -162,7 +161,7 @@ pub(super) enum RowVerdict {
     /// The row is not compared, because no record below the claim belongs to the row, or because the row has expired.
     Nothing,
     Agrees,
-    Differs(DifferenceKind, String),
+    Differs(Mismatch, String),
     Cannot(Incomparable),
 }
 
@@ -223,8 +222,7 @@ impl Slice {
             self.entries.remove(key);
             return;
         }
-        // Two records with the same id and time but different cities have the same raw event, which may contain either
-        // city.
+        // Two records with the same id and time but different cities share one raw event, which has either city.
         let is_it = |found: &FoundPut| {
             let others = |at: (i32, Offset)| {
                 found.elsewhere && put.want.is_some_and(|w| at != (w.partition, w.offset))
@@ -346,12 +344,12 @@ impl Slice {
         if row.found.is_none() {
             let count = row.counts.event_count + row.counts.late_count;
             return RowVerdict::Differs(
-                DifferenceKind::Missing,
+                Mismatch::Missing,
                 format!("the log has {}", events(count)),
             );
         }
         if let Some(odd) = &found.odd {
-            return RowVerdict::Differs(DifferenceKind::Wrong, odd.clone());
+            return RowVerdict::Differs(Mismatch::Wrong, odd.clone());
         }
         let mut details = row.disagreements(found);
         if !details.is_empty() {
@@ -366,9 +364,9 @@ impl Slice {
                 ));
             }
             let kind = if nothing {
-                DifferenceKind::Extra
+                Mismatch::Extra
             } else {
-                DifferenceKind::Wrong
+                Mismatch::Wrong
             };
             return RowVerdict::Differs(kind, details.join("; "));
         }
@@ -376,7 +374,7 @@ impl Slice {
         if broken.is_empty() {
             RowVerdict::Agrees
         } else {
-            RowVerdict::Differs(DifferenceKind::Fence, broken.join("; "))
+            RowVerdict::Differs(Mismatch::Fence, broken.join("; "))
         }
     }
 
@@ -403,8 +401,7 @@ impl Slice {
             }
         }
         if out.is_empty() && row.lacking > 0 {
-            // The counts are equal only by chance: the row counts some records twice, and omits the same number of
-            // other records.
+            // The counts are equal only by chance: the row counts some records twice and omits as many others.
             out.push("its fence leaves out records that are stored".to_owned());
         }
         out
@@ -430,7 +427,7 @@ impl Slice {
             if ends_ms.is_some_and(|ends_ms| ends_ms <= self.scope.now_ms) {
                 return RowVerdict::Cannot(Incomparable::Expired);
             }
-            return RowVerdict::Differs(DifferenceKind::Missing, at(put.want));
+            return RowVerdict::Differs(Mismatch::Missing, at(put.want));
         };
         if found.expired {
             return RowVerdict::Nothing;
@@ -441,7 +438,7 @@ impl Slice {
             let wrong = !put.matched && put.want.is_some();
             return if wrong {
                 let detail = format!("it says something else; {}", at(put.want));
-                RowVerdict::Differs(DifferenceKind::Wrong, detail)
+                RowVerdict::Differs(Mismatch::Wrong, detail)
             } else {
                 RowVerdict::Agrees
             };
@@ -461,7 +458,7 @@ impl Slice {
                 Some((p, o)) => format!("the log has no such event at partition {p}, offset {o}"),
                 None => "the log has no such event".to_owned(),
             };
-            RowVerdict::Differs(DifferenceKind::Extra, detail)
+            RowVerdict::Differs(Mismatch::Extra, detail)
         } else {
             RowVerdict::Cannot(Incomparable::Older)
         }

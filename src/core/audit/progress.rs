@@ -1,7 +1,7 @@
 //! Compares the sums in each progress item with the counts of all log records below the item's offset.
 
 use super::judge::Incomparable;
-use super::{AuditOutcome, Counts, DifferenceKind, Log, Slice};
+use super::{AuditOutcome, Counts, Log, Mismatch, Slice};
 use crate::event::Offset;
 
 /// The content of a partition's progress item.
@@ -62,7 +62,7 @@ impl Slice {
             if want != found {
                 out.difference_count += 1;
                 *out.differing
-                    .entry((PROGRESS_ITEM, DifferenceKind::Wrong))
+                    .entry((PROGRESS_ITEM, Mismatch::Wrong))
                     .or_default() += 1;
                 out.wrong_sums.push(WrongSums {
                     partition: *partition,

@@ -6,7 +6,7 @@
 //! a difference. An hour row or day row cannot be compared if one of its windows counts records that are no longer in
 //! the log. A row that counts all cities must always equal the sum of the rows of the individual cities.
 
-use super::judge::{DifferenceKind, Incomparable, RowVerdict};
+use super::judge::{Incomparable, Mismatch, RowVerdict};
 use super::{At, AuditName, AuditRow, Counts, FoundRow, Key, Lateness, Slice, SliceEntry};
 use crate::clock::UnixMs;
 use crate::event::Event;
@@ -202,26 +202,26 @@ impl AuditRow {
             return match is_empty {
                 true => RowVerdict::Nothing,
                 false => RowVerdict::Differs(
-                    DifferenceKind::Missing,
+                    Mismatch::Missing,
                     format!("the log has {count} events of it"),
                 ),
             };
         };
         if let Some(odd) = &found.odd {
-            return RowVerdict::Differs(DifferenceKind::Wrong, odd.clone());
+            return RowVerdict::Differs(Mismatch::Wrong, odd.clone());
         }
         let details = self.disagreements(found);
         if !details.is_empty() {
             let kind = if is_empty {
-                DifferenceKind::Extra
+                Mismatch::Extra
             } else {
-                DifferenceKind::Wrong
+                Mismatch::Wrong
             };
             return RowVerdict::Differs(kind, details.join("; "));
         }
         if self.hours != found.hours {
             return RowVerdict::Differs(
-                DifferenceKind::Wrong,
+                Mismatch::Wrong,
                 "its hours are not those of the log".to_owned(),
             );
         }

@@ -79,7 +79,7 @@ fn nyc() -> Key {
 }
 
 /// Returns how the window row of NYC differs from the log, or `None` if the row agrees with the log.
-fn kind(slice: &Slice) -> Option<DifferenceKind> {
+fn kind(slice: &Slice) -> Option<Mismatch> {
     let outcome = slice.outcome();
     let mut found = outcome.differences.iter().filter(|d| d.key == nyc());
     found.next().map(|d| d.kind)
@@ -94,14 +94,14 @@ fn a_row_holds_what_its_fence_says_and_at_least_what_is_claimed() {
         (0, Some((2, 0, 2)), None),
         (2, Some((2, 0, 2)), None),
         (3, Some((3, 0, 3)), None),
-        (3, Some((2, 0, 2)), Some(DifferenceKind::Wrong)),
-        (0, Some((3, 0, 2)), Some(DifferenceKind::Wrong)),
-        (0, Some((2, 0, 3)), Some(DifferenceKind::Wrong)),
-        (1, None, Some(DifferenceKind::Missing)),
+        (3, Some((2, 0, 2)), Some(Mismatch::Wrong)),
+        (0, Some((3, 0, 2)), Some(Mismatch::Wrong)),
+        (0, Some((2, 0, 3)), Some(Mismatch::Wrong)),
+        (1, None, Some(Mismatch::Missing)),
         // The row counts one record twice and omits another record, so only the fence shows the error.
-        (3, Some((3, 0, 2)), Some(DifferenceKind::Fence)),
-        (3, Some((3, 0, 5)), Some(DifferenceKind::Fence)),
-        (3, Some((3, 1, 3)), Some(DifferenceKind::Fence)),
+        (3, Some((3, 0, 2)), Some(Mismatch::Fence)),
+        (3, Some((3, 0, 5)), Some(Mismatch::Fence)),
+        (3, Some((3, 1, 3)), Some(Mismatch::Fence)),
     ] {
         let mut slice = Slice::new(scope(1 << 20), None, &logs(0, claim, None));
         if let Some((count, first, next)) = found {
@@ -151,9 +151,7 @@ fn sums_of_a_progress_item_are_those_of_the_log_below_its_next() {
             Ok(right) => {
                 assert_eq!(outcome.compared[PROGRESS_ITEM], 1, "{case}");
                 assert_eq!(outcome.wrong_sums.is_empty(), right, "{case}");
-                let wrong = outcome
-                    .differing
-                    .get(&(PROGRESS_ITEM, DifferenceKind::Wrong));
+                let wrong = outcome.differing.get(&(PROGRESS_ITEM, Mismatch::Wrong));
                 assert_eq!(wrong.is_none(), right, "{case}");
             }
             Err(reason) => {
@@ -199,7 +197,7 @@ fn retention_that_moves_on_while_the_log_is_read_makes_rows_incomparable() {
     let mut slice = Slice::new(scope(1 << 20), None, &logs(0, 6, None));
     slice.add_row(nyc(), row(3, 0, 6));
     take(&mut slice, "NYC", 5, T0);
-    assert_eq!(kind(&slice), Some(DifferenceKind::Wrong));
+    assert_eq!(kind(&slice), Some(Mismatch::Wrong));
     slice.begin_at(&BTreeMap::from([(0, Offset(4))]));
     let outcome = slice.outcome();
     assert_eq!(outcome.difference_count, 0, "{outcome:?}");
@@ -272,7 +270,7 @@ fn alerts_that_may_have_expired_are_not_missing_and_those_kept_for_ever_are() {
         slice.take(0, Offset(0), stamp, &body);
         let outcome = slice.outcome();
         let mut missing = outcome.differences.iter();
-        let found = missing.any(|d| d.key == alert && d.kind == DifferenceKind::Missing);
+        let found = missing.any(|d| d.key == alert && d.kind == Mismatch::Missing);
         assert_eq!(found, is_missing, "{alert_ttl_ms:?}: {outcome:?}");
         // The raw event is always counted as expired. The alert is counted as expired only if it is not reported as
         // missing.
@@ -300,7 +298,7 @@ fn rollup(events: i64, day_hour: Option<usize>) -> FoundRow {
 /// LA. All events except the last event of NYC are below the claim. `found` contains the numbers of events in four
 /// rows: the hour row and the day row of NYC, and the hour row and the day row of all cities. Returns how each of these
 /// four rows differs from the log.
-fn compare_rollups(until_ms: i64, found: [Option<i64>; 4]) -> [Option<DifferenceKind>; 4] {
+fn compare_rollups(until_ms: i64, found: [Option<i64>; 4]) -> [Option<Mismatch>; 4] {
     const HOUR: i64 = 3_600_000;
     let scope = Scope {
         rolled_until_ms: UnixMs(until_ms),
@@ -336,8 +334,8 @@ fn compare_rollups(until_ms: i64, found: [Option<i64>; 4]) -> [Option<Difference
 
 #[test]
 fn an_hour_holds_what_is_claimed_of_it_and_a_day_its_hours() {
-    const MISSING: Option<DifferenceKind> = Some(DifferenceKind::Missing);
-    const WRONG: Option<DifferenceKind> = Some(DifferenceKind::Wrong);
+    const MISSING: Option<Mismatch> = Some(Mismatch::Missing);
+    const WRONG: Option<Mismatch> = Some(Mismatch::Wrong);
     let (hour_ms, day_ms) = (T0 + 3_600_000, T0 + 18 * 3_600_000);
     let some = |counts: [i64; 4]| counts.map(|n| (n > 0).then_some(n));
     for (until_ms, found, want) in [
@@ -375,7 +373,7 @@ fn a_day_with_its_events_in_other_hours_differs() {
     let found = outcome.differences.iter().find(|d| d.key == day).unwrap();
     assert_eq!(
         (found.kind, &*found.detail),
-        (DifferenceKind::Wrong, "its hours are not those of the log")
+        (Mismatch::Wrong, "its hours are not those of the log")
     );
 }
 
@@ -418,7 +416,7 @@ fn an_hour_with_a_window_that_cannot_be_compared_is_left_out() {
         }
     }
     // The rows of the individual cities add up to six events, so the row of all cities must also count six events.
-    for (events, want) in [(6, None), (7, Some(DifferenceKind::Wrong))] {
+    for (events, want) in [(6, None), (7, Some(Mismatch::Wrong))] {
         let mut slice = Slice::new(rolled(), None, &logs(0, 4, None));
         slice.add_row(hour(""), rollup(events, None));
         take(&mut slice, "NYC", 3, T0);

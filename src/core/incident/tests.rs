@@ -104,8 +104,7 @@ fn fold_all(rules: &[Rule], log: &[Logged]) -> (Fold, Vec<Change>) {
     (fold, changes)
 }
 
-/// Returns four facts about each change: the kind of change, the offset in the incident's id, the city, and the number
-/// of events.
+/// Returns the kind of each change, the offset in the incident's id, the city, and the number of events.
 fn said(changes: &[Change]) -> Vec<(What, i64, String, u64)> {
     let told = changes.iter().map(|change| {
         let incident = &change.incident;
@@ -337,8 +336,7 @@ impl Process {
         }
     }
 
-    /// Publishes the pending checkpoint if the rows contain all changes before it. If no checkpoint is pending, creates
-    /// one.
+    /// Publishes the pending checkpoint if the rows contain all changes before it, or creates a checkpoint.
     fn publish(&mut self, tables: &mut Tables) {
         match self.checkpoint.take() {
             None => self.checkpoint = Some(self.owner.fold().checkpoint()),

@@ -1,7 +1,7 @@
 //! Each kind of damage to a table is found and named.
 
 use aws_sdk_dynamodb::types::AttributeValue;
-use citystream::core::audit::{DifferenceKind, Sums};
+use citystream::core::audit::{Mismatch, Sums};
 use citystream::core::clock::UnixMs;
 use citystream::core::plan::RawRows;
 use citystream::verify::compare::CompareOptions;
@@ -17,7 +17,7 @@ struct Damage {
     before: Option<Item>,
     /// The item after the change, and `None` for a deleted item.
     after: Option<Item>,
-    kind: DifferenceKind,
+    kind: Mismatch,
     /// The kind of row that the report names.
     row: &'static str,
     /// Words of the report's text.
@@ -31,7 +31,7 @@ impl Damage {
             table: table.to_owned(),
             before: Some(item.clone()),
             after: None,
-            kind: DifferenceKind::Missing,
+            kind: Mismatch::Missing,
             row,
             words,
         }
@@ -43,7 +43,7 @@ impl Damage {
             table: table.to_owned(),
             before: None,
             after: Some(item),
-            kind: DifferenceKind::Extra,
+            kind: Mismatch::Extra,
             row,
             words,
         }
@@ -63,7 +63,7 @@ impl Damage {
             table: table.to_owned(),
             before: Some(item.clone()),
             after: Some(with(item, changes)),
-            kind: DifferenceKind::Wrong,
+            kind: Mismatch::Wrong,
             row,
             words,
         }
@@ -184,11 +184,11 @@ async fn damages_of_windows(world: &World) -> Vec<Damage> {
         Damage::deleted(row, table, item, "the log has"),
         Damage::invented(row, table, with(item, &invented), "by the log 0"),
         Damage {
-            kind: DifferenceKind::Fence,
+            kind: Mismatch::Fence,
             ..changed("fence moved forward", &later_fence, "no record of it")
         },
         Damage {
-            kind: DifferenceKind::Fence,
+            kind: Mismatch::Fence,
             ..changed("fence of another partition", &foreign_fence, "partition 77")
         },
         changed("half a fence", &half_a_fence, "broken"),

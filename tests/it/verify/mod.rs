@@ -12,7 +12,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::Instant;
 
 use aws_sdk_dynamodb::types::AttributeValue;
-use citystream::core::audit::{DifferenceKind, Incomparable, Sums};
+use citystream::core::audit::{Incomparable, Mismatch, Sums};
 use citystream::core::plan::RawRows;
 use citystream::exit::Exit;
 use citystream::remedy::describe_error;
@@ -192,10 +192,7 @@ async fn windows_are_compared_even_when_their_totals_row_is_missing() {
             .iter()
             .map(|d| (d.kind, d.key.kind()))
             .collect();
-        assert_eq!(
-            kinds,
-            vec![(DifferenceKind::Missing, "totals"); totals.len()]
-        );
+        assert_eq!(kinds, vec![(Mismatch::Missing, "totals"); totals.len()]);
         assert_eq!(outcome.compared, full.outcome.compared);
         assert_eq!(outcome.windows, full.outcome.windows);
     }

@@ -57,14 +57,10 @@ fn only_windows_in_the_range_are_compared_and_without_late_events() {
             .map(|d| (d.key.clone(), d.kind, &*d.detail))
             .collect();
         let totals = Key::totals("NYC", "traffic");
-        let mut want = vec![(
-            totals,
-            DifferenceKind::Missing,
-            "the log has 3 events of it",
-        )];
+        let mut want = vec![(totals, Mismatch::Missing, "the log has 3 events of it")];
         let windows = starts.iter().map(|start_ms| {
             let one = "the log has 1 event of it";
-            (window(*start_ms), DifferenceKind::Missing, one)
+            (window(*start_ms), Mismatch::Missing, one)
         });
         want.extend(windows);
         assert_eq!(found, want, "{from_ms} to {until_ms}");

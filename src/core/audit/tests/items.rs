@@ -33,7 +33,7 @@ fn compare(
     scope: Scope,
     logs: &BTreeMap<i32, Log>,
     found: [Option<FoundPut>; 2],
-) -> [Option<DifferenceKind>; 2] {
+) -> [Option<Mismatch>; 2] {
     let mut slice = Slice::new(scope, None, logs);
     for (key, found) in keys().into_iter().zip(found) {
         if let Some(found) = found {
@@ -55,8 +55,8 @@ fn compare(
 
 #[test]
 fn an_item_has_the_content_of_its_record() {
-    const MISSING: Option<DifferenceKind> = Some(DifferenceKind::Missing);
-    const WRONG: Option<DifferenceKind> = Some(DifferenceKind::Wrong);
+    const MISSING: Option<Mismatch> = Some(Mismatch::Missing);
+    const WRONG: Option<Mismatch> = Some(Mismatch::Wrong);
     let [raw, alert] = items();
     let late = |item: &FoundPut| FoundPut {
         late: true,
@@ -109,7 +109,7 @@ fn an_item_has_the_content_of_its_record() {
 
 #[test]
 fn only_the_items_that_the_tables_store_are_required() {
-    const MISSING: Option<DifferenceKind> = Some(DifferenceKind::Missing);
+    const MISSING: Option<Mismatch> = Some(Mismatch::Missing);
     for (raw_rows, range_end_ms, want) in [
         (RawRows::All, i64::MAX, [MISSING, MISSING]),
         (RawRows::Alerts, i64::MAX, [MISSING, MISSING]),
@@ -133,11 +133,11 @@ fn an_item_without_a_record_is_extra_if_the_log_should_have_its_record() {
     // Each case lists the first offset of the log, the source in the item, whether the topic was recreated, and the
     // expected result.
     for (start, source, remade, want) in [
-        (0, None, false, Ok(DifferenceKind::Extra)),
+        (0, None, false, Ok(Mismatch::Extra)),
         (3, None, false, Err(Incomparable::Older)),
-        (3, Some((0, 3)), false, Ok(DifferenceKind::Extra)),
+        (3, Some((0, 3)), false, Ok(Mismatch::Extra)),
         (3, Some((0, 2)), false, Err(Incomparable::Older)),
-        (3, Some((7, 2)), false, Ok(DifferenceKind::Extra)),
+        (3, Some((7, 2)), false, Ok(Mismatch::Extra)),
         (0, Some((0, 0)), true, Err(Incomparable::Remade)),
     ] {
         let scope = Scope {

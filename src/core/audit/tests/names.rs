@@ -56,12 +56,12 @@ fn a_key_has_the_text_that_the_table_has() {
 #[test]
 fn each_difference_and_reason_has_its_own_name() {
     let kinds = [
-        DifferenceKind::Missing,
-        DifferenceKind::Wrong,
-        DifferenceKind::Extra,
-        DifferenceKind::Fence,
+        Mismatch::Missing,
+        Mismatch::Wrong,
+        Mismatch::Extra,
+        Mismatch::Fence,
     ]
-    .map(DifferenceKind::name);
+    .map(Mismatch::name);
     assert_eq!(kinds, ["missing", "wrong", "extra", "fence"]);
     let names = Incomparable::ALL.map(Incomparable::name);
     let want = [

@@ -5,11 +5,7 @@ use super::super::judge::DIFFERENCES_MAX;
 use super::*;
 
 /// Compares a window row with a log of `records` records and the given claim. Returns how the row differs from the log.
-fn difference(
-    claim: i64,
-    records: i64,
-    found: Option<FoundRow>,
-) -> Option<(DifferenceKind, String)> {
+fn difference(claim: i64, records: i64, found: Option<FoundRow>) -> Option<(Mismatch, String)> {
     let mut slice = Slice::new(scope(1 << 20), None, &logs(0, claim, None));
     if let Some(found) = found {
         slice.add_row(nyc(), found);
@@ -37,54 +33,30 @@ fn a_difference_says_what_is_wrong_with_a_row() {
     let lacks_records = "event_count is 1, by the log 3; severity_low is 1, by the log 3; the record at partition 0, \
                          offset 1 and 1 more is not counted";
     for (claim, records, found, kind, detail) in [
-        (
-            1,
-            1,
-            None,
-            DifferenceKind::Missing,
-            "the log has 1 event of it",
-        ),
-        (
-            3,
-            3,
-            None,
-            DifferenceKind::Missing,
-            "the log has 3 events of it",
-        ),
-        (
-            3,
-            3,
-            Some(row(2, 0, 2)),
-            DifferenceKind::Wrong,
-            lacks_the_record,
-        ),
-        (
-            3,
-            3,
-            Some(row(1, 0, 1)),
-            DifferenceKind::Wrong,
-            lacks_records,
-        ),
-        (1, 1, Some(odd), DifferenceKind::Wrong, "its city is LA"),
+        (1, 1, None, Mismatch::Missing, "the log has 1 event of it"),
+        (3, 3, None, Mismatch::Missing, "the log has 3 events of it"),
+        (3, 3, Some(row(2, 0, 2)), Mismatch::Wrong, lacks_the_record),
+        (3, 3, Some(row(1, 0, 1)), Mismatch::Wrong, lacks_records),
+        (1, 1, Some(odd), Mismatch::Wrong, "its city is LA"),
         (
             1,
             1,
             Some(distinct),
-            DifferenceKind::Wrong,
+            Mismatch::Wrong,
             "the attribute severities differs from the counts by severity",
         ),
         (
             1,
             0,
             Some(row(1, 0, 1)),
-            DifferenceKind::Extra,
+            Mismatch::Extra,
             "event_count is 1, by the log 0; severity_low is 1, by the log 0",
         ),
         (
             1,
             0,
             Some(row(0, 0, 1)),
-            DifferenceKind::Extra,
+            Mismatch::Extra,
             "the log has no event of it",
         ),
     ] {
@@ -132,7 +104,7 @@ fn a_difference_says_what_is_wrong_with_a_fence() {
             "its fence leaves out records that are stored",
         ),
     ] {
-        let want = Some((DifferenceKind::Fence, detail.to_owned()));
+        let want = Some((Mismatch::Fence, detail.to_owned()));
         assert_eq!(
             difference(claim, records, Some(found.clone())),
             want,
@@ -172,7 +144,7 @@ fn the_outcomes_of_all_slices_are_added_up() {
         let sum = i64::try_from(n).unwrap();
         let differences = (0..listed).map(|_| Difference {
             key: nyc(),
-            kind: DifferenceKind::Wrong,
+            kind: Mismatch::Wrong,
             detail: String::new(),
         });
         AuditOutcome {
@@ -182,7 +154,7 @@ fn the_outcomes_of_all_slices_are_added_up() {
                 detail: String::new(),
             }],
             difference_count: n,
-            differing: BTreeMap::from([(("window", DifferenceKind::Wrong), n)]),
+            differing: BTreeMap::from([(("window", Mismatch::Wrong), n)]),
             incomparable: BTreeMap::from([(Incomparable::Older, 2 * n)]),
             compared: BTreeMap::from([("window", 3 * n)]),
             windows: Sums {
@@ -215,7 +187,7 @@ fn an_outcome_lists_only_the_first_differences() {
     }
     let outcome = slice.outcome();
     assert_eq!(outcome.difference_count, 1_200);
-    assert_eq!(outcome.differing[&("totals", DifferenceKind::Extra)], 1_200);
+    assert_eq!(outcome.differing[&("totals", Mismatch::Extra)], 1_200);
     assert_eq!(outcome.differences.len(), DIFFERENCES_MAX);
 }
 
@@ -305,7 +277,7 @@ fn an_alert_gets_its_record_from_its_raw_event() {
         let outcome = slice.outcome();
         let found = outcome.differences.iter().find(|d| d.key == alert);
         let want = "the log has no such event at partition 0, offset 3";
-        let want = extra.then_some((DifferenceKind::Extra, want));
+        let want = extra.then_some((Mismatch::Extra, want));
         assert_eq!(found.map(|d| (d.kind, &*d.detail)), want, "{source:?}");
     }
 }
@@ -367,8 +339,5 @@ fn a_wrong_progress_item_is_reported_with_both_sums() {
     // The window row and the totals row are also missing.
     let missing: u64 = outcome.differing.values().sum();
     assert_eq!(outcome.difference_count, missing);
-    assert_eq!(
-        outcome.differing[&(PROGRESS_ITEM, DifferenceKind::Wrong)],
-        1
-    );
+    assert_eq!(outcome.differing[&(PROGRESS_ITEM, Mismatch::Wrong)], 1);
 }

@@ -24,7 +24,7 @@ fn rolled(range: (i64, i64), logs: &BTreeMap<i32, Log>) -> Slice {
     Slice::new(scope, None, logs)
 }
 
-fn difference(slice: &Slice, key: &Key) -> Option<(DifferenceKind, String)> {
+fn difference(slice: &Slice, key: &Key) -> Option<(Mismatch, String)> {
     let mut differences = slice.outcome().differences.into_iter();
     let found = differences.find(|d| d.key == *key);
     found.map(|d| (d.kind, d.detail))
@@ -47,10 +47,7 @@ fn only_hours_and_days_within_the_range_are_compared() {
         take(&mut slice, "NYC", 1, DAY_END_MS);
         take(&mut slice, "NYC", 2, T0);
         for city in ["NYC", ""] {
-            let missing = Some((
-                DifferenceKind::Missing,
-                "the log has 1 events of it".to_owned(),
-            ));
+            let missing = Some((Mismatch::Missing, "the log has 1 events of it".to_owned()));
             let found = [hour(city), day(city)].map(|key| difference(&slice, &key));
             let want = [has_hour, has_day].map(|has| missing.clone().filter(|_| has));
             assert_eq!(found, want, "{city:?} {range:?}");
@@ -69,9 +66,9 @@ fn a_rollup_row_without_events_or_with_a_flaw_differs() {
     slice.add_row(hour("NYC"), rollup(1, None));
     slice.add_row(hour("LA"), odd);
     let extra = "event_count is 1, by the log 0; severity_low is 1, by the log 0";
-    let want = Some((DifferenceKind::Extra, extra.to_owned()));
+    let want = Some((Mismatch::Extra, extra.to_owned()));
     assert_eq!(difference(&slice, &hour("NYC")), want);
-    let want = Some((DifferenceKind::Wrong, "its city is LA".to_owned()));
+    let want = Some((Mismatch::Wrong, "its city is LA".to_owned()));
     assert_eq!(difference(&slice, &hour("LA")), want);
     let suspects = slice.suspect_rollups(None, 99);
     let want = [day(""), hour(""), day("LA"), hour("LA"), hour("NYC")];
