@@ -14,7 +14,7 @@ use utoipa::ToSchema;
 use self::steps::{StepSum, read_steps};
 use crate::api::budget::ReadCharge;
 use crate::api::error::ApiError;
-use crate::api::export::{Export, ExportRow, ListFormat};
+use crate::api::export::{ExportRow, ListAnswer, ListFormat};
 use crate::api::params::Params;
 use crate::api::schemas::{Level, StepUnit};
 use crate::api::state::{ApiState, Freshness};
@@ -200,8 +200,8 @@ pub(super) async fn get(
             let list = list.clone();
             async move { Ok(list.read(&state, &slice).await?.page) }
         };
-        return Export::new("aggregations", format, slice, read)
-            .respond(state, charge)
+        return ListAnswer::new("aggregations", format, slice, read)
+            .export(state, charge)
             .await;
     }
     let key = list.params.key();
@@ -240,12 +240,7 @@ struct List {
 
 impl List {
     async fn read(&self, state: &ApiState, slice: &PageRequest) -> Result<ReadPage, ApiError> {
-        let List {
-            city,
-            event_type,
-            grain,
-            params,
-        } = self;
+        let (city, event_type, params) = (&self.city, &self.event_type, &self.params);
         let is_possible = is_city(city) && is_event_type(event_type);
         let series = series(city, event_type);
         if slice.range.is_empty() || !is_possible {
@@ -255,8 +250,8 @@ impl List {
                 freshness: Freshness::Revalidate,
             });
         }
-        if let Some(grain) = grain {
-            let read = read_steps(state, params, &series, *grain, slice).await?;
+        if let Some(grain) = self.grain {
+            let read = read_steps(state, params, &series, grain, slice).await?;
             return Ok(ReadPage {
                 page: read
                     .page

@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 
 use crate::api::budget::ReadCharge;
 use crate::api::error::ApiError;
-use crate::api::export::{Export, ExportRow, ListFormat};
+use crate::api::export::{ExportRow, ListAnswer, ListFormat};
 use crate::api::params::{HOUR_MS, HOURS_MAX, Params};
 use crate::api::schemas::{Level, Severities};
 use crate::api::state::ApiState;
@@ -146,26 +146,19 @@ pub(super) async fn get(
     let city = params.text("city").map(ToOwned::to_owned);
     let echo = params.given("city").map(ToOwned::to_owned);
     let severity = params.severity()?;
-    if format != ListFormat::Json {
-        let read =
-            move |state, slice| read_page(state, params.clone(), city.clone(), severity, slice);
-        return Export::new("alerts", format, slice, read)
-            .respond(state, charge)
-            .await;
-    }
-    let (key, range) = (params.key(), slice.range);
-    let make = async {
-        let page = read_page(state.clone(), params.clone(), city, severity, slice).await?;
-        Ok::<_, ApiError>(Alerts {
-            count: page.items.len(),
-            time_range_hours,
-            city: echo,
-            severity: severity.map(Severity::name),
-            next: params.next(page.next.as_ref(), range),
-            alerts: page.items,
-        })
+    let of_page = params.clone();
+    let read = move |state, slice| read_page(state, of_page.clone(), city.clone(), severity, slice);
+    let body = |alerts: Vec<Alert>, next| Alerts {
+        count: alerts.len(),
+        time_range_hours,
+        city: echo,
+        severity: severity.map(Severity::name),
+        alerts,
+        next,
     };
-    state.answer(key, make).await
+    ListAnswer::new("alerts", format, slice, read)
+        .respond(state, charge, &params, body)
+        .await
 }
 
 async fn read_page(

@@ -17,7 +17,7 @@ use utoipa::ToSchema;
 
 use crate::api::budget::ReadCharge;
 use crate::api::error::ApiError;
-use crate::api::export::{Export, ExportRow, ListFormat};
+use crate::api::export::{ExportRow, ListAnswer, ListFormat};
 use crate::api::params::{LIMIT_MAX, Params};
 use crate::api::state::ApiState;
 use crate::api::totals::Totals;
@@ -119,8 +119,8 @@ pub(super) async fn get(
     let slice = params.slice(format.page_limit(LIMIT_MAX), UnixMs(0), state.now_ms())?;
     if format != ListFormat::Json {
         let read = async |state, slice| Ok(read_page(state, slice).await?.page);
-        return Export::new("cities", format, slice, read)
-            .respond(state, charge)
+        return ListAnswer::new("cities", format, slice, read)
+            .export(state, charge)
             .await;
     }
     let range = slice.range;

@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 
 use crate::api::budget::ReadCharge;
 use crate::api::error::ApiError;
-use crate::api::export::{Export, ExportRow, ListFormat};
+use crate::api::export::{ExportRow, ListAnswer, ListFormat};
 use crate::api::params::{CityPath, Params};
 use crate::api::schemas::Level;
 use crate::api::state::ApiState;
@@ -138,24 +138,17 @@ pub(super) async fn get(
     let params = Params::parse(PATH, Some(city.clone()), &uri, allowed)?;
     let format = ListFormat::of(&params, &headers)?;
     let slice = params.slice(format.page_limit(20), UnixMs(0), state.now_ms())?;
-    if format != ListFormat::Json {
-        let read =
-            move |state: ApiState, slice| read_page(state, params.clone(), city.clone(), slice);
-        return Export::new("events", format, slice, read)
-            .respond(state, charge)
-            .await;
-    }
-    let (key, range) = (params.key(), slice.range);
-    let make = async {
-        let page = read_page(state.clone(), params.clone(), city.clone(), slice).await?;
-        Ok::<_, ApiError>(Events {
-            city,
-            count: page.items.len(),
-            next: params.next(page.next.as_ref(), range),
-            events: page.items,
-        })
+    let (of_page, of_city) = (params.clone(), city.clone());
+    let read = move |state, slice| read_page(state, of_page.clone(), of_city.clone(), slice);
+    let body = |events: Vec<ListedEvent>, next| Events {
+        city,
+        count: events.len(),
+        events,
+        next,
     };
-    state.answer(key, make).await
+    ListAnswer::new("events", format, slice, read)
+        .respond(state, charge, &params, body)
+        .await
 }
 
 async fn read_page(

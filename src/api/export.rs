@@ -1,4 +1,4 @@
-//! Exports lists as CSV or NDJSON, with all their pages in one response.
+//! Answers requests for lists: with one page as JSON, or as an export, which holds all pages as CSV or NDJSON.
 //!
 //! A client requests an export with `format=csv` or `format=ndjson`, or with `Accept: text/csv` or
 //! `application/x-ndjson`. The response starts when the server has read the first page. The server reads each further
@@ -111,27 +111,27 @@ pub(super) struct StreamedBody {
 
 type PageRead<T> = BoxFuture<'static, Result<Page<T>, ApiError>>;
 
-/// An export of a list: its format, its first page, and the function that reads a page.
-pub(super) struct Export<T> {
+/// The answer to a request for a list: its format, its first page, and the function that reads a page.
+pub(super) struct ListAnswer<T> {
     list: &'static str,
     format: ListFormat,
     slice: PageRequest,
     read: Box<dyn Fn(ApiState, PageRequest) -> PageRead<T> + Send + Sync>,
 }
 
-impl<T: ExportRow> Export<T> {
-    /// Returns an export that starts at the position of `slice` and calls `read` for each page. The limit of `slice` is
-    /// the maximum number of rows of the whole export. `list` is the name of the downloaded file without its extension.
+impl<T: ExportRow> ListAnswer<T> {
+    /// Returns an answer that starts at the position of `slice` and calls `read` for each page. The limit of `slice` is
+    /// the maximum number of rows of the page, or of the whole export. `list` is the name of the downloaded file without its extension.
     pub(super) fn new<F>(
         list: &'static str,
         format: ListFormat,
         slice: PageRequest,
         read: impl Fn(ApiState, PageRequest) -> F + Send + Sync + 'static,
-    ) -> Export<T>
+    ) -> ListAnswer<T>
     where
         F: Future<Output = Result<Page<T>, ApiError>> + Send + 'static,
     {
-        Export {
+        ListAnswer {
             list,
             format,
             slice,
@@ -139,11 +139,35 @@ impl<T: ExportRow> Export<T> {
         }
     }
 
+    /// Returns one page as JSON if the client requested JSON, and an export otherwise. `body` makes the JSON object from
+    /// the items of the page and the cursor of the next page.
+    ///
+    /// # Errors
+    /// Returns the error of a failed read of the first page.
+    pub(super) async fn respond<B: Serialize>(
+        self,
+        state: ApiState,
+        charge: Option<Extension<ReadCharge>>,
+        params: &Params,
+        body: impl FnOnce(Vec<T>, Option<String>) -> B,
+    ) -> Result<Response, ApiError> {
+        if self.format != ListFormat::Json {
+            return self.export(state, charge).await;
+        }
+        let make = async {
+            let range = self.slice.range;
+            let page = (self.read)(state.clone(), self.slice).await?;
+            let next = params.next(page.next.as_ref(), range);
+            Ok::<_, ApiError>(body(page.items, next))
+        };
+        state.answer(params.key(), make).await
+    }
+
     /// Reads the first page, and returns a response whose body continues with the other pages.
     ///
     /// # Errors
     /// Returns the error of a failed read of the first page.
-    pub(super) async fn respond(
+    pub(super) async fn export(
         self,
         state: ApiState,
         charge: Option<Extension<ReadCharge>>,
@@ -195,7 +219,7 @@ enum PageStart {
 
 /// The pages of an export that have not been read yet.
 struct Pages<T> {
-    export: Export<T>,
+    export: ListAnswer<T>,
     state: ApiState,
     /// Charges the client for the read units of all pages after the first page.
     charge: Option<ReadCharge>,

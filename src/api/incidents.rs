@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 
 use crate::api::budget::ReadCharge;
 use crate::api::error::ApiError;
-use crate::api::export::{Export, ExportRow, ListFormat};
+use crate::api::export::{ExportRow, ListAnswer, ListFormat};
 use crate::api::params::Params;
 use crate::api::schemas::{IncidentState, Level};
 use crate::api::state::ApiState;
@@ -242,25 +242,19 @@ pub(super) async fn get(
         city: params.text("city").map(ToOwned::to_owned),
         rule: params.text("rule").map(ToOwned::to_owned),
     };
-    if format != ListFormat::Json {
-        let read = move |state, slice| read_page(state, params.clone(), wanted.clone(), slice);
-        return Export::new("incidents", format, slice, read)
-            .respond(state, charge)
-            .await;
-    }
-    let (key, range) = (params.key(), slice.range);
-    let make = async {
-        let page = read_page(state.clone(), params.clone(), wanted, slice).await?;
-        Ok::<_, ApiError>(Incidents {
-            count: page.items.len(),
-            state: incident_state,
-            city: params.given("city").map(ToOwned::to_owned),
-            rule: params.given("rule").map(ToOwned::to_owned),
-            next: params.next(page.next.as_ref(), range),
-            incidents: page.items,
-        })
+    let of_page = params.clone();
+    let read = move |state, slice| read_page(state, of_page.clone(), wanted.clone(), slice);
+    let body = |incidents: Vec<ListedIncident>, next| Incidents {
+        count: incidents.len(),
+        state: incident_state,
+        city: params.given("city").map(ToOwned::to_owned),
+        rule: params.given("rule").map(ToOwned::to_owned),
+        incidents,
+        next,
     };
-    state.answer(key, make).await
+    ListAnswer::new("incidents", format, slice, read)
+        .respond(state, charge, &params, body)
+        .await
 }
 
 async fn read_page(
