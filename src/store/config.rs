@@ -33,7 +33,7 @@ use crate::store::attributes::{
     Item, LATENESS_MS, RAW, RULES, SERIES, SHARD, SHARDS, SKEW_MS, TABLES, TOPIC, TOPIC_ID,
     WINDOW_MS, is_text, number, string,
 };
-use crate::store::error::{StoreError, StoreErrorKind};
+use crate::store::error::{OperationError, StoreError, StoreErrorKind};
 use crate::store::requests::refusing_item;
 
 /// The content of the config item.
@@ -241,19 +241,11 @@ fn wrong_answer(names: &TableNames) -> StoreError {
     StoreError::wrong_answer(operation, &names.totals, flaw).with_key(show_key())
 }
 
-fn from_sdk<E>(
+fn from_sdk<E: OperationError>(
     operation: &'static str,
     names: &TableNames,
     error: SdkError<E, aws_sdk_dynamodb::config::http::HttpResponse>,
-) -> StoreError
-where
-    E: aws_sdk_dynamodb::error::ProvideErrorMetadata
-        + Into<aws_sdk_dynamodb::Error>
-        + std::error::Error
-        + Send
-        + Sync
-        + 'static,
-{
+) -> StoreError {
     StoreError::from_sdk(operation, &names.totals, error).with_key(show_key())
 }
 

@@ -276,21 +276,29 @@ impl From<&RequestError> for Failure {
     }
 }
 
+/// The error of one operation of the SDK, such as `PutItemError`.
+pub trait OperationError:
+    ProvideErrorMetadata + Into<aws_sdk_dynamodb::Error> + std::error::Error + Send + Sync + 'static
+{
+}
+
+impl<E> OperationError for E where
+    E: ProvideErrorMetadata
+        + Into<aws_sdk_dynamodb::Error>
+        + std::error::Error
+        + Send
+        + Sync
+        + 'static
+{
+}
+
 impl StoreError {
     /// Returns the error for a failed request. `operation` is DynamoDB's name for the operation on `table`.
-    pub fn from_sdk<E>(
+    pub fn from_sdk<E: OperationError>(
         operation: &'static str,
         table: &str,
         error: SdkError<E, HttpResponse>,
-    ) -> StoreError
-    where
-        E: ProvideErrorMetadata
-            + Into<aws_sdk_dynamodb::Error>
-            + std::error::Error
-            + Send
-            + Sync
-            + 'static,
-    {
+    ) -> StoreError {
         let request_id = error.request_id().map(str::to_owned);
         let text = || chain(&error);
         let (kind, code, message) = match &error {

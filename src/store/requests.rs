@@ -4,13 +4,13 @@
 use std::time::Instant;
 
 use aws_sdk_dynamodb::config::http::HttpResponse;
-use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_dynamodb::error::SdkError;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::types::ConsumedCapacity;
 
 use crate::store::answers::{Flaw, count_flaw};
 use crate::store::attributes::Item;
-use crate::store::error::StoreError;
+use crate::store::error::{OperationError, StoreError};
 use crate::telemetry::Metrics;
 
 /// Counts a request that has ended. `outcome` is `ok` or the name of an error kind.
@@ -69,15 +69,7 @@ impl<'a> Counted<'a> {
     }
 
     /// Counts a failed request, and returns its error.
-    pub(super) fn failed<E>(&self, error: SdkError<E, HttpResponse>) -> StoreError
-    where
-        E: ProvideErrorMetadata
-            + Into<aws_sdk_dynamodb::Error>
-            + std::error::Error
-            + Send
-            + Sync
-            + 'static,
-    {
+    pub(super) fn failed<E: OperationError>(&self, error: SdkError<E, HttpResponse>) -> StoreError {
         self.ended_with(StoreError::from_sdk(self.operation, self.table, error))
     }
 

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::config::http::HttpResponse;
-use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_dynamodb::error::SdkError;
 use aws_sdk_dynamodb::types::{
     AttributeValue, DeleteRequest, KeysAndAttributes, ReturnConsumedCapacity, WriteRequest,
 };
@@ -18,7 +18,7 @@ use crate::core::keys::{
     AGGREGATIONS, ALERTS, CITY_INDEX, INCIDENTS, RAW, SERIES_INDEX, SEVERITY_INDEX, STATE_INDEX,
     TOTALS, TableNames,
 };
-use crate::store::error::{StoreError, StoreErrorKind};
+use crate::store::error::{OperationError, StoreError, StoreErrorKind};
 use crate::store::tables::{TableSpec, spec_of};
 
 /// A key that no item in the tables has.
@@ -393,23 +393,14 @@ fn no_key(spec: &TableSpec) -> HashMap<String, AttributeValue> {
     out
 }
 
-fn report<T, E>(
+fn report<T, E: OperationError>(
     operation: &'static str,
     table: &str,
     answer: Result<T, SdkError<E, HttpResponse>>,
-) -> Result<(), StoreError>
-where
-    E: ProvideErrorMetadata
-        + Into<aws_sdk_dynamodb::Error>
-        + std::error::Error
-        + Send
-        + Sync
-        + 'static,
-{
-    match answer {
-        Ok(_) => Ok(()),
-        Err(error) => Err(StoreError::from_sdk(operation, table, error)),
-    }
+) -> Result<(), StoreError> {
+    answer
+        .map(|_| ())
+        .map_err(|error| StoreError::from_sdk(operation, table, error))
 }
 
 #[cfg(test)]
