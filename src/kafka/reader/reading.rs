@@ -142,14 +142,14 @@ impl<'a> Reading<'a> {
             Some(RDKafkaErrorCode::GroupAuthorizationFailed) => {}
             Some(RDKafkaErrorCode::AllBrokersDown) => {
                 self.brokers_away = true;
-                let waiting =
-                    self.reader
-                        .explain(&mut self.log_limit, &plain(&error), REACH_REMEDY);
+                let waiting = self
+                    .reader
+                    .explain(&self.log_limit, &plain(&error), REACH_REMEDY);
                 return Ok((self.step)(ReadStep::Waiting(waiting)));
             }
             _ => {
                 self.reader
-                    .explain(&mut self.log_limit, &plain(&error), REACH_REMEDY);
+                    .explain(&self.log_limit, &plain(&error), REACH_REMEDY);
             }
         }
         Ok(ControlFlow::Continue(()))
