@@ -171,10 +171,8 @@ impl IncidentDeliveries {
         let ignored = i64::try_from(incidents).unwrap_or(i64::MAX);
         self.metrics.notify_left_out.set(ignored);
         for (at, receiver) in self.receivers.iter().enumerate() {
-            let waiting = self
-                .live
-                .values()
-                .filter(|live| live.pauses.contains_key(&at));
+            let is_paused = |live: &&Live| live.pauses.contains_key(&at);
+            let waiting = self.live.values().filter(is_paused);
             let gauge = &self.metrics.notify_waiting;
             gauge
                 .with_label_values(&[&*receiver.config().name])
@@ -206,7 +204,7 @@ impl IncidentDeliveries {
             if !config.wants(&live.row.incident.rule) {
                 continue;
             }
-            let last = live.last(&config.name);
+            let last = sent_to(&live.row, &config.name).cloned();
             let step = next(
                 &live.row.incident,
                 last.as_ref(),
@@ -276,10 +274,6 @@ impl Live {
             }
         }
     }
-
-    fn last(&self, receiver: &str) -> Option<SentMessages> {
-        sent_to(&self.row, receiver).cloned()
-    }
 }
 
 /// A single attempt to send a message.
@@ -298,8 +292,7 @@ struct Errand {
 
 impl Errand {
     async fn run(self) -> Attempt {
-        let result = self.try_run().await;
-        let (row, failure) = match result {
+        let (row, failure) = match self.try_run().await {
             Ok(row) => (row, None),
             Err(failure) => (None, Some(failure)),
         };

@@ -117,20 +117,15 @@ async fn compare_all(
     };
     let mut lo: Option<RowPlace> = None;
     loop {
-        let slice = facts.slice(lo.as_ref(), range, options, read, shutdown);
-        let Some(slice) = slice.await? else {
+        let judged = facts.slice(lo.as_ref(), range, options, read, shutdown);
+        let Some(judged) = judged.await? else {
             return Ok(None);
         };
-        let JudgedSlice {
-            slice,
-            outcome,
-            passes,
-        } = slice;
-        report.passes += passes;
-        report.bytes_peak = report.bytes_peak.max(slice.bytes_peak());
-        report.seen = slice.seen();
-        report.outcome.merge(outcome);
-        lo = slice.hi().cloned();
+        report.passes += judged.passes;
+        report.bytes_peak = report.bytes_peak.max(judged.slice.bytes_peak());
+        report.seen = judged.slice.seen();
+        report.outcome.merge(judged.outcome);
+        lo = judged.slice.hi().cloned();
         if lo.is_none() {
             report.seconds = begun.elapsed().as_secs_f64();
             return Ok(Some(report));

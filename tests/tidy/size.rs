@@ -16,8 +16,8 @@ use code::File;
 /// Most lines of code. This is today's figure, so that the tree cannot grow unnoticed. The goal is 26,500: lower the limit
 /// whenever the figure falls.
 const CODE_LINES_MAX: usize = 50_060;
-/// Most words of the manuals, counted as `wc -w` does. 2,600 of them are the proof.
-const WORDS_MAX: usize = 24_120;
+/// Most words of the manuals, counted as `wc -w` does. This is a little more than today's figure, and the goal is 15,000.
+const WORDS_MAX: usize = 18_500;
 /// Most crates in Cargo.lock. This is today's figure, and the goal is 320.
 const CRATES_MAX: usize = 347;
 /// Largest binary: 33 MiB.
