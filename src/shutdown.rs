@@ -10,19 +10,12 @@ pub struct Shutdown {
 }
 
 impl Shutdown {
-    /// Returns a flag that is not raised yet. Only [`Shutdown::trigger`] raises this flag.
-    pub fn new() -> Shutdown {
-        Shutdown {
-            sender: watch::Sender::new(false),
-        }
-    }
-
     /// Returns a flag that is raised by SIGTERM or SIGINT. A second SIGTERM or SIGINT ends the process immediately.
     ///
     /// # Panics
     /// Panics if called outside a Tokio runtime.
     pub fn on_signals() -> Shutdown {
-        let shutdown = Shutdown::new();
+        let shutdown = Shutdown::default();
         let flag = shutdown.clone();
         // The signal handlers are installed before the task starts, because a signal that has no handler would end the
         // process.
@@ -68,7 +61,10 @@ impl Shutdown {
 }
 
 impl Default for Shutdown {
+    /// Returns a flag that is not raised yet. Only [`Shutdown::trigger`] raises this flag.
     fn default() -> Shutdown {
-        Shutdown::new()
+        Shutdown {
+            sender: watch::Sender::new(false),
+        }
     }
 }

@@ -245,7 +245,10 @@ mod tests {
             .fold(Router::new(), |router, path| {
                 router.route(path, get(async || "ok"))
             });
-        (guarded(router, access, &metrics, &Shutdown::new()), metrics)
+        (
+            guarded(router, access, &metrics, &Shutdown::default()),
+            metrics,
+        )
     }
 
     async fn ask(router: &Router, path: &str, peer: &str, headers: &[(&str, &str)]) -> Response {
@@ -315,7 +318,7 @@ mod tests {
             tokens: Some(tokens.clone()),
             ..Access::default()
         };
-        let router = guarded(router, access, &Metrics::new(), &Shutdown::new());
+        let router = guarded(router, access, &Metrics::new(), &Shutdown::default());
         let listen = async |token: &str| {
             let bearer = format!("Bearer {token}");
             let headers = [("authorization", &*bearer)];

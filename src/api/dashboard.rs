@@ -95,11 +95,6 @@ pub struct Dashboard {
 }
 
 impl Dashboard {
-    /// Returns the page without a token. Without a token, the page can only read data.
-    pub fn new() -> Dashboard {
-        Dashboard::rendered("")
-    }
-
     /// Returns a page that also sends `token` with its requests. The token must consist of letters and digits.
     #[must_use]
     pub fn with_token(token: &str) -> Dashboard {
@@ -128,8 +123,9 @@ impl Dashboard {
 }
 
 impl Default for Dashboard {
+    /// Returns the page without a token. Without a token, the page can only read data.
     fn default() -> Dashboard {
-        Dashboard::new()
+        Dashboard::rendered("")
     }
 }
 
@@ -189,7 +185,7 @@ mod tests {
         let html = std::str::from_utf8(&dashboard.index).unwrap();
         assert!(html.contains("content=\"abc123\""));
         assert!(!html.contains(VERSION_MARK) && !html.contains(TOKEN_MARK));
-        let plain = Dashboard::new().index;
+        let plain = Dashboard::default().index;
         assert!(!String::from_utf8_lossy(&plain).contains("citystream-token"));
         let prefix = format!("/assets/{}/", dashboard.version);
         let mut named = 0;

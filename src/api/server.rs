@@ -210,7 +210,7 @@ mod tests {
         let router = Router::new()
             .route("/", get(async || "hello"))
             .route("/hang", get(std::future::pending::<&str>));
-        let shutdown = Shutdown::new();
+        let shutdown = Shutdown::default();
         let server = tokio::spawn(serve(
             listener,
             router,

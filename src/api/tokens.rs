@@ -142,7 +142,7 @@ pub(super) mod tests {
         let path = dir.path().join("tokens");
         std::fs::write(&path, TOKEN).unwrap();
         let tokens = Tokens::load(&path).unwrap();
-        let shutdown = Shutdown::new();
+        let shutdown = Shutdown::default();
         let watching = tokio::spawn(tokens.clone().watch(shutdown.clone()));
         std::fs::write(&path, "fedcba9876543210fedc").unwrap();
         while tokens.find(TOKEN.as_bytes()).is_some() {

@@ -25,9 +25,9 @@ pub async fn run(args: Consume, metrics: Metrics, shutdown: Shutdown) -> anyhow:
     let address = listener.local_addr().context("failed to read the port")?;
     print_picked("health and metrics", "http", args.listen, address);
     warn_if_open(address);
-    let status = Arc::new(ConsumeStatus::new());
+    let status = Arc::new(ConsumeStatus::default());
     let router = ops::router(metrics.clone(), Arc::clone(&status) as Arc<dyn ops::Probe>);
-    let http_stop = Shutdown::new();
+    let http_stop = Shutdown::default();
     let served = server::ServeOptions::without_login(&args.allowed_host);
     let http = tokio::spawn(server::serve(listener, router, served, http_stop.clone()));
     // Only librdkafka can check some of the Kafka settings. The role lets librdkafka check the settings before the role

@@ -41,10 +41,10 @@ pub async fn run(args: Notify, metrics: Metrics, shutdown: Shutdown) -> anyhow::
     let address = listener.local_addr().context("failed to read the port")?;
     print_picked("health and metrics", "http", args.listen, address);
     warn_if_open(address);
-    let status = Arc::new(NotifyStatus::new());
+    let status = Arc::new(NotifyStatus::default());
     let probe = Arc::clone(&status) as Arc<dyn ops::Probe>;
     let router = ops::router(metrics.clone(), Arc::clone(&probe));
-    let http_stop = Shutdown::new();
+    let http_stop = Shutdown::default();
     let served = server::ServeOptions::without_login(&args.allowed_host);
     let http = tokio::spawn(server::serve(listener, router, served, http_stop.clone()));
     let client = connect_dynamodb(ConnectOptions {

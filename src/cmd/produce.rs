@@ -57,7 +57,7 @@ pub async fn run(args: Produce, metrics: Metrics, shutdown: Shutdown) -> anyhow:
     let http_stop = if args.accept {
         shutdown.clone()
     } else {
-        Shutdown::new()
+        Shutdown::default()
     };
     let guard = Guard::new(&args)?;
     let listener = open_port(&args, guard.scheme).await?;

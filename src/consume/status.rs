@@ -42,17 +42,6 @@ pub struct ConsumeStatus {
 }
 
 impl ConsumeStatus {
-    /// Returns the status of a consumer that has just started.
-    pub fn new() -> ConsumeStatus {
-        ConsumeStatus {
-            waiting_for: Mutex::new([Some("starting".to_owned()), None, None, None]),
-            beat_ms: AtomicI64::new(steady_ms().0),
-            stuck: Mutex::new(Vec::new()),
-            left: Mutex::new(None),
-            left_at_first: OnceLock::new(),
-        }
-    }
-
     /// Sets the reason why the consumer waits for the condition `wait`. If `what` is `None`, the consumer no longer
     /// waits for the condition.
     pub fn set_waiting(&self, wait: ConsumeWait, what: Option<String>) {
@@ -97,8 +86,15 @@ impl ConsumeStatus {
 }
 
 impl Default for ConsumeStatus {
+    /// Returns the status of a consumer that has just started.
     fn default() -> ConsumeStatus {
-        ConsumeStatus::new()
+        ConsumeStatus {
+            waiting_for: Mutex::new([Some("starting".to_owned()), None, None, None]),
+            beat_ms: AtomicI64::new(steady_ms().0),
+            stuck: Mutex::new(Vec::new()),
+            left: Mutex::new(None),
+            left_at_first: OnceLock::new(),
+        }
     }
 }
 
@@ -137,7 +133,7 @@ mod tests {
 
     #[test]
     fn what_is_there_again_says_nothing_of_the_rest() {
-        let status = ConsumeStatus::new();
+        let status = ConsumeStatus::default();
         status.set_waiting(ConsumeWait::Start, None);
         assert_eq!(status.ready(), Ok(()));
         status.set_waiting(ConsumeWait::Sink, Some("waiting for DynamoDB".to_owned()));
@@ -153,7 +149,7 @@ mod tests {
 
     #[test]
     fn the_total_of_a_finite_run_stays_while_the_remaining_count_falls() {
-        let status = ConsumeStatus::new();
+        let status = ConsumeStatus::default();
         assert_eq!((status.left(), status.left_at_first()), (None, None));
         for left in [9_000, 8_842, 0] {
             status.set_left(left);
@@ -164,7 +160,7 @@ mod tests {
 
     #[test]
     fn a_partition_is_alive_while_its_thread_polls_and_its_offset_moves() {
-        let status = ConsumeStatus::new();
+        let status = ConsumeStatus::default();
         status.set_beat(steady_ms() - BEAT_MS_MAX - 5_000);
         assert!(status.live().is_err());
         status.set_beat(steady_ms());

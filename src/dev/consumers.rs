@@ -75,7 +75,7 @@ impl Consumers {
             database,
             client: embedded::client_through(faulty).await?,
             metrics: metrics.clone(),
-            status: Arc::new(ConsumeStatus::new()),
+            status: Arc::new(ConsumeStatus::default()),
             settled: Arc::new(move |partition, next| credit.settle(partition, next)),
             killer: Arc::new(Notify::new()),
         })
@@ -157,7 +157,7 @@ impl Consumers {
         };
         let host = Host {
             metrics: metrics.clone(),
-            status: Arc::new(ConsumeStatus::new()),
+            status: Arc::new(ConsumeStatus::default()),
             settled: None,
             producer_time_is_fine: true,
             stall_ms: PATIENCE_MS,

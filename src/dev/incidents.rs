@@ -67,7 +67,7 @@ pub(crate) fn start(
     let (client, metrics, shutdown) = (client.clone(), metrics.clone(), shutdown.clone());
     let role = async move {
         let (settings, config) = (settings(&brokers)?, config(page)?);
-        let status = Arc::new(NotifyStatus::new());
+        let status = Arc::new(NotifyStatus::default());
         run_with(&settings, config, client, metrics, status, shutdown).await
     };
     tokio::spawn(async {

@@ -203,7 +203,7 @@ mod tests {
         let target = open(Some(0), 0, "").await.unwrap();
         let port = open(Some(0), 0, "").await.unwrap();
         let address = port.local_addr().unwrap();
-        let shutdown = Shutdown::new();
+        let shutdown = Shutdown::default();
         let to = target.local_addr().unwrap();
         tokio::spawn(forward(port, to, shutdown.clone()));
         let mut client = TcpStream::connect(address).await.unwrap();

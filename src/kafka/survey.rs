@@ -133,7 +133,7 @@ impl Survey {
             }
         }
         client.assign(&list)?;
-        let never = Shutdown::new();
+        let never = Shutdown::default();
         let mut scan = Scan::new(&client, &second, dlq_topic, &never, starts);
         let (mut refused, mut silent_polls) = (BTreeSet::new(), 0);
         while !scan.is_done() {

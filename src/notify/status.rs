@@ -30,14 +30,6 @@ pub struct NotifyStatus {
 }
 
 impl NotifyStatus {
-    /// Returns the status of a role that has just started.
-    pub fn new() -> NotifyStatus {
-        NotifyStatus {
-            waiting_for: Mutex::new([Some("starting".to_owned()), None]),
-            beat_ms: AtomicI64::new(steady_ms().0),
-        }
-    }
-
     /// Sets the reason why the role waits for the condition `wait`. If `what` is `None`, the role no longer waits for the
     /// condition.
     pub fn set_waiting(&self, wait: NotifyWait, what: Option<String>) {
@@ -51,8 +43,12 @@ impl NotifyStatus {
 }
 
 impl Default for NotifyStatus {
+    /// Returns the status of a role that has just started.
     fn default() -> NotifyStatus {
-        NotifyStatus::new()
+        NotifyStatus {
+            waiting_for: Mutex::new([Some("starting".to_owned()), None]),
+            beat_ms: AtomicI64::new(steady_ms().0),
+        }
     }
 }
 

@@ -101,7 +101,7 @@ impl Deliveries {
             failed: AtomicU64::new(0),
             bad: AtomicU64::new(0),
             heartbeats: AtomicU64::new(0),
-            latency: LatencyHistogram::new(),
+            latency: LatencyHistogram::default(),
             last_change: Mutex::new((0, Instant::now())),
             last_error: Mutex::default(),
             produced_metric: metrics.events_produced.clone(),

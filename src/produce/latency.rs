@@ -37,17 +37,6 @@ pub struct LatencySummary {
 }
 
 impl LatencyHistogram {
-    /// Returns an empty histogram.
-    pub fn new() -> LatencyHistogram {
-        LatencyHistogram {
-            buckets: (0..BUCKETS).map(|_| AtomicU64::new(0)).collect(),
-            count: AtomicU64::new(0),
-            sum_us: AtomicU64::new(0),
-            min_us: AtomicU64::new(u64::MAX),
-            max_us: AtomicU64::new(0),
-        }
-    }
-
     /// Adds one latency to the histogram.
     pub fn record(&self, us: u64) {
         self.buckets[bucket_of(us)].fetch_add(1, Ordering::Relaxed);
@@ -90,8 +79,15 @@ impl LatencyHistogram {
 }
 
 impl Default for LatencyHistogram {
+    /// Returns an empty histogram.
     fn default() -> LatencyHistogram {
-        LatencyHistogram::new()
+        LatencyHistogram {
+            buckets: (0..BUCKETS).map(|_| AtomicU64::new(0)).collect(),
+            count: AtomicU64::new(0),
+            sum_us: AtomicU64::new(0),
+            min_us: AtomicU64::new(u64::MAX),
+            max_us: AtomicU64::new(0),
+        }
     }
 }
 
@@ -137,7 +133,7 @@ mod tests {
 
     #[test]
     fn quantiles_are_at_most_an_eighth_too_high() {
-        let latency = LatencyHistogram::new();
+        let latency = LatencyHistogram::default();
         assert_eq!(latency.summary(), LatencySummary::default());
         for us in 1..=10_000 {
             latency.record(us);

@@ -31,8 +31,8 @@ impl Member {
         stall_ms: i64,
         rollups: Option<RollupPace>,
     ) -> Member {
-        let (stop, metrics) = (Shutdown::new(), Metrics::new());
-        let status = Arc::new(ConsumeStatus::new());
+        let (stop, metrics) = (Shutdown::default(), Metrics::new());
+        let status = Arc::new(ConsumeStatus::default());
         let host = Host {
             metrics: metrics.clone(),
             status: Arc::clone(&status),

@@ -178,8 +178,8 @@ pub(crate) fn start_with(
     let Command::Notify(args) = Cli::try_parse_from(words).unwrap().command else {
         panic!("not notify");
     };
-    let (stop, config) = (Shutdown::new(), config.clone());
-    let (metrics, status) = (Metrics::new(), Arc::new(NotifyStatus::new()));
+    let (stop, config) = (Shutdown::default(), config.clone());
+    let (metrics, status) = (Metrics::new(), Arc::new(NotifyStatus::default()));
     let role = (metrics.clone(), Arc::clone(&status), stop.clone());
     let task = tokio::spawn(async move {
         let (metrics, status, shutdown) = role;

@@ -160,7 +160,7 @@ async fn each_role_uses_all_the_rights_of_its_policy_and_no_others() {
     assert_eq!(verify::misses(&world, &source).await, 4);
     let rules = NotifyConfig::parse(Path::new("rules"), RULE, None, SecretReading::Skip);
     let (rules, metrics) = (rules.unwrap().rules, Metrics::new());
-    let compared = compare_incidents(&source, &rules, &metrics, &Shutdown::new()).await;
+    let compared = compare_incidents(&source, &rules, &metrics, &Shutdown::default()).await;
     assert!(compared.unwrap().is_some());
     assert_eq!(*comparing.lock().unwrap(), granted(TableUser::Verify));
 

@@ -51,7 +51,7 @@ async fn served(options: ServeOptions) -> (SocketAddr, JoinHandle<()>) {
         .route("/endless", get(endless));
     (
         address,
-        tokio::spawn(serve(listener, router, options, Shutdown::new())),
+        tokio::spawn(serve(listener, router, options, Shutdown::default())),
     )
 }
 

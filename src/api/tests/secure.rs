@@ -110,7 +110,7 @@ async fn both_protocols_work_and_a_renewed_certificate_is_used() {
     FIRST.write(dir.path());
     let (cert, key) = (dir.path().join("cert.pem"), dir.path().join("key.pem"));
     let certificate = Arc::new(Certificate::load(&cert, &key).unwrap());
-    let shutdown = Shutdown::new();
+    let shutdown = Shutdown::default();
     tokio::spawn(Arc::clone(&certificate).watch(shutdown.clone()));
     let (address, server) =
         served(certificate, ConnectionTimeouts::default(), shutdown.clone()).await;
@@ -205,7 +205,7 @@ async fn http2_with(timeouts: ConnectionTimeouts) -> TlsStream<TcpStream> {
     FIRST.write(dir.path());
     let certificate =
         Certificate::load(&dir.path().join("cert.pem"), &dir.path().join("key.pem")).unwrap();
-    let (address, _) = served(Arc::new(certificate), timeouts, Shutdown::new()).await;
+    let (address, _) = served(Arc::new(certificate), timeouts, Shutdown::default()).await;
     connect(address, FIRST.certificate, "h2").await.unwrap()
 }
 

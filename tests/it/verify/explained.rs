@@ -28,7 +28,7 @@ async fn explained(
     output: VerifyOutput,
 ) -> (anyhow::Result<Exit>, String) {
     let out: Arc<Mutex<Vec<u8>>> = Arc::default();
-    let (metrics, stop) = (Metrics::new(), Shutdown::new());
+    let (metrics, stop) = (Metrics::new(), Shutdown::default());
     let pipe = Arc::clone(&out);
     let exit = explain_window(&source(world), window, output, pipe, &metrics, &stop).await;
     let text = String::from_utf8(out.lock().unwrap().clone()).unwrap();

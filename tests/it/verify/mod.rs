@@ -51,7 +51,7 @@ pub(crate) fn source(world: &World) -> CompareSource {
 
 pub(crate) async fn verify(world: &World, options: &CompareOptions) -> VerifyReport {
     let (metrics, read) = (Metrics::new(), Arc::new(AtomicU64::new(0)));
-    let (source, stop) = (source(world), Shutdown::new());
+    let (source, stop) = (source(world), Shutdown::default());
     let compared = compare(&source, options, &metrics, &read, &stop).await;
     compared.unwrap().expect("a report")
 }
@@ -68,7 +68,7 @@ pub(crate) async fn misses(world: &World, source: &CompareSource) -> u64 {
         delete(world, table, item.unwrap()).await;
     }
     let (metrics, read) = (Metrics::new(), Arc::new(AtomicU64::new(0)));
-    let compared = compare(source, &ALL, &metrics, &read, &Shutdown::new()).await;
+    let compared = compare(source, &ALL, &metrics, &read, &Shutdown::default()).await;
     let report = compared.unwrap().expect("a report");
     report.outcome.difference_count
 }
@@ -289,7 +289,7 @@ async fn a_refusal_by_the_brokers_is_reported_with_the_option_to_check() {
     // The embedded broker does not use TLS.
     source.kafka.set("security.protocol", "ssl");
     let (metrics, read) = (Metrics::new(), Arc::new(AtomicU64::new(0)));
-    let compared = compare(&source, &ALL, &metrics, &read, &Shutdown::new()).await;
+    let compared = compare(&source, &ALL, &metrics, &read, &Shutdown::default()).await;
     let error = compared.unwrap_err();
     assert_eq!(Exit::of(&error), Exit::Settings, "{error:#}");
     let failure = describe_error(&error);
