@@ -136,9 +136,7 @@ impl Locator {
         // A different id means that the topic was recreated since the first request, or that one broker does not know
         // the new topic yet. The facts may then come from the logs of two different topics.
         if self.topic().await?.0 != topic_id {
-            return Err(Trouble::Wait(
-                "the topic to settle, because it was recreated".to_owned(),
-            ));
+            return Err(recreated("topic"));
         }
         let (mut located, mut missing) = (Vec::with_capacity(wanted.len()), Vec::new());
         for &(partition, assignment) in wanted {
@@ -176,8 +174,7 @@ impl Locator {
             }
         }
         if self.tables.config().await?.tables_id != config.tables_id {
-            let why = "the tables to settle, because they were recreated";
-            return Err(Trouble::Wait(why.to_owned()));
+            return Err(recreated("tables"));
         }
         Ok(Found { located, missing })
     }
@@ -272,19 +269,19 @@ impl Locator {
         if config.topic.is_some() && config.topic_id.as_deref() == Some(topic_id) {
             return Ok(());
         }
+        // The config item was read before this request to Kafka, as `set_topic` requires.
+        if self.topic().await?.0 != topic_id {
+            return Err(recreated("topic"));
+        }
         tracing::info!(
             topic = self.topic,
             topic_id,
             "the tables now follow this log"
         );
-        set_topic(
-            self.tables.client(),
-            self.tables.names(),
-            &self.topic,
-            topic_id,
-        )
-        .await
-        .map_err(|e| Trouble::Wait(dynamodb(&e)))
+        let (client, names) = (self.tables.client(), self.tables.names());
+        let known_id = config.topic_id.as_deref();
+        let set = set_topic(client, names, &self.topic, topic_id, known_id).await;
+        set.map_err(|e| Trouble::Wait(dynamodb(&e)))
     }
 
     /// Returns the set of DynamoDB tables that the locator reads.
@@ -295,6 +292,11 @@ impl Locator {
     pub(super) fn inquiry(&self) -> Inquiry {
         self.inquiry.clone()
     }
+}
+
+/// Returns the wait for `what`, which was recreated while the consumer looked up facts about it.
+fn recreated(what: &str) -> Trouble {
+    Trouble::Wait(format!("the recreated {what} to settle"))
 }
 
 /// The range of a partition's log, and the first offset below the committed offset at which the log now contains

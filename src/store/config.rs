@@ -123,13 +123,10 @@ pub async fn create_config(
         .await;
     match done {
         Ok(_) => Ok(true),
-        Err(error) => {
-            let error = from_sdk("PutItem", names, error);
-            match error.kind() {
-                StoreErrorKind::Conflict => Ok(false),
-                _ => Err(error),
-            }
-        }
+        Err(error) => match from_sdk("PutItem", names, error) {
+            error if error.kind() == StoreErrorKind::Conflict => Ok(false),
+            error => Err(error),
+        },
     }
 }
 
@@ -171,16 +168,22 @@ pub async fn grow_shards(
     }
 }
 
-/// Stores the topic whose events the tables count, and the current id of this topic.
+/// Stores the topic whose events the tables count, and the current id of this topic. The item must still contain
+/// `known_id`, or no topic id if `known_id` is `None`.
+///
+/// The caller must read `known_id` from the item before it reads `topic_id` from Kafka. A delayed request then cannot
+/// replace the id of a newer topic: the newer id was written after `known_id` was read.
 ///
 /// # Errors
-/// Returns [`StoreError::Settings`] if the tables count events of another topic, or if there is no config item.
-/// Otherwise returns the error from DynamoDB.
+/// Returns [`StoreError::Settings`] if the tables count events of another topic, or if there is no config item. Returns
+/// an error of the kind [`StoreErrorKind::Conflict`] if the item contains another topic id than `known_id` and
+/// `topic_id`. Otherwise returns the error from DynamoDB.
 pub async fn set_topic(
     client: &Client,
     names: &TableNames,
     topic: &str,
     topic_id: &str,
+    known_id: Option<&str>,
 ) -> Result<(), StoreError> {
     let done = client
         .update_item()
@@ -188,49 +191,46 @@ pub async fn set_topic(
         .set_key(Some(key()))
         .update_expression("SET #topic = :topic, #topic_id = :topic_id")
         .condition_expression(
-            "attribute_exists(#shard) AND (attribute_not_exists(#topic) OR #topic = :topic)",
+            "attribute_exists(#shard) AND (attribute_not_exists(#topic) OR #topic = :topic) \
+             AND (attribute_not_exists(#topic_id) OR #topic_id IN (:known_id, :topic_id))",
         )
         .expression_attribute_names("#shard", SHARD)
         .expression_attribute_names("#topic", TOPIC)
         .expression_attribute_names("#topic_id", TOPIC_ID)
         .expression_attribute_values(":topic", string(topic))
         .expression_attribute_values(":topic_id", string(topic_id))
+        .expression_attribute_values(":known_id", string(known_id.unwrap_or(topic_id)))
         .return_consumed_capacity(ReturnConsumedCapacity::Total)
         .return_values(ReturnValue::AllNew)
         .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
         .send()
         .await;
+    let is_written = |item: &Item| is_text(item, TOPIC, topic) && is_text(item, TOPIC_ID, topic_id);
     let error = match done {
-        Ok(output) => {
-            let is_written =
-                |item: &Item| is_text(item, TOPIC, topic) && is_text(item, TOPIC_ID, topic_id);
-            return if output.attributes().is_some_and(is_written) {
-                Ok(())
-            } else {
-                Err(wrong_answer(names))
-            };
-        }
+        Ok(output) if output.attributes().is_some_and(is_written) => return Ok(()),
+        Ok(_) => return Err(wrong_answer(names)),
         Err(error) => error,
     };
     let Some(old) = refusing_item(&error) else {
         return Err(from_sdk("UpdateItem", names, error));
     };
-    let owner = old.map(|item| item.get(TOPIC).and_then(|value| value.as_s().ok()));
-    Err(match owner {
-        Some(Some(owner)) if owner != topic => StoreError::Settings(
-            Failure::new(format!(
-                "the tables of {} count topic {owner}, not {topic}",
-                names.totals
-            ))
-            .with_remedy("use a separate --table-prefix for each topic"),
-        ),
-        // The stored item has no topic or the same topic, so it satisfies the condition of the update. DynamoDB cannot
-        // have refused this update, so the response is wrong.
-        Some(_) => wrong_answer(names),
-        None => StoreError::Settings(
-            Failure::new(format!("table {} has no config item", names.totals))
-                .with_remedy("run citystream init-tables"),
-        ),
+    let Some(old) = old else {
+        let what = format!("table {} has no config item", names.totals);
+        let failure = Failure::new(what).with_remedy("run citystream init-tables");
+        return Err(StoreError::Settings(failure));
+    };
+    let stored = |name| old.get(name).and_then(|value| value.as_s().ok());
+    if let Some(owner) = stored(TOPIC).filter(|owner| *owner != topic) {
+        let totals = &names.totals;
+        let what = format!("the tables of {totals} count topic {owner}, not {topic}");
+        let remedy = "use a separate --table-prefix for each topic";
+        return Err(StoreError::Settings(Failure::new(what).with_remedy(remedy)));
+    }
+    Err(match stored(TOPIC_ID).map(String::as_str) {
+        Some(id) if id != topic_id && Some(id) != known_id => from_sdk("UpdateItem", names, error),
+        // The stored item satisfies the condition of the update. DynamoDB cannot have refused this update, so the
+        // response is wrong.
+        _ => wrong_answer(names),
     })
 }
 
@@ -395,14 +395,18 @@ mod tests {
     async fn tables_count_one_topic_whose_id_may_change() {
         let (client, names) = start().await;
         make_table(&client, &names).await;
-        let error = set_topic(&client, &names, "a", "1")
+        let error = set_topic(&client, &names, "a", "1", None)
             .await
             .expect_err("no item");
         assert_eq!(error.kind(), StoreErrorKind::Settings);
         create_config(&client, &names, &sample()).await.unwrap();
-        set_topic(&client, &names, "a", "1").await.unwrap();
-        set_topic(&client, &names, "a", "2").await.unwrap();
-        let error = set_topic(&client, &names, "b", "3").await.expect_err("a's");
+        for (id, known) in [("1", None), ("2", Some("1")), ("2", None)] {
+            let set = set_topic(&client, &names, "a", id, known).await;
+            set.unwrap();
+        }
+        let error = set_topic(&client, &names, "b", "3", Some("2"))
+            .await
+            .expect_err("a's");
         assert!(
             error.to_string().contains("count topic a, not b"),
             "{error}"
@@ -410,6 +414,21 @@ mod tests {
         let config = read_config(&client, &names).await.unwrap().unwrap();
         assert_eq!(config.topic.as_deref(), Some("a"));
         assert_eq!(config.topic_id.as_deref(), Some("2"));
+    }
+
+    #[tokio::test]
+    async fn a_delayed_write_of_a_former_topic_id_changes_nothing() {
+        let (client, names) = start().await;
+        make_table(&client, &names).await;
+        create_config(&client, &names, &sample()).await.unwrap();
+        set_topic(&client, &names, "a", "3", None).await.unwrap();
+        for known in [None, Some("1"), Some("2")] {
+            let error = set_topic(&client, &names, "a", "2", known).await;
+            let error = error.expect_err("3 is newer");
+            assert_eq!(error.kind(), StoreErrorKind::Conflict, "{error}");
+        }
+        let config = read_config(&client, &names).await.unwrap().unwrap();
+        assert_eq!(config.topic_id.as_deref(), Some("3"));
     }
 
     #[test]

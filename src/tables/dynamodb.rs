@@ -29,7 +29,8 @@ const OTHER_PREFIX: &str = "use another --table-prefix for other values";
 #[derive(Debug)]
 pub struct FoundTables {
     found: Vec<(TableSpec, Option<TableDescription>)>,
-    config: Option<ConfigItem>,
+    /// The config item, which was read after the descriptions.
+    pub(super) config: Option<ConfigItem>,
 }
 
 /// Requests the descriptions of all wanted tables and reads the config item, without changing anything.

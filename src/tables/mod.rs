@@ -114,6 +114,8 @@ pub(crate) async fn make_or_check(
     // Both the tables and the topics are inspected before the first change.
     let state = dynamodb::inspect(client, &names, &wanted).await?;
     dynamodb::refuse(client, &names, &state, &wanted).await?;
+    // The config item was read before the topic's id is read from Kafka, as `set_topic` requires.
+    let known_id = state.config.as_ref().and_then(|c| c.topic_id.clone());
     let found = topics::inspect(admin, &topic_specs).await?;
     topics::refuse(admin, &topic_specs, &found).await?;
     let lacks = dynamodb::check(client, &names, &wanted).await?;
@@ -121,7 +123,8 @@ pub(crate) async fn make_or_check(
     let mut findings = dynamodb::make(client, &names, state, &wanted, steps).await?;
     let (more, facts) = topics::make(admin, &topic_specs, found, steps).await?;
     findings.extend(more);
-    config::set_topic(client, &names, &args.kafka.topic, facts.id.as_str())
+    let (topic, id) = (&args.kafka.topic, facts.id.as_str());
+    config::set_topic(client, &names, topic, id, known_id.as_deref())
         .await
         .map_err(mark_settings)?;
     Ok(findings)

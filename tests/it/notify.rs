@@ -401,7 +401,7 @@ async fn every_incident_is_sent_under_one_id_when_processes_die() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tables_of_another_topic_end_it() {
     let world = World::new(1).await;
-    set_topic(&world.client, &world.names, "another-topic", "1")
+    set_topic(&world.client, &world.names, "another-topic", "1", None)
         .await
         .unwrap();
     let role = start(&world, &config("http://127.0.0.1:1/hook"));

@@ -433,13 +433,16 @@ pub(crate) async fn the_config_item_is_made_once_and_only_grows(client: Client, 
     assert!(grow_shards(client, names, 8).await.unwrap());
     assert!(!grow_shards(client, names, 8).await.unwrap());
     assert!(!grow_shards(client, names, 2).await.unwrap());
-    set_topic(client, names, "city-events", TOPIC_ID)
-        .await
-        .unwrap();
-    set_topic(client, names, "city-events", "-_BBBBBBBBBBBBBBBBBBBB")
-        .await
-        .unwrap();
-    let error = set_topic(client, names, "others", TOPIC_ID).await;
+    let newer = "-_BBBBBBBBBBBBBBBBBBBB";
+    for (id, known) in [(TOPIC_ID, None), (newer, Some(TOPIC_ID))] {
+        let set = set_topic(client, names, "city-events", id, known).await;
+        set.unwrap();
+    }
+    // DynamoDB refuses a delayed request that read no topic id.
+    let delayed = set_topic(client, names, "city-events", TOPIC_ID, None).await;
+    let delayed = delayed.expect_err("another id is newer");
+    assert_eq!(delayed.kind(), StoreErrorKind::Conflict, "{delayed}");
+    let error = set_topic(client, names, "others", TOPIC_ID, None).await;
     assert!(
         matches!(error, Err(StoreError::Settings { .. })),
         "{error:?}"
@@ -447,7 +450,7 @@ pub(crate) async fn the_config_item_is_made_once_and_only_grows(client: Client, 
     let now = read_config(client, names).await.unwrap().unwrap();
     assert_eq!(now.tables_id, first.tables_id);
     assert_eq!((now.shards, now.topic.as_deref()), (8, Some("city-events")));
-    assert_eq!(now.topic_id.as_deref(), Some("-_BBBBBBBBBBBBBBBBBBBB"));
+    assert_eq!(now.topic_id.as_deref(), Some(newer));
 }
 
 pub(crate) async fn a_missing_table_is_told_from_a_missing_item(client: Client, prefix: String) {

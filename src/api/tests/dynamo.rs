@@ -19,7 +19,7 @@ use crate::core::keys::{self, TableNames};
 use crate::core::plan::RawRows;
 use crate::core::time::{format_millis, format_seconds};
 use crate::core::window::Rules;
-use crate::store::config::{ConfigItem, create_config, new_tables_id, set_topic};
+use crate::store::config::{ConfigItem, create_config, new_tables_id, read_config, set_topic};
 use crate::store::embedded;
 use crate::store::reads::DynamoReads;
 use crate::store::tables::{create, incidents_spec, specs};
@@ -205,7 +205,10 @@ impl TestTables {
 
     /// Changes the current topic id in the config item.
     pub(super) async fn set_topic_id(&self, topic_id: &str) {
-        let set = set_topic(&self.client, &self.names, "city-events", topic_id).await;
+        let config = read_config(&self.client, &self.names).await.unwrap();
+        let known = config.unwrap().topic_id;
+        let topic = "city-events";
+        let set = set_topic(&self.client, &self.names, topic, topic_id, known.as_deref()).await;
         set.unwrap();
     }
 

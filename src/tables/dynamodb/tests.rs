@@ -65,7 +65,9 @@ async fn frozen_values_that_differ_exit_with_2_and_change_nothing() {
         ..WantedTables::default()
     };
     let (first, _) = run(&client, &names, &made).await.unwrap();
-    config::set_topic(&client, &names, "a", "id").await.unwrap();
+    config::set_topic(&client, &names, "a", "id", None)
+        .await
+        .unwrap();
     let base = WantedTables::default();
     for (wanted, word) in [
         (
