@@ -6,7 +6,7 @@
 //! that the client is still reading.
 //!
 //! Over HTTP/2, the client's flow-control window limits how many bytes hyper may send. While the window is full, hyper
-//! takes no piece of the body. [`WriteProgress`] then detects that hyper no longer takes pieces. The last byte of a
+//! takes no piece of the body. [`WriteProgress`] then detects this. The last byte of a
 //! response is a separate piece, because hyper takes a piece as soon as one byte of the piece fits into the window.
 //! Hyper therefore takes the last byte only after the window has had room for all earlier bytes.
 

@@ -159,8 +159,8 @@ impl Drop for ConnectionShare {
     }
 }
 
-/// Counts the bytes of one request and its response until the last clone of the `ByteShare` is dropped. All clones
-/// share one count. A route that reads request bodies finds a `ByteShare` in the extensions of the request.
+/// The bytes that count against the limits for one request and its response. The bytes stop counting when the last
+/// clone of the `ByteShare` is dropped. All clones share one count. A route that reads request bodies finds a `ByteShare` in the extensions of the request.
 #[derive(Clone)]
 pub(crate) struct ByteShare(Arc<ClientBytes>);
 

@@ -108,7 +108,7 @@ impl ApiState {
         }
     }
 
-    /// Returns the state with `deadline` as the maximum time for reading the data of a response.
+    /// Returns this state, in which reading the data of a response may take at most `deadline`.
     #[must_use]
     pub fn with_deadline(self, deadline: Duration) -> ApiState {
         ApiState { deadline, ..self }

@@ -192,7 +192,7 @@ struct AuditRow {
     /// fence's first offset has such a record. The second flag is true if the last offset below the fence has such a
     /// record. The third flag is true if any offset before the fence's first offset has such a record.
     ends: Vec<(bool, bool, bool)>,
-    /// True if it depends on lost records whether an event belongs to this row.
+    /// True if only lost records could show whether an event belongs to this row.
     unsure: bool,
     /// The counts of each hour according to the log, if this is a day row.
     hours: Option<Box<HourCounts>>,

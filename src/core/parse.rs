@@ -41,8 +41,8 @@ pub const DEPTH_MAX: usize = 127;
 /// The name of the header that turns a record without a value into a heartbeat.
 pub const HEARTBEAT_HEADER: &str = "citystream-heartbeat";
 
-/// The reason why a record is rejected. Metrics use the reason as a label, and dead letters contain it in a header, so
-/// users may rely on this list of reasons.
+/// The reason why a record is rejected. Metrics use the reason as a label, and dead letters contain it in a header.
+/// Users depend on the names, so no reason may be renamed or removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Reason {
     /// The record has no value, or a value of 0 bytes.

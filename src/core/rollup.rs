@@ -176,7 +176,7 @@ pub struct RollupSeries {
 }
 
 impl RollupSeries {
-    /// Returns the rollup series for the series `city#event_type`, or `None` if the text is not a series.
+    /// Parses `city#event_type` and returns its rollup series, or `None` if `series` has another form.
     pub fn of(series: &str) -> Option<RollupSeries> {
         let (city, event_type) = split_series(series)?;
         Some(RollupSeries {

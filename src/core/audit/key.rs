@@ -139,8 +139,8 @@ impl Key {
         }
     }
 
-    /// Returns the city as the keys of hour rows and day rows contain it, with `*` for all cities. A city name that
-    /// consists only of asterisks gets one more asterisk, so that it differs from `*`.
+    /// Returns the city in the form that the keys of hour rows and day rows contain. All cities together have the form
+    /// `*`. A city name that consists only of asterisks gets one more asterisk, so that it differs from `*`.
     fn in_shard(&self) -> String {
         let city = self.place.city();
         let more = if city.trim_start_matches('*').is_empty() {

@@ -16,7 +16,7 @@ impl Slice {
         }
     }
 
-    /// Returns true if the rows from the tables fill three quarters of the slice's memory. The last quarter of the
+    /// Returns true if the rows from the tables use at least three quarters of the slice's memory. The last quarter of the
     /// memory is reserved for rows that the log requires but the tables lack.
     pub fn is_full(&self) -> bool {
         self.bytes > self.scope.bytes_max / 4 * 3

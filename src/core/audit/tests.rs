@@ -87,8 +87,8 @@ fn kind(slice: &Slice) -> Option<Mismatch> {
 
 #[test]
 fn a_row_holds_what_its_fence_says_and_at_least_what_is_claimed() {
-    // Each case lists the claim, the row in the table, and the expected difference. The row consists of its count and
-    // the two offsets of its fence. The log contains three records, at the offsets 0, 1 and 2.
+    // Each case lists the claim, the row in the table, and the expected difference. The row in the table has a
+    // count and the two offsets of its fence. The log contains three records, at the offsets 0, 1 and 2.
     for (claim, found, want) in [
         (0, None, None),
         (0, Some((2, 0, 2)), None),

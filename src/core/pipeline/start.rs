@@ -40,7 +40,7 @@ impl Pipeline {
         });
     }
 
-    /// Processes the facts that decide where a partition starts, and starts the partition if the start rule allows it.
+    /// Applies the start rule to the facts about a partition, and starts the partition if the rule allows it.
     pub fn located(
         &mut self,
         now_ms: SteadyMs,

@@ -45,8 +45,8 @@ pub(crate) struct GroupContext {
     /// The partitions that the consumer reads now, each with the number of its assignment. The poller drops the records
     /// of all other partitions.
     active: Mutex<BTreeMap<i32, u64>>,
-    /// The leader epochs of the last records of each partition. A commit during a revoke needs these epochs after the
-    /// partition has left `active`.
+    /// The leader epochs of the last records of each partition. A partition stays in this map after it has left
+    /// `active`, because a commit during a revoke needs its epochs.
     epochs: Mutex<BTreeMap<i32, Epochs>>,
     drain_max: Duration,
 }
@@ -123,8 +123,8 @@ impl GroupContext {
         // 3. Drop records that the client fetched under an earlier assignment, because their offsets may be before the
         // restart point of the new assignment.
         let partitions = self.deactivate(list);
-        // 4. Report the assignment. The shell finds the restart points, because finding them may block, and the
-        // consumer thread must not block.
+        // 4. Report the assignment to the shell, which finds the restart points. The consumer thread cannot find them
+        // itself: the requests block, and the thread must keep polling.
         tracing::info!(partitions = join_list(&partitions), "partitions assigned");
         self.errors().broker_answered();
         self.send(ConsumerEvent::Assigned(partitions));

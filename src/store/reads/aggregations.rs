@@ -178,8 +178,8 @@ async fn rows_of(
     Ok(rows)
 }
 
-/// Returns the range of sort keys for window starts from `range.from_ms` (inclusive) to `range.to_ms` (exclusive).
-/// Window starts are whole seconds.
+/// Returns the range of sort keys of the windows that start at or after `range.from_ms` and before `range.to_ms`. Window
+/// starts are whole seconds.
 fn bounds(range: Range) -> (String, String) {
     (
         format_seconds(range.from_ms.saturating_add(999)),

@@ -244,7 +244,7 @@ fn warn_of_damage(
     }
 }
 
-/// Returns the first of the named attributes that exists but is not a nonnegative whole number.
+/// Returns the first attribute in `names` that exists but is not a nonnegative whole number.
 fn damaged_number(item: &Item, names: &[&'static str]) -> Option<&'static str> {
     let is_damaged = |name: &str| match checked_number(item, name) {
         Ok(number) => number.is_some_and(|number| number < 0),

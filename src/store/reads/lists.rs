@@ -50,8 +50,8 @@ fn time_bounds(request: &PageRequest) -> (String, String) {
     )
 }
 
-/// Returns the sort key for the time one millisecond before `time`. Many rows may have the time `time`, and a Query
-/// that begins at the returned sort key skips all of them.
+/// Returns the sort key for the time one millisecond before `time`. A Query that begins at this sort key skips all rows
+/// of the time `time`, of which there may be many.
 fn earlier(time: &str) -> Option<String> {
     parse_timestamp(time).map(|ms| format_millis(ms - 1))
 }

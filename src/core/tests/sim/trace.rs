@@ -24,8 +24,8 @@ pub(crate) fn are_wanted() -> bool {
     std::env::var_os("SIM_TRACES").is_some()
 }
 
-/// Calls the function `run` and returns its result. If the environment variable `SIM_TRACES` names a folder, `run` gets
-/// a buffer for the lines of a trace. After `run` has returned or panicked, `written` writes the content of the buffer
+/// Calls the function `run` and returns its result. If the environment variable `SIM_TRACES` names a folder, `run`
+/// receives a buffer and writes the lines of a trace into it. After `run` has returned or panicked, `written` writes the content of the buffer
 /// to a file in this folder.
 pub(crate) fn written<T>(name: &str, run: impl FnOnce(Option<Lines>) -> T) -> T {
     let Some(folder) = std::env::var_os("SIM_TRACES") else {
