@@ -5,7 +5,7 @@
 //! authorities that are built into the program. The program loads the certificate authorities when it opens the first
 //! `https` connection.
 //!
-//! The variables `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY` apply only to `https`. Requests over `http`, such as
+//! The variables `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY` apply only to `https` URLs. Requests over `http`, such as
 //! requests for instance metadata, never use a proxy.
 
 pub mod profile;

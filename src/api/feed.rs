@@ -282,8 +282,8 @@ impl Feed {
 }
 
 impl Memory {
-    /// Drops all events from the buffer before a poller starts. While no poller was running, the feed received no
-    /// events, so a client cannot resume after an older position.
+    /// Drops all events from the buffer before a poller starts. The feed received no events
+    /// while no poller was running, so a client cannot resume from a position before that time.
     fn clear(&mut self, now_ms: UnixMs) {
         self.last.number += 1;
         self.last.ms = now_ms;

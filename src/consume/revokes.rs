@@ -30,8 +30,8 @@ impl Revokes {
         });
     }
 
-    /// Removes a released partition from all revokes. Adds the partition's restart point to each revoke that contained
-    /// the partition.
+    /// Removes a released partition from all pending revokes. Adds the partition's restart point to each revoke that
+    /// contained the partition.
     ///
     /// The pipeline releases a partition only once, even if several revokes wait for this partition. Several revokes
     /// wait for a partition if the group rebalances while the consumer drains before its exit. Therefore, each of these

@@ -244,7 +244,7 @@ mod tests {
         }
     }
 
-    /// Calls [`SecondReader::read`] again until it returns an answer, as the program does.
+    /// Calls [`SecondReader::read`] repeatedly until it returns an answer, like the program.
     fn answer(reader: &SecondReader, partition: i32, gap: Gap) -> SecondRead {
         let deadline = Instant::now() + Duration::from_secs(60);
         while Instant::now() < deadline {

@@ -1,6 +1,6 @@
 //! Defines the tables, and creates, compares and deletes them.
 //!
-//! A [`TableSpec`] describes a table as data, so that the same description serves for creating and comparing the table.
+//! A [`TableSpec`] describes a table as data, which `init-tables` uses both to create the table and to check it.
 //! The only function in this file that changes an existing table is [`ensure_ttl`], which switches TTL on. Rows of
 //! counts never expire, because DynamoDB would delete their fences with them. All tables use on-demand billing.
 //!

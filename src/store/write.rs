@@ -179,7 +179,7 @@ impl Writer {
         body: Vec<u8>,
     ) -> Result<UpdateItemOutput, SdkError<UpdateItemError, HttpResponse>> {
         let request = self.client.update_item();
-        // The body already contains the name of the table, but the SDK needs this name in order to choose the endpoint.
+        // The body already contains the name of the table, but the SDK also needs the name here to choose the endpoint.
         let request = request.table_name(table).customize();
         request.mutate_request(with_body(body)).send().await
     }

@@ -195,8 +195,8 @@ async fn stats_over_any_number_of_series_cost_a_bounded_number_of_read_units() {
         let first = units(&metrics);
         assert!((400.0..=UNITS_MAX).contains(&first), "{series}: {first}");
         if kept {
-            // The server remembers that there are too many series to read, so the next response costs only one Query
-            // for the progress items.
+            // The server remembers that there are too many series to read. The next request does not try again, and
+            // costs only one Query for the progress items.
             let queries = many.queries.load(Ordering::Relaxed);
             tokio::time::sleep(Duration::from_millis(1_100)).await;
             get(&router, "/api/v1/stats").await;

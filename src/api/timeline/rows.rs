@@ -17,7 +17,7 @@ pub(super) struct StepRow {
     step_start: String,
     /// First instant after the step.
     step_end: String,
-    /// The city, or `None` in a row that sums the series that the timeline does not list.
+    /// The city, or `None` in the row with the sum of all series that the timeline does not list.
     #[serde(skip_serializing_if = "Option::is_none")]
     city: Option<String>,
     /// The event type, or `None` in a row that sums the series that the timeline does not list.

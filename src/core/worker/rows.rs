@@ -247,8 +247,8 @@ impl Worker {
         self.settle();
     }
 
-    /// Makes the worker ignore the update intervals of rows. A draining worker sends a gathered stretch as soon as its
-    /// row has no update in flight.
+    /// Makes the worker ignore the update intervals of rows. While a worker drains, it sends the update of a row as
+    /// soon as no other update of this row is in flight.
     pub fn drain(&mut self, now_ms: SteadyMs) {
         self.draining = true;
         for id in 0..self.rows.len() {

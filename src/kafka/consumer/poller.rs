@@ -33,8 +33,8 @@ const POLL_IDLE: Duration = Duration::from_millis(50);
 /// Maximum time for which a poll waits for a record, if a partition waits to start.
 const POLL_BEGINNING: Duration = Duration::from_millis(2);
 /// Maximum time for which the consumer thread waits for free memory before it pauses its partitions. A pause discards
-/// records that the Kafka client has already fetched. If DynamoDB is only a little slower than Kafka, a short wait
-/// avoids the pause.
+/// records that the Kafka client has already fetched. If DynamoDB is only a little slower than Kafka, it catches
+/// up during this wait, and the partitions need not be paused.
 const PRESSURE_WAIT: Duration = Duration::from_millis(200);
 /// Estimated memory of a record in addition to its value. The estimate includes the parsed event, two puts, the
 /// record's entries in two rows, and a share of a request body.

@@ -24,8 +24,8 @@ pub(super) struct Scene<'a> {
 }
 
 impl Scene<'_> {
-    /// Runs a consumer until all of its requests without an answer are writes. The model answers reads, and requests to
-    /// create a progress item, at once.
+    /// Runs a consumer until all of its requests without an answer are writes. The model immediately answers reads and
+    /// requests to create a progress item.
     pub(super) fn settle(&mut self, c: &mut Consumer) -> Result<(), String> {
         for _ in 0..ASKS_MAX {
             for wait_ms in [0, ACTION_MS - 1_000] {
