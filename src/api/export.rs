@@ -121,7 +121,8 @@ pub(super) struct ListAnswer<T> {
 
 impl<T: ExportRow> ListAnswer<T> {
     /// Returns an answer that starts at the position of `slice` and calls `read` for each page. The limit of `slice` is
-    /// the maximum number of rows of the page, or of the whole export. `list` is the name of the downloaded file without its extension.
+    /// the maximum number of rows of the page, or of the whole export. `list` is the name of the downloaded file without
+    /// its extension.
     pub(super) fn new<F>(
         list: &'static str,
         format: ListFormat,
